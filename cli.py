@@ -1,0 +1,8 @@
+"""The command line of lit_t6: `python cli.py --help`."""
+
+import sys
+
+from lit_t6.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,22 @@
+"""Attention mechanisms: a configuration and a module each, usable in anybody's network."""
+
+from lit_t6.attention.base import AttentionConfig, AttentionModule
+from lit_t6.attention.budget import attention_budget, solve_num_heads
+from lit_t6.attention.initialization import InitScheme, check_init
+from lit_t6.attention.multi_head import MultiHeadAttention, MultiHeadConfig
+from lit_t6.attention.rotary import RotaryEmbedding
+from lit_t6.attention.tpa import TensorProductAttention, TPAConfig
+
+__all__ = [
+    "AttentionConfig",
+    "AttentionModule",
+    "InitScheme",
+    "MultiHeadAttention",
+    "MultiHeadConfig",
+    "RotaryEmbedding",
+    "TPAConfig",
+    "TensorProductAttention",
+    "attention_budget",
+    "check_init",
+    "solve_num_heads",
+]

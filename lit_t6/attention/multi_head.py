@@ -1,0 +1,118 @@
+"""Multi-head, multi-query and grouped-query attention: one mechanism at three settings.
+
+Letters: B batch, T positions, C model width, H query heads, G key/value heads, D head size.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lit_t6.attention.base import AttentionConfig, AttentionModule, check_positive, check_rope_dim
+from lit_t6.attention.initialization import InitScheme, check_init, uniform_, variance_bound, xavier_bound
+from lit_t6.attention.rotary import RotaryEmbedding
+from lit_t6.ops import dense_attention
+
+
+@dataclass
+class MultiHeadConfig(AttentionConfig):
+    """Multi-head attention (MHA), with fewer key/value heads: grouped-query (GQA), with one: multi-query (MQA).
+
+    Args:
+        num_heads: H; null solves for the count that meets the budget of 4·d_model² parameters a layer.
+        num_kv_heads: G; null for as many as there are query heads (MHA), 1 for MQA, between for GQA. Divides H.
+        head_dim: D; even.
+        rope_base: base of the rotary frequencies.
+
+    Raises:
+        ValueError: a count below 1, an odd head_dim, or query heads that the key/value heads do not divide.
+    """
+
+    num_heads: int | None = None
+    num_kv_heads: int | None = None
+    head_dim: int = 64
+    rope_base: float = 10000.0
+
+    def __post_init__(self) -> None:
+        check_positive(
+            "MultiHeadConfig", num_heads=self.num_heads, num_kv_heads=self.num_kv_heads, head_dim=self.head_dim
+        )
+        check_rope_dim("MultiHeadConfig", self.head_dim)
+        if self.num_heads is not None and self.num_heads % self.num_heads_multiple:
+            raise ValueError(
+                f"MultiHeadConfig: num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}; "
+                f"each key/value head serves the same number of query heads."
+            )
+
+    @property
+    def num_heads_multiple(self) -> int:
+        return self.num_kv_heads or 1
+
+    @property
+    def kv_heads(self) -> int:
+        """G, with MHA's default filled in."""
+        return self.num_kv_heads or self.heads()
+
+    @property
+    def label(self) -> str:
+        if self.num_kv_heads is None or self.num_kv_heads == self.num_heads:
+            return "MHA"
+        return "MQA" if self.num_kv_heads == 1 else f"GQA ({self.num_kv_heads} KV heads)"
+
+    @property
+    def projection_rows(self) -> list[int]:
+        """Rows of the q, k and v weights."""
+        return [self.heads() * self.head_dim, self.kv_heads * self.head_dim, self.kv_heads * self.head_dim]
+
+    def num_parameters(self, d_model: int) -> int:
+        return d_model * (sum(self.projection_rows) + self.heads() * self.head_dim)
+
+    def cache_numbers_per_token(self) -> int:
+        return 2 * self.kv_heads * self.head_dim
+
+    def attention_flops_per_token(self, seq_len: int) -> float:
+        return 2 * 2 * self.heads() * self.head_dim * (seq_len + 1) / 2
+
+    def build(self, d_model: int, max_seq_len: int = 1024) -> "MultiHeadAttention":
+        return MultiHeadAttention(d_model, self, max_seq_len)
+
+
+class MultiHeadAttention(AttentionModule):
+    """Causal MHA, MQA or GQA with RoPE, (B, T, C) → (B, T, C).
+
+    Args:
+        d_model: C.
+        config: heads and head size; `num_heads` must be known.
+        max_seq_len: positions of the rotary table to start with; it extends itself.
+
+    Raises:
+        ValueError: `config.num_heads` is null.
+    """
+
+    def __init__(self, d_model: int, config: MultiHeadConfig, max_seq_len: int = 1024) -> None:
+        super().__init__()
+        self.config, self.d_model = config, d_model
+        self.qkv = nn.Linear(d_model, sum(config.projection_rows), bias=False)  # rows: q, k, v, each head-major
+        self.out = nn.Linear(config.heads() * config.head_dim, d_model, bias=False)
+        self.rope = RotaryEmbedding(config.head_dim, max_seq_len, config.rope_base)
+        self.reset_parameters()
+
+    def forward(self, x: Tensor, *, positions: Tensor | None = None, document_ids: Tensor | None = None) -> Tensor:
+        parts = self.qkv(x).split(self.config.projection_rows, dim=-1)
+        q, k, v = (part.unflatten(-1, (-1, self.config.head_dim)) for part in parts)  # (B, T, H or G, D)
+        q, k = self.rope(q, k, positions=positions)
+        return self.out(dense_attention(q, k, v, document_ids=document_ids).flatten(-2))
+
+    @torch.no_grad()
+    def reset_input_projections(self, scheme: InitScheme, variance: float | None = None) -> None:
+        """Draw the q, k and v weights: as nn.Linear does (upstream), Xavier on each (paper), or to a variance."""
+        check_init(scheme, variance)
+        for weight in self.qkv.weight.split(self.config.projection_rows):
+            if scheme == "paper":
+                bound = xavier_bound(self.d_model, weight.shape[0])
+            elif scheme == "variance":
+                assert variance is not None
+                bound = variance_bound(variance, self.d_model)
+            else:
+                bound = self.d_model**-0.5
+            uniform_(weight, bound)

@@ -1,0 +1,61 @@
+"""Rotary tables that live with a module: float32 whatever the module's type, on its device, as long as needed."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lit_t6.ops import apply_rope, rope_angles
+
+
+class RotaryEmbedding(nn.Module):
+    """Rotates factors, queries or keys by their positions.
+
+    The table is neither a parameter nor a buffer: `module.bfloat16()` must not round it, DDP need not send it,
+    and a checkpoint need not hold it.
+
+    Args:
+        dim: number of features that rotate; even.
+        max_seq_len: positions held from the start; longer inputs extend the table by themselves.
+        base: see `lit_t6.ops.rope_angles`.
+
+    Raises:
+        ValueError: `dim` is odd.
+    """
+
+    def __init__(self, dim: int, max_seq_len: int = 1024, base: float = 10000.0) -> None:
+        super().__init__()
+        self.dim, self.base = dim, base
+        self._fill(max_seq_len, torch.device("cpu"))
+
+    def _fill(self, num_positions: int, device: torch.device) -> None:
+        self.cos, self.sin = rope_angles(torch.arange(num_positions, device=device), self.dim, self.base)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RotaryEmbedding":
+        """Follow the module to another device, but never to another type."""
+        super()._apply(fn, recurse)
+        device = fn(torch.empty(0, device=self.cos.device)).device
+        if device != self.cos.device:
+            self._fill(self.cos.shape[0], device)
+        return self
+
+    def tables(self, length: int, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Cosines and sines for `apply_rope`.
+
+        Args:
+            length: T.
+            positions: integer positions (T,) or (B, T), any offset; 0 … T-1 if not given.
+
+        Returns:
+            cos and sin, each (T, dim / 2) or (B, T, dim / 2), float32.
+        """
+        if positions is not None:
+            return rope_angles(positions, self.dim, self.base)
+        if length > self.cos.shape[0]:
+            self._fill(max(length, 2 * self.cos.shape[0]), self.cos.device)
+        return self.cos[:length], self.sin[:length]
+
+    def forward(self, *rows: Tensor, positions: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Rotate each of `rows`, all (B, T, N, dim) with N free, by the same positions."""
+        cos, sin = self.tables(rows[0].shape[1], positions)
+        return tuple(apply_rope(x, cos, sin) for x in rows)

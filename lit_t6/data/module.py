@@ -1,0 +1,237 @@
+"""Prepared data as a LightningDataModule."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lit_t6.data.dataset import EvaluationDataset, TokenWindows, TrainingDataset
+from lit_t6.data.manifest import TOKENIZER_NAME, Manifest, read_manifest
+from lit_t6.data.order import GlobalOrderSampler, InOrderSampler
+from lit_t6.data.tokenizer import load_tokenizer, token_num_bytes, tokenizer_hash
+
+Split = Literal["train", "validation", "test"]
+
+
+class ResumableLoader(DataLoader[dict[str, Tensor]]):
+    """A loader that needs no state: its sampler asks the data module where the run stands.
+
+    The two methods say to Lightning that it can be resumed.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: see `TokenDataModule.state_dict`."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to restore."""
+
+
+class TokenDataModule(L.LightningDataModule):
+    """Windows of tokens from a folder that `python cli.py prepare` made.
+
+    The order of training is a pure function of `seed` and the global sample index, whatever the numbers of ranks and
+    loader workers; a resumed run goes on with the sample after the last.
+
+    Args:
+        path: folder with manifest.json, tokenizer.json and shards.
+        batch_size: sequences a device and forward pass.
+        global_batch_size: sequences an optimizer step, over all devices; sets the trainer's gradient accumulation.
+            Null: batch_size times the number of devices, times trainer.accumulate_grad_batches.
+        seq_len: T, tokens of a sequence; null takes the model's max_seq_len.
+        eval_batch_size: sequences a device in validation, test and prediction; null takes batch_size.
+        seed: of the order of training.
+        num_workers: loader processes a device; 0 reads in the main process.
+        mask_documents: keep attention within documents.
+        predict_split: what `predict` runs over.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+
+    def __init__(
+        self,
+        path: str = "data/shakespeare",
+        batch_size: int = 16,
+        global_batch_size: int | None = None,
+        seq_len: int | None = None,
+        eval_batch_size: int | None = None,
+        seed: int = 0,
+        num_workers: int = 2,
+        mask_documents: bool = False,
+        predict_split: Split = "validation",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        for name in ("batch_size", "global_batch_size", "seq_len", "eval_batch_size"):
+            value = self.hparams[name]
+            if value is not None and value < 1:
+                raise ValueError(f"data.{name} must be at least 1, got {value}.")
+        self.path, self.seed, self.num_workers = Path(path), seed, num_workers
+        self.batch_size, self.global_batch_size, self.seq_len = batch_size, global_batch_size, seq_len
+        self.eval_batch_size = eval_batch_size or batch_size
+        self.mask_documents, self.predict_split = mask_documents, predict_split
+        self.samples_seen = 0
+        """Training samples consumed so far, over all ranks."""
+        self._manifest: Manifest | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """Description of the prepared data.
+
+        Raises:
+            ValueError: there is none at `path`.
+        """
+        if self._manifest is None:
+            self._manifest = read_manifest(self.path)
+        return self._manifest
+
+    def setup(self, stage: str) -> None:
+        """Open the manifest and check that it is of the tokenizer beside it; set gradient accumulation.
+
+        Raises:
+            ValueError: no prepared data, another tokenizer, or a global batch that the devices do not divide.
+        """
+        expected = self.manifest.tokenizer_sha256
+        self.tokenizer = load_tokenizer(self.path / TOKENIZER_NAME)
+        if tokenizer_hash(self.tokenizer) != expected:
+            raise ValueError(
+                f"{self.path / TOKENIZER_NAME}: not the tokenizer that made the shards beside it (its hash is not "
+                f"the manifest's). Run `python cli.py prepare` again."
+            )
+        if stage == "fit" and self.global_batch_size is not None:
+            self._set_accumulation(self.global_batch_size)
+
+    def _set_accumulation(self, global_batch_size: int) -> None:
+        trainer = self._attached_trainer()
+        at_once = self.batch_size * trainer.world_size
+        if global_batch_size % at_once:
+            raise ValueError(
+                f"data.global_batch_size={global_batch_size} is not a multiple of data.batch_size={self.batch_size} "
+                f"times {trainer.world_size} device(s); change one of them."
+            )
+        accumulate = global_batch_size // at_once
+        if trainer.accumulate_grad_batches not in (1, accumulate):
+            raise ValueError(
+                f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} contradicts "
+                f"data.global_batch_size={global_batch_size}, which needs {accumulate}; give one of the two."
+            )
+        trainer.accumulate_grad_batches = accumulate
+
+    def fit_to_model(self, vocab_size: int, max_seq_len: int) -> None:
+        """Take over the model's sequence length unless one was given, and check that the vocabularies fit.
+
+        Raises:
+            ValueError: a tokenizer with more tokens than the model has rows.
+        """
+        if self.manifest.vocab_size > vocab_size:
+            raise ValueError(
+                f"model.vocab_size={vocab_size}, but the tokenizer of {self.path} has {self.manifest.vocab_size} "
+                f"tokens; set --model.vocab_size {self.manifest.vocab_size} or more."
+            )
+        self.seq_len = self.seq_len or max_seq_len
+
+    def _attached_trainer(self) -> L.Trainer:
+        if self.trainer is None:
+            raise ValueError("TokenDataModule: no trainer is attached; pass it to Trainer.fit, validate or predict.")
+        return self.trainer
+
+    def windows(self, split: Split, *, cover: bool) -> TokenWindows:
+        """The windows of a split; see `TokenWindows`.
+
+        Raises:
+            ValueError: the split was not prepared, holds less than one window, or seq_len is not known.
+        """
+        if split not in self.manifest.splits:
+            raise ValueError(
+                f"{self.path}: no {split} split, only {', '.join(self.manifest.splits)}. Run `python cli.py prepare` "
+                f"with --{split}_fraction above 0."
+            )
+        if self.seq_len is None:
+            raise ValueError("TokenDataModule: seq_len is not known; give it, or attach a model with max_seq_len.")
+        info = self.manifest.splits[split]
+        windows = TokenWindows(self.path, info, self.seq_len, cover=cover)
+        if len(windows) == 0:
+            raise ValueError(
+                f"{self.path}: the {split} split has {info.tokens:,} tokens, less than one window of "
+                f"{self.seq_len} + 1. Give more text or a smaller --data.seq_len."
+            )
+        return windows
+
+    def _loader(self, dataset: Dataset[dict[str, Tensor]], sampler: Any) -> DataLoader[dict[str, Tensor]]:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive a fork
+        return ResumableLoader(
+            dataset,
+            batch_size=None,  # the sampler yields whole batches
+            sampler=sampler,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Batches of `TrainingDataset` for this rank."""
+        trainer = self._attached_trainer()
+        windows = self.windows("train", cover=False)
+        dataset = TrainingDataset(windows, self.seed, self.manifest.end_of_text if self.mask_documents else None)
+        self._sampler = GlobalOrderSampler(
+            dataset, self.batch_size, trainer.global_rank, trainer.world_size, lambda: self.samples_seen
+        )
+        return self._loader(dataset, self._sampler)
+
+    def evaluation_dataset(self, split: Split, *, name_documents: bool = False) -> EvaluationDataset:
+        """Every token of a split, once; see `EvaluationDataset`."""
+        return EvaluationDataset(
+            self.windows(split, cover=True),
+            token_num_bytes(self.tokenizer),
+            self.manifest.end_of_text,
+            mask_documents=self.mask_documents,
+            name_documents=name_documents,
+        )
+
+    def _evaluation_loader(self, split: Split, *, name_documents: bool = False) -> DataLoader[dict[str, Tensor]]:
+        trainer = self._attached_trainer()
+        dataset = self.evaluation_dataset(split, name_documents=name_documents)
+        return self._loader(
+            dataset,
+            InOrderSampler(dataset, self.eval_batch_size, trainer.global_rank, trainer.world_size),
+        )
+
+    def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Batches of `EvaluationDataset` over the validation split."""
+        return self._evaluation_loader("validation")
+
+    def test_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Batches of `EvaluationDataset` over the test split."""
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Batches of `EvaluationDataset` over `predict_split`."""
+        return self._evaluation_loader(self.predict_split, name_documents=True)
+
+    def on_before_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
+        """Count the samples of every training batch as it is used, not as it is fetched ahead."""
+        if self._attached_trainer().training:
+            self.samples_seen += self._sampler.samples_per_batch
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run stands in the data, and the tokenizer, so that a checkpoint can generate text by itself."""
+        return {"samples_seen": self.samples_seen, "tokenizer": self.tokenizer.to_str()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on after the last sample of the checkpoint.
+
+        Raises:
+            ValueError: the checkpoint's tokenizer is not that of the data.
+        """
+        if state_dict["tokenizer"] != self.tokenizer.to_str():
+            raise ValueError(
+                f"the checkpoint was trained with another tokenizer than that of {self.path}; losses would mean "
+                f"nothing. Set --data.path to data prepared with the checkpoint's tokenizer."
+            )
+        self.samples_seen = state_dict["samples_seen"]

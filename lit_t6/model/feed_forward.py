@@ -1,0 +1,36 @@
+"""SwiGLU (Shazeer, arXiv 2002.05202). Letters: C model width, F hidden width."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def ffn_width(d_model: int, multiple_of: int) -> int:
+    """⌊8·d_model/3⌋ rounded up to a multiple: three matrices of this width weigh as much as two of 4·d_model."""
+    width = 8 * d_model // 3
+    return -(-width // multiple_of) * multiple_of
+
+
+class SwiGLU(nn.Module):
+    """W3(SiLU(W1 x) ⊙ W2 x), (..., C) → (..., C), with W1 and W2 in one matrix.
+
+    Args:
+        d_model: C.
+        width: F.
+    """
+
+    def __init__(self, d_model: int, width: int) -> None:
+        super().__init__()
+        self.gate_and_value = nn.Linear(d_model, 2 * width, bias=False)  # rows: W1, W2
+        self.out = nn.Linear(width, d_model, bias=False)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """W1 and W2 as nn.Linear draws them, W3 at zero, so that the block starts as the identity."""
+        self.gate_and_value.reset_parameters()
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.gate_and_value(x).chunk(2, dim=-1)
+        return self.out(F.silu(gate) * value)

@@ -1,0 +1,18 @@
+"""Arithmetic on tensors: RoPE, masks, dense attention and tensor product attention. Knows no modules."""
+
+from lit_t6.ops.attention import dense_attention
+from lit_t6.ops.masks import visibility
+from lit_t6.ops.rope import apply_rope, rope_angles
+from lit_t6.ops.tpa import Impl, TPAFactors, check_impl, materialise, tpa_attention
+
+__all__ = [
+    "Impl",
+    "TPAFactors",
+    "apply_rope",
+    "check_impl",
+    "dense_attention",
+    "materialise",
+    "rope_angles",
+    "tpa_attention",
+    "visibility",
+]

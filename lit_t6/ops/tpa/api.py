@@ -1,0 +1,63 @@
+"""The one way in: checks the arguments, chooses the implementation, runs it."""
+
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from lit_t6.ops.attention import dense_attention
+from lit_t6.ops.tpa.factors import TPAFactors, check_factors, materialise
+from lit_t6.ops.tpa.reference import tpa_attention_reference
+
+Impl = Literal["auto", "reference", "sdpa"]
+
+
+def check_impl(impl: str) -> None:
+    """Raise ValueError unless `impl` names an implementation.
+
+    Raises:
+        ValueError: with the name and those that exist.
+    """
+    if impl not in get_args(Impl):
+        raise ValueError(f"impl={impl!r} is not an implementation of TPA; expected one of {', '.join(get_args(Impl))}.")
+
+
+def tpa_attention(
+    factors: TPAFactors,
+    *,
+    causal: bool = True,
+    lengths: Tensor | None = None,
+    document_ids: Tensor | None = None,
+    scale: float | None = None,
+    impl: Impl = "auto",
+) -> Tensor:
+    """Tensor product attention over a whole sequence (paper section 3.1).
+
+    Args:
+        factors: the six factors, a_*: (B, T, R, H), b_*: (B, T, R, D or E); b_q and b_k already rotated.
+        causal: position t sees positions 0 … t only.
+        lengths: (B,) integers: valid positions of each row, default all.
+        document_ids: (B, T) integers: positions of other documents are not seen.
+        scale: of the logits; 1/√D if not given.
+        impl: "sdpa" forms Q, K and V and calls PyTorch's fused attention; "reference" is the plain einsum of the
+            paper's Algorithm 1; "auto" is "sdpa".
+
+    Returns:
+        (B, T, H, E). A query that sees nothing gives zeros.
+
+    Raises:
+        ValueError: factors that do not fit together, or an unknown `impl`.
+    """
+    check_impl(impl)
+    check_factors(factors)
+    if impl == "reference":
+        return tpa_attention_reference(factors, causal=causal, lengths=lengths, document_ids=document_ids, scale=scale)
+    a_q, b_q, a_k, b_k, a_v, b_v = factors
+    return dense_attention(
+        materialise(a_q, b_q),
+        materialise(a_k, b_k),
+        materialise(a_v, b_v),
+        causal=causal,
+        lengths=lengths,
+        document_ids=document_ids,
+        scale=scale,
+    )

@@ -1,0 +1,56 @@
+"""The factors of tensor product attention, and the queries, keys and values that they stand for.
+
+Letters: B batch, T positions, R rank (Rq, Rk, Rv), H heads, D head size of queries and keys, E of values.
+Factors are rank-major, as in the paper: an A is (B, T, R, H), a B is (B, T, R, D).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class TPAFactors(NamedTuple):
+    """The six factors of a sequence (paper section 3.1). The ranks of queries, keys and values are independent.
+
+    Any of them may be a stride-0 expand of a parameter (a static factor).
+    """
+
+    a_q: Tensor  # (B, T, Rq, H)
+    b_q: Tensor  # (B, T, Rq, D), rotated
+    a_k: Tensor  # (B, T, Rk, H)
+    b_k: Tensor  # (B, T, Rk, D), rotated
+    a_v: Tensor  # (B, T, Rv, H)
+    b_v: Tensor  # (B, T, Rv, E)
+
+
+def materialise(a: Tensor, b: Tensor) -> Tensor:
+    """(1/R) Σ_r a_r ⊗ b_r: queries, keys or values from their factors (paper equation 3.1).
+
+    Args:
+        a: head factors (B, T, R, H).
+        b: feature factors (B, T, R, D).
+
+    Returns:
+        (B, T, H, D).
+    """
+    return torch.einsum("btrh,btrd->bthd", a, b) / a.shape[-2]
+
+
+def check_factors(factors: TPAFactors) -> None:
+    """Raise ValueError unless the six factors fit together.
+
+    Raises:
+        ValueError: naming the first factor that does not fit, its shape and the expected one.
+    """
+    batch, length, _, heads = factors.a_q.shape
+    head_dim = factors.b_q.shape[-1]
+    for letter, num_features in (("q", head_dim), ("k", head_dim), ("v", factors.b_v.shape[-1])):
+        rank = getattr(factors, f"a_{letter}").shape[-2]
+        for name, last in ((f"a_{letter}", heads), (f"b_{letter}", num_features)):
+            shape = tuple(getattr(factors, name).shape)
+            if shape != (batch, length, rank, last):
+                raise ValueError(
+                    f"{name} has shape {shape}, expected {(batch, length, rank, last)}: (batch, positions, rank, "
+                    f"{'heads' if name[0] == 'a' else 'features'}), ranks equal within a pair a, b."
+                )

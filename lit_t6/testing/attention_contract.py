@@ -1,0 +1,110 @@
+"""What every attention mechanism must do; a suite to run over a new one.
+
+A mechanism comes in as its configuration: something with `num_parameters(d_model)` and `build(d_model)` whose module
+maps (B, T, C) to (B, T, C) and takes `positions` and `document_ids`.
+
+    @pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__)
+    def test_contract(check):
+        check(MyMechanismConfig(num_heads=7, head_dim=16), d_model=48)
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def _example(config: Any, d_model: int, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, Tensor]:
+    """A module whose weights are all random (the output projection starts at zero), and an input (2, 9, C)."""
+    generator = torch.Generator().manual_seed(0)
+    module = config.build(d_model).to(dtype)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=dtype) / d_model**0.5)
+    return module, torch.randn(2, 9, d_model, generator=generator, dtype=dtype)
+
+
+def check_parameter_count(config: Any, d_model: int) -> None:
+    """The weights of the module are as many as the formula says."""
+    counted = sum(parameter.numel() for parameter in config.build(d_model).parameters())
+    assert counted == config.num_parameters(d_model)
+
+
+def check_causality(config: Any, d_model: int) -> None:
+    """Changing a token leaves every output before it as it was, to the bit, and changes its own."""
+    module, x = _example(config, d_model)
+    changed = x.clone()
+    changed[:, 5] += 1.0
+    before, after = module(x), module(changed)
+    assert torch.equal(before[:, :5], after[:, :5])
+    assert not torch.allclose(before[:, 5:], after[:, 5:])
+
+
+def check_gradients_flow(config: Any, d_model: int) -> None:
+    """Every weight gets a gradient that is finite and not all zero."""
+    module, x = _example(config, d_model)
+    module(x).square().sum().backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def check_gradients_are_right(config: Any, d_model: int) -> None:
+    """Automatic differentiation agrees with finite differences in float64."""
+    module, x = _example(config, d_model)
+    small = x[:1, :4].clone().requires_grad_()
+    assert torch.autograd.gradcheck(module, (small,), eps=1e-6, atol=1e-6)
+
+
+def check_type_is_kept(config: Any, d_model: int) -> None:
+    """Output and input have one type, in bfloat16, float32 and float64."""
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        module, x = _example(config, d_model, dtype)
+        assert module(x).dtype == dtype
+
+
+def check_positions_are_relative(config: Any, d_model: int) -> None:
+    """Shifting all positions changes nothing: neither 0 … T-1 given explicitly, nor any other offset."""
+    module, x = _example(config, d_model)
+    plain = module(x)
+    for offset in (0, 1, 5000):
+        shifted = module(x, positions=torch.arange(x.shape[1]) + offset)
+        torch.testing.assert_close(shifted, plain, rtol=1e-5, atol=1e-6)
+
+
+def check_documents_are_apart(config: Any, d_model: int) -> None:
+    """Two documents in one row, each at its own positions, give what each gives alone."""
+    module, x = _example(config, d_model)
+    ids = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1]).expand(2, -1)
+    positions = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 4])
+    together = module(x, positions=positions, document_ids=ids)
+    alone = torch.cat((module(x[:, :4]), module(x[:, 4:])), dim=1)
+    torch.testing.assert_close(together, alone)
+
+
+def check_longer_than_expected(config: Any, d_model: int) -> None:
+    """A module built for a few positions takes more, and then gives what one built for them gives."""
+    module, x = _example(config, d_model)
+    short = config.build(d_model, max_seq_len=2).to(x.dtype)
+    short.load_state_dict(module.state_dict())
+    torch.testing.assert_close(short(x), module(x))
+
+
+def check_starts_as_zero(config: Any, d_model: int) -> None:
+    """The output projection starts at zero, so that a block starts as the identity."""
+    x = torch.randn(2, 5, d_model, generator=torch.Generator().manual_seed(0))
+    assert not config.build(d_model)(x).any()
+
+
+CONTRACT = (
+    check_parameter_count,
+    check_causality,
+    check_gradients_flow,
+    check_gradients_are_right,
+    check_type_is_kept,
+    check_positions_are_relative,
+    check_documents_are_apart,
+    check_longer_than_expected,
+    check_starts_as_zero,
+)

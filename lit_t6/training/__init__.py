@@ -1,0 +1,20 @@
+"""Training, evaluation and use of a T6 model through Lightning."""
+
+from lit_t6.training.callbacks import DocumentLossWriter, ValidateAtEnd
+from lit_t6.training.generate import generate_text, load_checkpoint, stream_text
+from lit_t6.training.metrics import LanguageModelMetrics
+from lit_t6.training.module import LitT6
+from lit_t6.training.optimizer import OptimizerConfig
+from lit_t6.training.throughput import Throughput
+
+__all__ = [
+    "DocumentLossWriter",
+    "LanguageModelMetrics",
+    "LitT6",
+    "OptimizerConfig",
+    "Throughput",
+    "ValidateAtEnd",
+    "generate_text",
+    "load_checkpoint",
+    "stream_text",
+]

@@ -1,0 +1,163 @@
+"""T6 as a LightningModule."""
+
+from dataclasses import asdict
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_t6.data import TokenDataModule
+from lit_t6.model import IGNORED_TARGET, T6Config, T6Model
+from lit_t6.training.callbacks import ValidateAtEnd
+from lit_t6.training.metrics import LanguageModelMetrics
+from lit_t6.training.optimizer import OptimizerConfig
+from lit_t6.training.throughput import Throughput, is_logging_step
+
+Batch = dict[str, Tensor]
+
+_NOT_OF_THE_WEIGHTS = ("impl", "init", "init_variance", "max_seq_len")
+"""Settings that may change between a checkpoint and its next use."""
+
+
+class LitT6(L.LightningModule):
+    """Trains and evaluates a T6 model.
+
+    Args:
+        config: of the model; also in the plain form that `T6Config.to_dict` gives, as checkpoints hold it.
+        optimizer: of the training; also as a plain dictionary.
+        compile: compile the training step with torch.compile.
+
+    Raises:
+        ValueError: settings that contradict each other; see `T6Config` and `OptimizerConfig`.
+    """
+
+    def __init__(
+        self,
+        config: T6Config | dict[str, Any],
+        optimizer: OptimizerConfig | dict[str, Any] | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        config = T6Config.from_dict(config) if isinstance(config, dict) else config
+        self.model = T6Model(config)
+        if optimizer is None or isinstance(optimizer, dict):
+            optimizer = OptimizerConfig(**(optimizer or {}))
+        self.optimizer_config = optimizer
+        # Primitives only: a checkpoint must load with weights_only=True. Logged to TensorBoard by `log_run`, not here.
+        plain = {"config": self.config.to_dict(), "optimizer": asdict(optimizer), "compile": compile}
+        self.save_hyperparameters(plain, logger=False)
+        self._loss = torch.compile(self.model.loss) if compile else self.model.loss
+        self.val_metrics = LanguageModelMetrics()
+        self.test_metrics = LanguageModelMetrics()
+        self._step_losses: list[Tensor] = []
+
+    @property
+    def config(self) -> T6Config:
+        """The model's settings, with the head count known."""
+        return self.model.config
+
+    def setup(self, stage: str) -> None:
+        """Check that the data fit the model."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if isinstance(datamodule, TokenDataModule):
+            datamodule.fit_to_model(self.config.vocab_size, self.config.max_seq_len)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits of the next token, (B, T) → (B, T, V)."""
+        return self.model(tokens)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self._loss(batch["tokens"], batch["targets"], document_ids=batch.get("document_ids"))
+        self._step_losses.append(loss.detach())
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log the mean loss of the micro-batches that make up this step."""
+        losses, self._step_losses = self._step_losses, []
+        if is_logging_step(self.trainer, self.trainer.global_step + 1):
+            mean = torch.stack(losses).mean()
+            self.log("train/loss", mean, prog_bar=True, sync_dist=self.trainer.world_size > 1)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the trainer says, and log the norm that the gradient had before."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)  # one pass for both
+        else:
+            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        self.log("optim/grad_norm", norm)
+
+    def _evaluate(self, batch: Batch, metrics: LanguageModelMetrics) -> None:
+        nats = self._nats(batch)
+        metrics.update(nats, batch["targets"] != IGNORED_TARGET, batch["target_bytes"])
+
+    def _nats(self, batch: Batch) -> Tensor:
+        return self.model.loss(
+            batch["tokens"], batch["targets"], document_ids=batch.get("document_ids"), reduction="none"
+        )
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch, self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch, self.test_metrics)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """Per target: `nats`, its `documents` index, whether it is `counted` and its `target_bytes`, each (B, T)."""
+        return {
+            "nats": self._nats(batch),
+            "documents": batch["documents"],
+            "counted": batch["targets"] != IGNORED_TARGET,
+            "target_bytes": batch["target_bytes"],
+        }
+
+    def _log_metrics(self, prefix: str, metrics: LanguageModelMetrics) -> None:
+        # The metric has summed over the ranks already, so every rank logs the same.
+        values = {f"{prefix}/{name}": value.float() for name, value in metrics.compute().items()}
+        metrics.reset()
+        self.log_dict(values, prog_bar=prefix == "val")
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metrics("val", self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics("test", self.test_metrics)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        # The fused kernel unscales float16 gradients itself, after they were clipped: not then.
+        optimizer = self.optimizer_config.build(self.parameters(), fused=self.trainer.precision != "16-mixed")
+        schedule = self.optimizer_config.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What every training run needs; a callback of the same class given to the trainer takes its place."""
+        return [Throughput(self.config), ValidateAtEnd()]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the weights of another model, naming the differences."""
+        theirs = T6Config.from_dict(checkpoint["hyper_parameters"]["config"]).to_dict()
+        differences = _differences(theirs, self.config.to_dict())
+        if differences:
+            raise ValueError(
+                "the checkpoint holds another model than the one configured: "
+                + "; ".join(f"{key} is {old} there, {new} here" for key, old, new in differences)
+                + ". Give the checkpoint's own configuration, or none: it is then taken from the checkpoint."
+            )
+
+
+def _differences(theirs: Any, ours: Any, key: str = "model") -> list[tuple[str, Any, Any]]:
+    """(dotted key, value of `theirs`, value of `ours`) wherever two nested dictionaries differ."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        keys = [name for name in {**theirs, **ours} if name not in _NOT_OF_THE_WEIGHTS]
+        return [d for name in keys for d in _differences(theirs.get(name), ours.get(name), f"{key}.{name}")]
+    return [] if theirs == ours else [(key, theirs, ours)]

@@ -1,0 +1,41 @@
+import os
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import pytest
+import torch
+
+# Worker processes and command lines started by tests share two cores.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory) -> Path:
+    """Documents that come with every Python, its own documentation; copies left out, the first 78 of them."""
+    folder = tmp_path_factory.mktemp("texts")
+    distinct = list(dict.fromkeys(topics.values()))[:78]
+    for number, text in enumerate(distinct):
+        (folder / f"{number:02}.txt").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(texts, tmp_path_factory) -> Path:
+    """The documents of `texts`, prepared with a vocabulary of 400 tokens."""
+    from lit_t6.data import prepare_corpus
+
+    folder = tmp_path_factory.mktemp("data") / "python"
+    prepare_corpus([texts], folder, vocab_size=400, validation_fraction=0.05, test_fraction=0.05)
+    return folder

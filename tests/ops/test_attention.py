@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from lit_t6.ops import dense_attention, visibility
+
+
+def by_hand(q, k, v, visible, scale):
+    """Softmax attention, one query at a time, over the keys that it sees."""
+    out = torch.zeros(*q.shape[:3], v.shape[-1], dtype=q.dtype)
+    group = q.shape[2] // k.shape[2]
+    for b in range(q.shape[0]):
+        for t in range(q.shape[1]):
+            seen = [m for m in range(k.shape[1]) if visible(b, t, m)]
+            for h in range(q.shape[2]):
+                if seen:
+                    weights = (k[b, seen, h // group] @ q[b, t, h] * scale).softmax(0)
+                    out[b, t, h] = weights @ v[b, seen, h // group]
+    return out
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 6])
+def test_equals_softmax_by_hand(kv_heads):
+    q = torch.randn(2, 5, 6, 4, dtype=torch.float64)
+    k, v = torch.randn(2, 5, kv_heads, 4, dtype=torch.float64), torch.randn(2, 5, kv_heads, 3, dtype=torch.float64)
+    expected = by_hand(q, k, v, lambda b, t, m: m <= t, 0.5)
+    torch.testing.assert_close(dense_attention(q, k, v), expected)
+    torch.testing.assert_close(
+        dense_attention(q, k, v, causal=False, scale=0.3), by_hand(q, k, v, lambda b, t, m: True, 0.3)
+    )
+
+
+def test_lengths_and_documents():
+    q, k, v = torch.randn(3, 3, 5, 2, 4, dtype=torch.float64)
+    lengths = torch.tensor([5, 3, 0])
+    ids = torch.tensor([[0, 0, 1, 1, 1], [0, 0, 0, 1, 1], [0, 0, 0, 0, 0]])
+    expected = by_hand(q, k, v, lambda b, t, m: m <= t and m < lengths[b] and ids[b, t] == ids[b, m], 0.5)
+    torch.testing.assert_close(dense_attention(q, k, v, lengths=lengths, document_ids=ids), expected)
+
+
+def test_a_query_that_sees_nothing_gives_zeros_and_no_nan_gradient():
+    q, k, v = (torch.randn(2, 3, 2, 4, requires_grad=True) for _ in range(3))
+    out = dense_attention(q, k, v, lengths=torch.tensor([0, 2]))
+    assert not out[0].any()
+    out.square().sum().backward()
+    for x in (q, k, v):
+        assert x.grad.isfinite().all()
+        assert not x.grad[0].any()
+
+
+def test_no_mask_where_all_is_visible():
+    assert visibility(3, 3, torch.device("cpu"), causal=False) is None

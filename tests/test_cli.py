@@ -1,0 +1,202 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lit_t6.attention import MultiHeadConfig, TPAConfig
+from lit_t6.cli import COMMANDS, checkpoint_options, configs_first, main, run
+
+MHA, TPA = "configs/attention/mha.yaml", "configs/attention/tpa.yaml"
+
+
+@pytest.fixture
+def options(prepared, tmp_path):
+    """The quickstart, small enough for a test."""
+    return [
+        "--config=configs/quickstart.yaml",
+        f"--data.path={prepared}",
+        "--model.vocab_size=400",
+        "--model.max_seq_len=32",
+        "--model.d_model=64",
+        "--model.num_layers=1",
+        "--model.attention.head_dim=8",
+        "--trainer.max_steps=3",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+        "--trainer.log_every_n_steps=1",
+        f"--trainer.logger.init_args.save_dir={tmp_path}",
+    ]
+
+
+def fit(options, *more):
+    finished = run(["fit", *options, *more])
+    return finished, f"{finished.trainer.log_dir}/checkpoints/last.ckpt"
+
+
+@pytest.mark.parametrize("mechanism", ["tpa", "mha", "mqa", "gqa"])
+def test_validate_gives_the_loss_that_fit_logged(options, mechanism):
+    finished, checkpoint = fit(options, f"--config=configs/attention/{mechanism}.yaml")
+    logged = finished.trainer.callback_metrics["val/loss"].item()
+    again = run(["validate", *options, f"--config=configs/attention/{mechanism}.yaml", "--ckpt_path", checkpoint])
+    assert again.trainer.callback_metrics["val/loss"].item() == pytest.approx(logged, abs=1e-6)
+    bare = run(["validate", "--ckpt_path", checkpoint, "--trainer.enable_progress_bar=false"])
+    assert bare.trainer.callback_metrics["val/loss"].item() == pytest.approx(logged, abs=1e-6)
+
+
+def test_the_later_config_and_the_typed_option_win_and_the_class_stays(options, capsys):
+    words = [
+        "fit",
+        "--model.attention.num_kv_heads=1",
+        *options,
+        f"--config={TPA}",
+        f"--config={MHA}",
+        "--print_config",
+    ]
+    with pytest.raises(SystemExit) as stop:
+        run(words)
+    assert stop.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    attention = printed["model"]["attention"]
+    assert attention["class_path"] == "lit_t6.attention.MultiHeadConfig"
+    assert attention["init_args"]["num_kv_heads"] == 1
+    assert attention["init_args"]["head_dim"] == 8
+    assert printed["model"]["optimizer"]["lr"] == 6e-3
+    assert "rank_q" not in attention["init_args"]
+
+
+def test_the_printed_config_builds_the_same_model(options, capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        run(["fit", *options, f"--config={MHA}", "--model.attention.num_kv_heads=2", "--print_config"])
+    (tmp_path / "printed.yaml").write_text(capsys.readouterr().out)
+    finished, _ = fit([f"--config={tmp_path / 'printed.yaml'}"])
+    assert finished.model.config.attention == MultiHeadConfig(14, 2, 8)
+    saved = yaml.safe_load(Path(finished.trainer.log_dir, "config.yaml").read_text())
+    assert saved["model"]["attention"]["class_path"] == "lit_t6.attention.MultiHeadConfig"
+
+
+def test_default_mechanism_is_tpa(prepared, tmp_path):
+    words = [f"--data.path={prepared}", "--model.vocab_size=400", "--model.d_model=128", "--model.num_layers=1"]
+    words += [f"--trainer.logger.init_args.save_dir={tmp_path}", "--trainer.max_steps=1", "--data.batch_size=1"]
+    words += ["--trainer.limit_val_batches=1", "--trainer.enable_progress_bar=false", "--model.max_seq_len=16"]
+    finished, _ = fit([*words, "--model.attention.num_heads=2", "--data.num_workers=0"])
+    assert finished.model.config.attention == TPAConfig(2)
+
+
+def test_a_typed_option_wins_over_the_checkpoint(options, prepared):
+    _, checkpoint = fit(options)
+    found = checkpoint_options(checkpoint)
+    assert found["data"]["path"] == str(prepared)
+    assert found["model"]["vocab_size"] == 400
+    finished = run(["validate", "--ckpt_path", checkpoint, "--data.eval_batch_size=3", "--data.seq_len=48"])
+    assert finished.datamodule.eval_batch_size == 3
+    assert finished.datamodule.seq_len == 48
+    with pytest.raises(ValueError, match="another model than the one configured: model.num_layers is 1 there, 2 here"):
+        run(["validate", "--ckpt_path", checkpoint, "--model.num_layers=2"])
+    with pytest.raises(ValueError, match="class_path is lit_t6.attention.TPAConfig there, .*MultiHeadConfig here"):
+        run(["validate", "--ckpt_path", checkpoint, f"--config={MHA}"])
+
+
+def test_fit_goes_on_from_a_checkpoint(options):
+    _, checkpoint = fit(options)
+    with pytest.warns(UserWarning, match="The dirpath has changed"):  # each run has a folder of its own
+        finished, _ = fit(options, "--ckpt_path", checkpoint, "--trainer.max_steps=5")
+    assert finished.trainer.global_step == 5
+    assert finished.datamodule.samples_seen == 5 * 16
+
+
+def test_predict_writes_the_loss_of_every_document(options, tmp_path, prepared):
+    finished, checkpoint = fit(options)
+    path = tmp_path / "losses.jsonl"
+    run(["predict", "--ckpt_path", checkpoint, f"--predictions.path={path}", "--trainer.enable_progress_bar=false"])
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    split = finished.datamodule.manifest.splits["validation"]
+    assert [line["document"] for line in lines] == list(range(split.documents))
+    assert sum(line["bytes"] for line in lines) == split.bytes
+    assert sum(line["tokens"] for line in lines) == split.tokens - 1
+    mean = sum(line["loss"] * line["tokens"] for line in lines) / (split.tokens - 1)
+    assert mean == pytest.approx(finished.trainer.callback_metrics["val/loss"].item(), rel=1e-5)
+
+
+def test_test_uses_the_test_split(options):
+    _, checkpoint = fit(options)
+    finished = run(["test", "--ckpt_path", checkpoint, "--trainer.enable_progress_bar=false"])
+    assert set(finished.trainer.callback_metrics) == {"test/loss", "test/perplexity", "test/bits_per_byte"}
+
+
+def test_generate_streams_text(options, capsys):
+    _, checkpoint = fit(options)
+    words = ["generate", "--ckpt_path", checkpoint, "--prompt", "Ünïcode: ", "--max_new_tokens", "20", "--seed", "1"]
+    text = run(words)
+    assert text.startswith("Ünïcode: ")
+    assert capsys.readouterr().out.endswith(text + "\n")
+    assert run(words) == text
+    assert run([*words[:-1], "2"]) != text
+    assert run([*words, "--temperature", "0"]) == run([*words[:-1], "5", "--temperature", "0"])
+
+
+def test_prepare(tmp_path, texts, capsys):
+    assert main(["prepare", str(texts), "--output", str(tmp_path / "out"), "--vocab_size", "300"]) == 0
+    out = capsys.readouterr().out
+    assert "vocabulary of 300" in out
+    assert re.search(r"train +74 documents", out)
+
+
+def test_every_command_has_help_and_the_overview_names_it(capsys):
+    assert main([]) == main(["--help"]) == 0
+    overview = capsys.readouterr().out
+    for command in COMMANDS:
+        assert f"  {command} " in overview
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"])
+        assert stop.value.code == 0
+        assert "usage: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train"], "error: 'train' is not a command; expected one of prepare, fit"),
+        (["prepare", "nowhere", "--output", "out"], "error: nowhere: no such file or folder."),
+        (["validate", "--ckpt_path", "none.ckpt"], "error: --ckpt_path none.ckpt: no such checkpoint."),
+        (["generate", "--ckpt_path", "none.ckpt"], "error: none.ckpt: no such checkpoint."),
+        (
+            ["fit", "--data.path=nowhere", "--trainer.max_steps=1"],
+            "error: nowhere: no prepared data here (manifest.json is missing). Make it with",
+        ),
+        (["fit", "--model.attention=TPAConfig", "--model.attention.head_dim=9"], "head_dim=9 is odd"),
+    ],
+)
+def test_errors_of_the_user_are_one_line(words, message, capsys, tmp_path):
+    if words[0] == "fit":
+        words = [*words, f"--trainer.logger.init_args.save_dir={tmp_path}"]
+    try:
+        status = main(words)
+    except SystemExit as stop:  # the parser's own way to refuse
+        status = stop.code
+    assert status in (1, 2)
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_debug_shows_where(tmp_path):
+    with pytest.raises(ValueError, match="no such checkpoint"):
+        main(["--debug", "validate", "--ckpt_path", str(tmp_path / "none.ckpt")])
+
+
+def test_a_strange_checkpoint_is_refused(tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match="not a checkpoint of lit_t6"):
+        checkpoint_options(str(tmp_path / "a.ckpt"))
+    with pytest.raises(ValueError, match="does not say what model it holds"):
+        run(["generate", "--ckpt_path", str(tmp_path / "a.ckpt")])
+
+
+def test_configs_come_first():
+    assert configs_first(["--a=1", "--config", "x", "--b", "2", "-c", "y", "--config=z"]) == [
+        *("--config", "x", "-c", "y", "--config=z"),
+        *("--a=1", "--b", "2"),
+    ]

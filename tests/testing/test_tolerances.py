@@ -1,0 +1,29 @@
+import pytest
+import torch
+
+from lit_t6.testing import assert_as_exact_as
+
+
+def test_accepts_rounding_and_refuses_more():
+    exact = torch.randn(1000, dtype=torch.float64)
+    low = exact.bfloat16()
+    assert_as_exact_as(low, low, exact)
+    with pytest.raises(AssertionError, match="root mean square error"):
+        assert_as_exact_as((exact * 1.02).bfloat16(), low, exact)
+
+
+def test_one_wrong_number_among_many_is_seen():
+    exact = torch.randn(1_000_000, dtype=torch.float64)
+    low = exact.bfloat16()
+    wrong = low.clone()
+    wrong[12345] += 1.0
+    with pytest.raises(AssertionError, match="error"):
+        assert_as_exact_as(wrong, low, exact)
+
+
+def test_nan_and_other_shapes_are_refused():
+    exact = torch.ones(3, dtype=torch.float64)
+    with pytest.raises(AssertionError, match="not finite"):
+        assert_as_exact_as(torch.tensor([1.0, float("nan"), 1.0]), exact.float(), exact)
+    with pytest.raises(AssertionError, match="shape"):
+        assert_as_exact_as(torch.ones(4), torch.ones(4), exact)
