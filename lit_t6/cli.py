@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -159,6 +160,7 @@ def run(words: Sequence[str]) -> Any:
     """
     if words[0] not in COMMANDS:
         raise ValueError(f"{words[0]!r} is not a command; expected one of {', '.join(COMMANDS)}.")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # Lightning's own call, told at every run
     return COMMANDS[words[0]](list(words[1:]))
 
 

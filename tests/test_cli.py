@@ -63,7 +63,7 @@ def test_the_later_config_and_the_typed_option_win_and_the_class_stays(options, 
     assert attention["class_path"] == "lit_t6.attention.MultiHeadConfig"
     assert attention["init_args"]["num_kv_heads"] == 1
     assert attention["init_args"]["head_dim"] == 8
-    assert printed["model"]["optimizer"]["lr"] == 6e-3
+    assert printed["model"]["optimizer"]["lr"] == 4e-3
     assert "rank_q" not in attention["init_args"]
 
 

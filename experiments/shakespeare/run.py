@@ -37,6 +37,7 @@ def main() -> None:
     command("prepare", str(PLAYS), "--output", str(DATA), "--vocab_size", "1024", *splits)
 
     before = validation_figures(command("validate", "--config", CONFIG))
+    print("\nTraining takes about three minutes on two cores.")
     started = time.perf_counter()
     fitted = command("fit", "--config", CONFIG)
     minutes = (time.perf_counter() - started) / 60

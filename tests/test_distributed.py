@@ -1,0 +1,46 @@
+"""Several processes on a CPU, started as a person starts them."""
+
+import subprocess
+import sys
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+pytestmark = pytest.mark.slow
+
+
+def curves(folder):
+    events = EventAccumulator(str(folder)).Reload()
+    return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def fit(prepared, tmp_path, name, *words):
+    command = [sys.executable, "cli.py", "fit", "--config=configs/quickstart.yaml", f"--data.path={prepared}"]
+    command += ["--model.vocab_size=400", "--model.max_seq_len=64", "--trainer.accelerator=cpu"]
+    command += ["--trainer.max_steps=20", "--trainer.val_check_interval=10", "--trainer.log_every_n_steps=1"]
+    command += [f"--trainer.logger.init_args.save_dir={tmp_path}", f"--trainer.logger.init_args.name={name}"]
+    command += ["--trainer.enable_progress_bar=false", "--model.optimizer.warmup_steps=5", *words]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return curves(tmp_path / name / "version_0")
+
+
+@pytest.mark.parametrize("mechanism", ["tpa", "mha"])
+def test_two_processes_equal_one_with_twice_the_batch(prepared, tmp_path, mechanism):
+    config = f"--config=configs/attention/{mechanism}.yaml"
+    one = fit(prepared, tmp_path, "one", config, "--data.batch_size=8")
+    ddp = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=4"]
+    two = fit(prepared, tmp_path, "two", config, *ddp)
+    assert len(one["train/loss"]) == 20
+    assert one["train/loss"][-1] < one["train/loss"][0] - 1
+    for tag in ("train/loss", "val/loss", "val/bits_per_byte"):
+        assert two[tag] == pytest.approx(one[tag], abs=1e-5), tag
+    assert two["progress/tokens"] == one["progress/tokens"]
+
+
+def test_global_batch_stays_what_it_is(prepared, tmp_path):
+    """One process with two micro-batches a step, two processes with one each."""
+    words = ["--data.batch_size=4", "--data.global_batch_size=8"]
+    one = fit(prepared, tmp_path, "one", *words, "--trainer.val_check_interval=20")
+    two = fit(prepared, tmp_path, "two", *words, "--trainer.devices=2", "--trainer.strategy=ddp")
+    assert two["train/loss"] == pytest.approx(one["train/loss"], abs=1e-5)

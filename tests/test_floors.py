@@ -1,0 +1,40 @@
+"""A file imports from its own folder and from lower floors only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+FLOORS = {"testing": 0, "ops": 1, "attention": 2, "model": 3, "data": 3, "training": 4, "interop": 4, "bench": 5}
+FLOORS |= {"sweeps": 5, "cli": 6}
+FILES = sorted(Path("lit_t6").rglob("*.py"))
+
+
+def imported(path):
+    """Modules of ours that a file imports anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            if node.module == "lit_t6":
+                yield from (f"lit_t6.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p != Path("lit_t6/__init__.py")], ids=str)
+def test_imports_go_down(path):
+    room = path.relative_to("lit_t6").parts[0].removesuffix(".py")
+    for module in imported(path):
+        if module.split(".")[0] == "lit_t6":
+            other = module.split(".")[1]
+            allowed = other == room or FLOORS[other] < FLOORS[room]
+            assert allowed, f"{path} (floor {FLOORS[room]}) imports {module} (floor {FLOORS[other]})"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.name == "__init__.py" and p.parent.name != "lit_t6"], ids=str)
+def test_init_files_only_hand_names_on(path):
+    for node in ast.parse(path.read_text()).body[1:]:
+        is_all = isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
+        assert is_all or isinstance(node, ast.ImportFrom), f"{path}, line {node.lineno}"

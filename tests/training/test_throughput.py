@@ -1,0 +1,81 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lit_t6.attention import TPAConfig
+from lit_t6.model import T6Config
+from lit_t6.training import Throughput, throughput
+
+CONFIG = T6Config(vocab_size=100, max_seq_len=8, d_model=32, num_layers=1, attention=TPAConfig(2, 8))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def run(clock, callback, seconds, accumulate=1, world_size=1):
+    """Train as long as there are `seconds`, one a batch; "validate" pauses for 1000. Returns what was logged."""
+    trainer = SimpleNamespace(
+        global_step=0, log_every_n_steps=2, world_size=world_size, precision="32-true", loggers=[], optimizers=[]
+    )
+    logged = []
+    module = SimpleNamespace(device=torch.device("cpu"), log_dict=logged.append)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.25)
+    callback.on_train_start(trainer, module)
+    batches = 0
+    for entry in seconds:
+        if entry == "validate":
+            callback.on_validation_start(trainer, module)
+            clock[0] += 1000
+            continue
+        callback.on_train_batch_start(trainer, module, None, 0)
+        clock[0] += entry
+        batches += 1
+        if batches % accumulate == 0:
+            callback.on_before_optimizer_step(trainer, module, optimizer)
+            trainer.global_step += 1
+        callback.on_train_batch_end(trainer, module, None, {"tokens": torch.zeros(3, 8)}, 0)
+    return logged
+
+
+def test_rates_are_means_since_the_last_time_without_validation(clock):
+    logged = run(clock, Throughput(CONFIG), [1.0, "validate", 3.0, 0.5, 0.5])
+    assert [values["perf/step_ms"] for values in logged] == [2000, 500]
+    assert [values["perf/tokens_per_sec"] for values in logged] == [12, 48]
+    assert [values["progress/tokens"] for values in logged] == [48, 96]
+    assert logged[0]["optim/lr"] == 0.25
+    assert "perf/mfu" not in logged[0]
+
+
+def test_accumulated_batches_make_one_step_and_all_ranks_count(clock):
+    logged = run(clock, Throughput(CONFIG), [1.0] * 8, accumulate=2, world_size=4)
+    assert [values["perf/step_ms"] for values in logged] == [2000, 2000]
+    assert [values["perf/tokens_per_sec"] for values in logged] == [96, 96]
+
+
+def test_tokens_go_on_after_a_resume(clock):
+    first = Throughput(CONFIG)
+    run(clock, first, [1.0] * 4)
+    second = Throughput(CONFIG)
+    second.load_state_dict(first.state_dict())
+    assert run(clock, second, [1.0] * 2)[0]["progress/tokens"] == 144
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("Some other GPU", None),
+    ],
+)
+def test_peaks_are_dense(monkeypatch, name, peak):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert throughput.peak_flops(torch.device("cuda")) == peak
+    assert throughput.peak_flops(torch.device("cpu")) is None
