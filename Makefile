@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 LOGS ?= logs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format tensorboard clean
+.PHONY: help demo data test test-all check format tensorboard clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## train a small T6 on Shakespeare's plays, validate it, let it write
 	@$(PY) -m experiments.shakespeare.run
+
+data: $(STAMP) ## fetch and prepare the demo's text only, for runs of your own with configs/quickstart.yaml
+	@$(PY) -m experiments.shakespeare.run data
 
 test: $(STAMP) ## the tests, at most 10 minutes on 2 cores
 	$(PY) -m pytest -m "not slow"

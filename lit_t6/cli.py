@@ -188,8 +188,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def entry_point() -> None:
-    """The console script `lit-t6`."""
-    sys.exit(main())

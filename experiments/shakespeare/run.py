@@ -30,12 +30,17 @@ def validation_figures(finished: Any) -> dict[str, float]:
     return {name.removeprefix("val/"): float(value) for name, value in finished.trainer.callback_metrics.items()}
 
 
-def main() -> None:
-    """Fetch, prepare, validate, fit, validate, compare, generate."""
+def prepare() -> None:
+    """Fetch the plays and prepare them; does nothing the second time."""
+    print(f"Fetching Shakespeare's plays into {PLAYS}.")
     fetch_plays(PLAYS)
     splits = ["--validation_fraction", "0.1", "--test_fraction", "0.05"]
     command("prepare", str(PLAYS), "--output", str(DATA), "--vocab_size", "1024", *splits)
 
+
+def main() -> None:
+    """Prepare, validate, fit, validate, compare, generate."""
+    prepare()
     before = validation_figures(command("validate", "--config", CONFIG))
     print("\nTraining takes about three minutes on two cores.")
     started = time.perf_counter()
@@ -63,6 +68,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        prepare() if sys.argv[1:] == ["data"] else main()
     except ValueError as error:
         sys.exit(f"error: {error}")

@@ -113,9 +113,15 @@ def token_num_bytes(tokenizer: Tokenizer) -> np.ndarray:
     return counts
 
 
-def encode_documents(tokenizer: Tokenizer, documents: Iterable[str], batch: int = 64) -> Iterator[np.ndarray]:
-    """Token ids of each document, int64, without special tokens; the library's threads share a batch."""
+def encode_documents(
+    tokenizer: Tokenizer, documents: Iterable[str], batch_characters: int = 1_000_000
+) -> Iterator[np.ndarray]:
+    """Token ids of each document, int64, without special tokens.
+
+    Documents go to the library in batches of about `batch_characters`, which its threads share.
+    """
     waiting: list[str] = []
+    characters = 0
 
     def flush() -> Iterator[np.ndarray]:
         for encoding in tokenizer.encode_batch(waiting, add_special_tokens=False):
@@ -124,6 +130,8 @@ def encode_documents(tokenizer: Tokenizer, documents: Iterable[str], batch: int 
 
     for document in documents:
         waiting.append(document)
-        if len(waiting) == batch:
+        characters += len(document)
+        if characters >= batch_characters:
             yield from flush()
+            characters = 0
     yield from flush()

@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
@@ -65,6 +66,12 @@ class LitT6(L.LightningModule):
         datamodule = getattr(self.trainer, "datamodule", None)
         if isinstance(datamodule, TokenDataModule):
             datamodule.fit_to_model(self.config.vocab_size, self.config.max_seq_len)
+        if stage == "fit":
+            attention = self.config.attention
+            rank_zero_info(
+                f"{attention.label}: {attention.heads()} heads of size {attention.head_dim}, {self.config.num_layers} "
+                f"layers, {self.config.num_parameters():,} parameters."
+            )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits of the next token, (B, T) → (B, T, V)."""
@@ -122,10 +129,10 @@ class LitT6(L.LightningModule):
         }
 
     def _log_metrics(self, prefix: str, metrics: LanguageModelMetrics) -> None:
-        # The metric has summed over the ranks already, so every rank logs the same.
+        # The metric has summed over the ranks, so all log the same; sync_dist says so to Lightning, which would ask.
         values = {f"{prefix}/{name}": value.float() for name, value in metrics.compute().items()}
         metrics.reset()
-        self.log_dict(values, prog_bar=prefix == "val")
+        self.log_dict(values, prog_bar=prefix == "val", sync_dist=self.trainer.world_size > 1)
 
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("val", self.val_metrics)

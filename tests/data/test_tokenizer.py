@@ -43,7 +43,7 @@ def test_every_byte_is_one_byte_long(tokenizer):
 
 def test_documents_in_batches(tokenizer):
     texts = [f"hello {n}" for n in range(10)]
-    encoded = list(encode_documents(tokenizer, texts, batch=4))
+    encoded = list(encode_documents(tokenizer, texts, batch_characters=25))
     assert [tokenizer.decode(ids) for ids in encoded] == texts
     assert all(ids.dtype == np.int64 for ids in encoded)
 
