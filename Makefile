@@ -46,5 +46,5 @@ format: $(STAMP) ## mend what lint and format can
 tensorboard: $(STAMP) ## open TensorBoard on the runs in logs/ (LOGS=folder for others)
 	$(PY) -m tensorboard.main --logdir $(LOGS)
 
-clean: ## remove .venv, caches and runs; prepared data stay
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info $(LOGS)
+clean: ## remove .venv and caches; runs and prepared data stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info

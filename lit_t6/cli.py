@@ -77,6 +77,7 @@ def _given(parser: Any, arguments: list[str]) -> dict[str, Any]:
 
 
 def _run_trainer(command: str, arguments: list[str]) -> Any:
+    from lit_t6.training import read_checkpoint
     from lit_t6.training.cli import T6CLI
 
     options = configs_first(arguments)
@@ -84,34 +85,9 @@ def _run_trainer(command: str, arguments: list[str]) -> Any:
         checkpoint = _option_value(options, "--ckpt_path")
         if checkpoint is not None and checkpoint not in (*_RESUME_WORDS, "null"):
             from_checkpoint = Path(folder) / "checkpoint.yaml"
-            from_checkpoint.write_text(yaml.safe_dump(checkpoint_options(checkpoint)), encoding="utf-8")
+            from_checkpoint.write_text(yaml.safe_dump(read_checkpoint(checkpoint).options()), encoding="utf-8")
             options = ["--config", str(from_checkpoint), *options]
         return T6CLI.run([command, *options])
-
-
-def checkpoint_options(path: str) -> dict[str, Any]:
-    """Model and data options that a checkpoint was trained with: what holds where the user says nothing.
-
-    Raises:
-        ValueError: no such file, or not a checkpoint of ours.
-    """
-    import torch
-
-    if not Path(path).is_file():
-        raise ValueError(f"--ckpt_path {path}: no such checkpoint.")
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    try:
-        trained = checkpoint["hyper_parameters"]
-        model = {
-            **trained["config"],
-            "optimizer": {**trained["optimizer"], "betas": list(trained["optimizer"]["betas"])},
-        }
-        return {
-            "model": {**model, "compile": trained["compile"]},
-            "data": dict(checkpoint["datamodule_hyper_parameters"]),
-        }
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"--ckpt_path {path}: not a checkpoint of lit_t6 ({error} is missing).") from error
 
 
 def configs_first(options: Sequence[str]) -> list[str]:
@@ -130,12 +106,14 @@ def configs_first(options: Sequence[str]) -> list[str]:
 
 
 def _option_value(options: Sequence[str], name: str) -> str | None:
+    """What was typed for an option; the last word counts."""
+    value = None
     for option, following in zip(options, [*options[1:], None], strict=True):
         if option == name:
-            return following
-        if option.startswith(name + "="):
-            return option.removeprefix(name + "=")
-    return None
+            value = following
+        elif option.startswith(name + "="):
+            value = option.removeprefix(name + "=")
+    return value
 
 
 COMMANDS: dict[str, Callable[[list[str]], Any]] = {

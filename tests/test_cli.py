@@ -1,13 +1,14 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from lit_t6.attention import MultiHeadConfig, TPAConfig
-from lit_t6.cli import COMMANDS, checkpoint_options, configs_first, main, run
+from lit_t6.cli import COMMANDS, configs_first, main, run
+from lit_t6.training import read_checkpoint
 
 MHA, TPA = "configs/attention/mha.yaml", "configs/attention/tpa.yaml"
 
@@ -87,7 +88,7 @@ def test_default_mechanism_is_tpa(prepared, tmp_path):
 
 def test_a_typed_option_wins_over_the_checkpoint(options, prepared):
     _, checkpoint = fit(options)
-    found = checkpoint_options(checkpoint)
+    found = read_checkpoint(checkpoint).options()
     assert found["data"]["path"] == str(prepared)
     assert found["model"]["vocab_size"] == 400
     finished = run(["validate", "--ckpt_path", checkpoint, "--data.eval_batch_size=3", "--data.seq_len=48"])
@@ -160,7 +161,7 @@ def test_every_command_has_help_and_the_overview_names_it(capsys):
     [
         (["train"], "error: 'train' is not a command; expected one of prepare, fit"),
         (["prepare", "nowhere", "--output", "out"], "error: nowhere: no such file or folder."),
-        (["validate", "--ckpt_path", "none.ckpt"], "error: --ckpt_path none.ckpt: no such checkpoint."),
+        (["validate", "--ckpt_path", "none.ckpt"], "error: none.ckpt: no such checkpoint."),
         (["generate", "--ckpt_path", "none.ckpt"], "error: none.ckpt: no such checkpoint."),
         (
             ["fit", "--data.path=nowhere", "--trainer.max_steps=1"],
@@ -180,6 +181,7 @@ def test_errors_of_the_user_are_one_line(words, message, capsys, tmp_path):
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+    assert status == 2 or len(error.strip().splitlines()) == 1
 
 
 def test_debug_shows_where(tmp_path):
@@ -187,12 +189,45 @@ def test_debug_shows_where(tmp_path):
         main(["--debug", "validate", "--ckpt_path", str(tmp_path / "none.ckpt")])
 
 
-def test_a_strange_checkpoint_is_refused(tmp_path):
-    torch.save({"state_dict": {}}, tmp_path / "a.ckpt")
-    with pytest.raises(ValueError, match="not a checkpoint of lit_t6"):
-        checkpoint_options(str(tmp_path / "a.ckpt"))
-    with pytest.raises(ValueError, match="does not say what model it holds"):
-        run(["generate", "--ckpt_path", str(tmp_path / "a.ckpt")])
+def test_resuming_into_the_same_folder(options, tmp_path):
+    words = [*options, "--trainer.logger.init_args.version=same"]
+    _, checkpoint = fit(words)
+    with pytest.warns(UserWarning, match=r"Checkpoint directory .* exists and is not empty"):
+        finished, _ = fit(words, "--ckpt_path", checkpoint, "--trainer.max_steps=4")
+    saved = yaml.safe_load(Path(finished.trainer.log_dir, "config.yaml").read_text())
+    assert saved["trainer"]["max_steps"] == 4
+
+
+def test_a_run_without_a_logger_leaves_no_configuration_behind(options, tmp_path, monkeypatch):
+    words = [word for word in options if "logger" not in word] + [f"--trainer.default_root_dir={tmp_path}"]
+    for _ in range(2):
+        run(
+            [
+                "fit",
+                *words,
+                "--trainer.logger=false",
+                f"--checkpoint.dirpath={tmp_path / 'c'}",
+                "--checkpoint.monitor=null",
+            ]
+        )
+        shutil.rmtree(tmp_path / "c")
+    assert not list(tmp_path.glob("config.yaml"))
+
+
+def test_validation_windows_travel_with_the_checkpoint(options):
+    finished, checkpoint = fit(options, "--data.eval_windows=5")
+    again = run(["validate", "--ckpt_path", checkpoint, "--trainer.enable_progress_bar=false"])
+    logged = finished.trainer.callback_metrics["val/loss"].item()
+    assert again.trainer.callback_metrics["val/loss"].item() == pytest.approx(logged, abs=1e-6)
+    whole = run(["validate", "--ckpt_path", checkpoint, "--data.eval_windows=null"])
+    assert whole.trainer.callback_metrics["val/loss"].item() != pytest.approx(logged, abs=1e-4)
+
+
+def test_the_last_typed_checkpoint_counts(options):
+    _, first = fit(options)
+    _, second = fit([*options, "--model.num_layers=2"])
+    finished = run(["validate", "--ckpt_path", first, "--ckpt_path", second])
+    assert finished.model.config.num_layers == 2
 
 
 def test_configs_come_first():

@@ -53,6 +53,9 @@ def test_sizes_and_head_counts_of_the_paper(path):
     size, mechanism = Path(path).stem.split("-")
     config = build(path).model.config
     assert config.num_parameters() == pytest.approx(SIZES[size], rel=0.005)
+    data = build(path).datamodule
+    for devices in (1, 2, 4, 8):
+        assert data.global_batch_size % (data.batch_size * devices) == 0
     assert config.attention.num_heads == HEADS[mechanism][list(SIZES).index(size)]
     assert config.ffn_width == 8 * config.d_model // 3
     expected = TPAConfig if mechanism == "tpa" else MultiHeadConfig

@@ -29,7 +29,7 @@ class AttentionModule(nn.Module, ABC):
 
     @abstractmethod
     def reset_input_projections(self, scheme: InitScheme, variance: float | None = None) -> None:
-        """Draw the projections of the hidden state afresh (MATH: `lit_t6.attention.initialization`)."""
+        """Draw the projections of the hidden state afresh; see `lit_t6.attention.initialization`."""
 
     def reset_parameters(self, scheme: InitScheme = "upstream", variance: float | None = None) -> None:
         """Draw all weights afresh; the output projection starts at zero, so that the block starts as the identity."""
@@ -70,6 +70,11 @@ class AttentionConfig(ABC):
     def num_heads_multiple(self) -> int:
         """Head counts must be multiples of this."""
         return 1
+
+    @property
+    def backend(self) -> str:
+        """What computes the attention, for logs."""
+        return "PyTorch's scaled_dot_product_attention"
 
     @property
     @abstractmethod

@@ -29,7 +29,8 @@ class RotaryEmbedding(nn.Module):
         self._fill(max_seq_len, torch.device("cpu"))
 
     def _fill(self, num_positions: int, device: torch.device) -> None:
-        self.cos, self.sin = rope_angles(torch.arange(num_positions, device=device), self.dim, self.base)
+        with torch.inference_mode(False):  # a table made in inference mode could never be trained with
+            self.cos, self.sin = rope_angles(torch.arange(num_positions, device=device), self.dim, self.base)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RotaryEmbedding":
         """Follow the module to another device, but never to another type."""
@@ -39,11 +40,12 @@ class RotaryEmbedding(nn.Module):
             self._fill(self.cos.shape[0], device)
         return self
 
-    def tables(self, length: int, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def tables(self, length: int, device: torch.device, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Cosines and sines for `apply_rope`.
 
         Args:
             length: T.
+            device: of the rows that will be rotated.
             positions: integer positions (T,) or (B, T), any offset; 0 … T-1 if not given.
 
         Returns:
@@ -51,11 +53,12 @@ class RotaryEmbedding(nn.Module):
         """
         if positions is not None:
             return rope_angles(positions, self.dim, self.base)
-        if length > self.cos.shape[0]:
-            self._fill(max(length, 2 * self.cos.shape[0]), self.cos.device)
+        if length > self.cos.shape[0] or device != self.cos.device:
+            held = self.cos.shape[0]
+            self._fill(held if length <= held else max(length, 2 * held), device)
         return self.cos[:length], self.sin[:length]
 
     def forward(self, *rows: Tensor, positions: Tensor | None = None) -> tuple[Tensor, ...]:
         """Rotate each of `rows`, all (B, T, N, dim) with N free, by the same positions."""
-        cos, sin = self.tables(rows[0].shape[1], positions)
+        cos, sin = self.tables(rows[0].shape[1], rows[0].device, positions)
         return tuple(apply_rope(x, cos, sin) for x in rows)

@@ -57,6 +57,10 @@ class TPAConfig(AttentionConfig):
         return f"TPA ({self.rank_q}, {self.rank_k}, {self.rank_v})"
 
     @property
+    def backend(self) -> str:
+        return "the reference einsum" if self.impl == "reference" else super().backend
+
+    @property
     def num_factor_columns(self) -> int:
         """Columns of the one GEMM that makes all factors: (Rq + Rk + Rv)(H + D)."""
         return (self.rank_q + self.rank_k + self.rank_v) * (self.heads() + self.head_dim)

@@ -35,7 +35,7 @@ class Manifest:
     """The whole folder.
 
     Args:
-        tokenizer_sha256: `tokenizer_hash` of the tokenizer.json beside it.
+        tokenizer_sha256: SHA-256 of the tokenizer.json beside it.
         vocab_size: tokens of the tokenizer.
         end_of_text: id of the token that precedes every document.
         splits: "train", "validation" and perhaps "test".

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lit_t6.data.dataset import EvaluationDataset, TokenWindows, TrainingDataset
-from lit_t6.data.manifest import TOKENIZER_NAME, Manifest, read_manifest
+from lit_t6.data.manifest import TOKENIZER_NAME, Manifest, file_hash, read_manifest
 from lit_t6.data.order import GlobalOrderSampler, InOrderSampler
-from lit_t6.data.tokenizer import load_tokenizer, token_num_bytes, tokenizer_hash
+from lit_t6.data.tokenizer import load_tokenizer, parse_tokenizer, token_num_bytes
 
 Split = Literal["train", "validation", "test"]
 
@@ -40,10 +40,12 @@ class TokenDataModule(L.LightningDataModule):
     Args:
         path: folder with manifest.json, tokenizer.json and shards.
         batch_size: sequences a device and forward pass.
-        global_batch_size: sequences an optimizer step, over all devices; sets the trainer's gradient accumulation.
-            Null: batch_size times the number of devices, times trainer.accumulate_grad_batches.
+        global_batch_size: sequences an optimizer step, over all devices; sets the trainer's gradient accumulation, and
+            a whole number in trainer.val_check_interval then counts optimizer steps, not batches. Null: batch_size
+            times the number of devices, times trainer.accumulate_grad_batches.
         seq_len: T, tokens of a sequence; null takes the model's max_seq_len.
         eval_batch_size: sequences a device in validation, test and prediction; null takes batch_size.
+        eval_windows: validate, test and predict on this many sequences from the start of the split; null for all.
         seed: of the order of training.
         num_workers: loader processes a device; 0 reads in the main process.
         mask_documents: keep attention within documents.
@@ -55,25 +57,27 @@ class TokenDataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        path: str = "data/shakespeare",
+        path: str | os.PathLike[str] = "data/shakespeare",
         batch_size: int = 16,
         global_batch_size: int | None = None,
         seq_len: int | None = None,
         eval_batch_size: int | None = None,
+        eval_windows: int | None = None,
         seed: int = 0,
         num_workers: int = 2,
         mask_documents: bool = False,
         predict_split: Split = "validation",
     ) -> None:
         super().__init__()
+        path = os.fspath(path)  # hyperparameters are primitives, or a checkpoint could not be read again
         self.save_hyperparameters(logger=False)
-        for name in ("batch_size", "global_batch_size", "seq_len", "eval_batch_size"):
+        for name in ("batch_size", "global_batch_size", "seq_len", "eval_batch_size", "eval_windows"):
             value = self.hparams[name]
             if value is not None and value < 1:
                 raise ValueError(f"data.{name} must be at least 1, got {value}.")
         self.path, self.seed, self.num_workers = Path(path), seed, num_workers
         self.batch_size, self.global_batch_size, self.seq_len = batch_size, global_batch_size, seq_len
-        self.eval_batch_size = eval_batch_size or batch_size
+        self.eval_batch_size, self.eval_windows = eval_batch_size or batch_size, eval_windows
         self.mask_documents, self.predict_split = mask_documents, predict_split
         self.samples_seen = 0
         """Training samples consumed so far, over all ranks."""
@@ -93,21 +97,30 @@ class TokenDataModule(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Open the manifest and check that it is of the tokenizer beside it; set gradient accumulation.
 
+        A training that starts afresh starts with the first sample, also with a data module that has served another.
+
         Raises:
             ValueError: no prepared data, another tokenizer, or a global batch that the devices do not divide.
         """
         expected = self.manifest.tokenizer_sha256
         self.tokenizer = load_tokenizer(self.path / TOKENIZER_NAME)
-        if tokenizer_hash(self.tokenizer) != expected:
+        if file_hash(self.path / TOKENIZER_NAME) != expected:
             raise ValueError(
                 f"{self.path / TOKENIZER_NAME}: not the tokenizer that made the shards beside it (its hash is not "
                 f"the manifest's). Run `python cli.py prepare` again."
             )
-        if stage == "fit" and self.global_batch_size is not None:
-            self._set_accumulation(self.global_batch_size)
+        if stage == "fit" and self.trainer is not None:
+            if self.trainer.overfit_batches:  # type: ignore[attr-defined]  # set outside of Trainer's own class
+                raise ValueError(
+                    "trainer.overfit_batches replaces the order of the data, which is not supported; prepare a small "
+                    "text instead, and train on it for many epochs."
+                )
+            if self.trainer.global_step == 0:
+                self.samples_seen = 0
+            if self.global_batch_size is not None:
+                self._set_accumulation(self.trainer, self.global_batch_size)
 
-    def _set_accumulation(self, global_batch_size: int) -> None:
-        trainer = self._attached_trainer()
+    def _set_accumulation(self, trainer: L.Trainer, global_batch_size: int) -> None:
         at_once = self.batch_size * trainer.world_size
         if global_batch_size % at_once:
             raise ValueError(
@@ -120,6 +133,8 @@ class TokenDataModule(L.LightningDataModule):
                 f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} contradicts "
                 f"data.global_batch_size={global_batch_size}, which needs {accumulate}; give one of the two."
             )
+        if isinstance(trainer.val_check_interval, int):
+            trainer.val_check_interval *= accumulate // trainer.accumulate_grad_batches
         trainer.accumulate_grad_batches = accumulate
 
     def fit_to_model(self, vocab_size: int, max_seq_len: int) -> None:
@@ -133,7 +148,7 @@ class TokenDataModule(L.LightningDataModule):
                 f"model.vocab_size={vocab_size}, but the tokenizer of {self.path} has {self.manifest.vocab_size} "
                 f"tokens; set --model.vocab_size {self.manifest.vocab_size} or more."
             )
-        self.seq_len = self.seq_len or max_seq_len
+        self.seq_len = self.hparams["seq_len"] or max_seq_len
 
     def _attached_trainer(self) -> L.Trainer:
         if self.trainer is None:
@@ -179,7 +194,12 @@ class TokenDataModule(L.LightningDataModule):
         windows = self.windows("train", cover=False)
         dataset = TrainingDataset(windows, self.seed, self.manifest.end_of_text if self.mask_documents else None)
         self._sampler = GlobalOrderSampler(
-            dataset, self.batch_size, trainer.global_rank, trainer.world_size, lambda: self.samples_seen
+            dataset,
+            self.batch_size,
+            trainer.global_rank,
+            trainer.world_size,
+            lambda: self.samples_seen,
+            trainer.accumulate_grad_batches,
         )
         return self._loader(dataset, self._sampler)
 
@@ -198,7 +218,7 @@ class TokenDataModule(L.LightningDataModule):
         dataset = self.evaluation_dataset(split, name_documents=name_documents)
         return self._loader(
             dataset,
-            InOrderSampler(dataset, self.eval_batch_size, trainer.global_rank, trainer.world_size),
+            InOrderSampler(dataset, self.eval_batch_size, trainer.global_rank, trainer.world_size, self.eval_windows),
         )
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
@@ -229,7 +249,7 @@ class TokenDataModule(L.LightningDataModule):
         Raises:
             ValueError: the checkpoint's tokenizer is not that of the data.
         """
-        if state_dict["tokenizer"] != self.tokenizer.to_str():
+        if parse_tokenizer(state_dict["tokenizer"]).to_str() != self.tokenizer.to_str():
             raise ValueError(
                 f"the checkpoint was trained with another tokenizer than that of {self.path}; losses would mean "
                 f"nothing. Set --data.path to data prepared with the checkpoint's tokenizer."

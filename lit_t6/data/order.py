@@ -79,6 +79,8 @@ class GlobalOrderSampler(DistributedSampler[list[int]]):
         rank: of this process.
         num_replicas: W.
         samples_seen: asked at the start of every epoch for s, the samples that the run has consumed.
+        accumulate: batches that make up an optimizer step; an epoch holds whole steps only, since Lightning would step
+            at its end with what has come together so far.
     """
 
     def __init__(
@@ -88,9 +90,10 @@ class GlobalOrderSampler(DistributedSampler[list[int]]):
         rank: int = 0,
         num_replicas: int = 1,
         samples_seen: Callable[[], int] = lambda: 0,
+        accumulate: int = 1,
     ) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank)
-        self.batch_size, self.samples_seen = batch_size, samples_seen
+        self.batch_size, self.samples_seen, self.accumulate = batch_size, samples_seen, accumulate
         self.num_windows = len(dataset)  # type: ignore[arg-type]  # ours have a length
 
     @property
@@ -99,8 +102,8 @@ class GlobalOrderSampler(DistributedSampler[list[int]]):
         return self.num_replicas * self.batch_size
 
     def __len__(self) -> int:
-        """Batches an epoch: as many as the windows fill, at least one."""
-        return max(1, self.num_windows // self.samples_per_batch)
+        """Batches an epoch: those of as many whole steps as the windows fill, at least one."""
+        return max(1, self.num_windows // (self.samples_per_batch * self.accumulate)) * self.accumulate
 
     def __iter__(self) -> Iterator[list[int]]:
         first = self.samples_seen() + self.rank * self.batch_size
@@ -119,11 +122,16 @@ class InOrderSampler(DistributedSampler[list[int]]):
         batch_size: windows a rank and batch.
         rank: of this process.
         num_replicas: W.
+        limit: read this many windows at most, from the first on.
     """
 
-    def __init__(self, dataset: Dataset[Any], batch_size: int, rank: int = 0, num_replicas: int = 1) -> None:
+    def __init__(
+        self, dataset: Dataset[Any], batch_size: int, rank: int = 0, num_replicas: int = 1, limit: int | None = None
+    ) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank)
-        self.num_windows, self.batch_size = len(dataset), batch_size  # type: ignore[arg-type]  # ours have a length
+        present = len(dataset)  # type: ignore[arg-type]  # ours have a length
+        self.num_windows = present if limit is None else min(present, limit)
+        self.batch_size = batch_size
 
     @property
     def windows_per_rank(self) -> int:

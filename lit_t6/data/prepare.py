@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from lit_t6.data.manifest import TOKENIZER_NAME, Manifest, ShardInfo, SplitInfo, file_hash, read_manifest
+from lit_t6.data.manifest import MANIFEST_NAME, TOKENIZER_NAME, Manifest, ShardInfo, SplitInfo, file_hash, read_manifest
 from lit_t6.data.shards import ShardWriter
 from lit_t6.data.sources import find_files, iterate_documents
 from lit_t6.data.tokenizer import (
@@ -19,7 +19,6 @@ from lit_t6.data.tokenizer import (
     end_of_text_id,
     load_tokenizer,
     token_num_bytes,
-    tokenizer_hash,
     train_tokenizer,
 )
 
@@ -106,6 +105,22 @@ def cut_single_document(document: str, pieces: int = 40) -> list[str]:
     return cut
 
 
+def _present(output: Path, files: Sequence[Path]) -> Manifest | None:
+    """What an earlier call left in `output`, or None where there is nothing.
+
+    Raises:
+        ValueError: something else is there, which must not be replaced.
+    """
+    inside = next((path for path in files if path.resolve().is_relative_to(output.resolve())), None)
+    if inside is not None:
+        raise ValueError(f"{output}: holds the input {inside}; choose another folder for the prepared data.")
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return None
+    if not (output / MANIFEST_NAME).is_file():
+        raise ValueError(f"{output}: exists, and was not made by prepare; choose another folder.")
+    return read_manifest(output)
+
+
 def prepare_corpus(
     inputs: Sequence[str | Path],
     output: str | Path,
@@ -147,12 +162,15 @@ def prepare_corpus(
             that is not byte-level, or an `output` that holds something else.
     """
     output = Path(output)
+    for name, value in (("shard_tokens", shard_tokens), ("tokenizer_bytes", tokenizer_bytes)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}.")
     files = find_files(inputs)
     bpe = load_tokenizer(tokenizer) if tokenizer else None
     settings: dict[str, object] = {
         "inputs": [{"file": path.name, "bytes": path.stat().st_size, "sha256": file_hash(path)} for path in files],
         "vocab_size": None if tokenizer else vocab_size,
-        "tokenizer": tokenizer_hash(bpe) if bpe else None,
+        "tokenizer": file_hash(Path(tokenizer)) if tokenizer else None,
         "text_key": text_key,
         "validation_fraction": validation_fraction,
         "test_fraction": test_fraction,
@@ -160,13 +178,16 @@ def prepare_corpus(
         "shard_tokens": shard_tokens,
         "tokenizer_bytes": None if tokenizer else tokenizer_bytes,
     }
-    if output.exists() and not overwrite:
-        present = read_manifest(output)
+    present = _present(output, files)
+    if present is not None and not overwrite:
         if present.settings == settings:
             print(f"{output} is up to date.")
             return present
         changed = ", ".join(key for key in settings if settings[key] != present.settings.get(key))
-        raise ValueError(f"{output}: holds data prepared otherwise ({changed} differ). Pass --overwrite to replace it.")
+        raise ValueError(
+            f"{output}: holds data prepared otherwise ({changed} differ). Choose another folder, or pass --overwrite "
+            f"true to replace what is there."
+        )
 
     def documents() -> Iterator[str]:
         return iterate_documents(files, text_key)
@@ -198,8 +219,11 @@ def prepare_corpus(
     partial.mkdir(parents=True)
     try:
         manifest = _write_folder(partial, bpe, documents(), splits, survey.num_bytes, shard_tokens, settings)
-        shutil.rmtree(output, ignore_errors=True)
+        replaced = output.with_name(output.name + ".replaced")
+        if output.exists():
+            os.replace(output, replaced)
         os.replace(partial, output)
+        shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return manifest
@@ -220,22 +244,23 @@ def _write_folder(
     writers = {name: ShardWriter(folder, name, len(bytes_of), shard_tokens) for name in SPLITS if name in splits}
     totals = {name: SplitInfo(0, 0, 0, []) for name in writers}
     with tqdm(total=num_bytes, desc="tokenizing", unit="B", unit_scale=True, dynamic_ncols=True) as bar:
-        for split, tokens in zip(splits, encode_documents(tokenizer, documents), strict=True):
+        for split, (document, tokens) in zip(splits, encode_documents(tokenizer, documents), strict=True):
+            size = len(document.encode())
+            if int(bytes_of[tokens].sum()) != size:
+                raise ValueError(
+                    f"the tokenizer changes text (a normalizer or an added space), so that bits per byte would be "
+                    f"wrong: the document {document[:40]!r} has {size:,} bytes, its tokens stand for "
+                    f"{int(bytes_of[tokens].sum()):,}. Use a plain byte-level tokenizer."
+                )
             writers[split].add(np.concatenate((end_of_text, tokens)))
-            total, size = totals[split], int(bytes_of[tokens].sum())
+            total = totals[split]
             total.documents += 1
             total.tokens += 1 + len(tokens)
             total.bytes += size
             bar.update(size)
     for name, writer in writers.items():
         totals[name].shards = [ShardInfo(path.name, count, file_hash(path)) for path, count in writer.close()]
-    written = sum(total.bytes for total in totals.values())
-    if written != num_bytes:
-        raise ValueError(
-            f"the tokens stand for {written:,} bytes, but the text has {num_bytes:,}: the tokenizer changes text "
-            f"(a normalizer or an added space), so bits per byte would be wrong. Use a plain byte-level tokenizer."
-        )
     tokenizer.save(str(folder / TOKENIZER_NAME))
-    manifest = Manifest(tokenizer_hash(tokenizer), len(bytes_of), int(end_of_text[0]), totals, settings)
+    manifest = Manifest(file_hash(folder / TOKENIZER_NAME), len(bytes_of), int(end_of_text[0]), totals, settings)
     manifest.write(folder)
     return manifest

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -81,5 +82,5 @@ def iterate_documents(files: Sequence[Path], text_key: str = "text") -> Iterator
                 yield from (document for document in documents if document.strip())
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
-        except (lzma.LZMAError, EOFError, OSError) as error:
+        except (lzma.LZMAError, zlib.error, EOFError, OSError) as error:
             raise ValueError(f"{path}: cannot be read: damaged, or not packed as its name says ({error}).") from error

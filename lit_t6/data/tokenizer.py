@@ -1,7 +1,6 @@
 """Byte-level BPE through `tokenizers`: training, loading, and the bytes that each token stands for."""
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,11 +60,6 @@ def parse_tokenizer(text: str, name: str = "tokenizer") -> Tokenizer:
         raise ValueError(f"{name}: not a tokenizer of the tokenizers library ({error}).") from error
 
 
-def tokenizer_hash(tokenizer: Tokenizer) -> str:
-    """SHA-256 of the tokenizer's canonical JSON: two tokenizers with one hash cut every text alike."""
-    return hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
-
-
 def end_of_text_id(tokenizer: Tokenizer) -> int:
     """Id of the token that stands between documents.
 
@@ -107,25 +101,37 @@ def token_num_bytes(tokenizer: Tokenizer) -> np.ndarray:
         if not all(letter in letters for letter in token):
             raise ValueError(
                 f"token {token_id} ({token!r}) is not written in bytes: only byte-level BPE tokenizers are supported, "
-                f"as those of GPT-2, Llama 3 and Qwen, because bits per byte need the bytes of every token."
+                f"as those of GPT-2 and Llama 3, because bits per byte need the bytes of every token."
             )
         counts[token_id] = len(token)
     return counts
 
 
+def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Token ids of a text, which is taken as text even where it spells a special token."""
+    return encode_batch(tokenizer, [text])[0]
+
+
+def encode_batch(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of several texts, as `encode_text`; the library's threads share them."""
+    before = tokenizer.encode_special_tokens
+    tokenizer.encode_special_tokens = True
+    try:
+        return [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+    finally:
+        tokenizer.encode_special_tokens = before
+
+
 def encode_documents(
     tokenizer: Tokenizer, documents: Iterable[str], batch_characters: int = 1_000_000
-) -> Iterator[np.ndarray]:
-    """Token ids of each document, int64, without special tokens.
-
-    Documents go to the library in batches of about `batch_characters`, which its threads share.
-    """
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Each document with its token ids, int64; they go to the library in batches of about `batch_characters`."""
     waiting: list[str] = []
     characters = 0
 
-    def flush() -> Iterator[np.ndarray]:
-        for encoding in tokenizer.encode_batch(waiting, add_special_tokens=False):
-            yield np.asarray(encoding.ids, dtype=np.int64)
+    def flush() -> Iterator[tuple[str, np.ndarray]]:
+        for document, ids in zip(waiting, encode_batch(tokenizer, waiting), strict=True):
+            yield document, np.asarray(ids, dtype=np.int64)
         waiting.clear()
 
     for document in documents:

@@ -88,10 +88,19 @@ class T6Config:
         return 2 * self.num_parameters() + self.num_layers * attention
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings, with the mechanism as class_path and init_args: the form of YAML files."""
+        """Plain numbers and strings, with the mechanism as class_path and init_args: the form of YAML files.
+
+        Raises:
+            ValueError: a mechanism that `from_dict` would not find again.
+        """
+        name = type(self.attention).__name__
+        if getattr(mechanisms, name, None) is not type(self.attention):
+            raise ValueError(
+                f"{name} is not one of lit_t6.attention, so no checkpoint of it could be read again: export it there."
+            )
         plain = {**vars(self), "attention": None}
         plain["attention"] = {
-            "class_path": f"lit_t6.attention.{type(self.attention).__name__}",
+            "class_path": f"lit_t6.attention.{name}",
             "init_args": asdict(self.attention),  # type: ignore[call-overload]  # every mechanism is a dataclass
         }
         return plain

@@ -6,7 +6,7 @@ Letters: B batch, T positions, H query heads, G key/value heads, D and E head si
 import torch.nn.functional as F
 from torch import Tensor
 
-from lit_t6.ops.masks import visibility
+from lit_t6.ops.masks import check_rows, visibility
 
 
 def dense_attention(
@@ -32,7 +32,11 @@ def dense_attention(
 
     Returns:
         (B, T, H, E). A query that sees nothing gives zeros.
+
+    Raises:
+        ValueError: `lengths` or `document_ids` of another shape.
     """
+    check_rows(*q.shape[:2], lengths=lengths, document_ids=document_ids)
     mask = sees_something = None
     if lengths is not None or document_ids is not None:  # a plain causal mask stays with the flash kernels
         mask = visibility(q.shape[1], k.shape[1], q.device, causal=causal, lengths=lengths, document_ids=document_ids)

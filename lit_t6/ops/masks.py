@@ -36,3 +36,14 @@ def visibility(
         same = (document_ids[:, :, None] == document_ids[:, None, :])[:, None]
         mask = same if mask is None else mask & same
     return mask
+
+
+def check_rows(batch: int, length: int, *, lengths: Tensor | None, document_ids: Tensor | None) -> None:
+    """Raise ValueError unless the descriptions of the rows have one entry a row, or a position.
+
+    Raises:
+        ValueError: naming the one that does not fit, its shape and the expected one.
+    """
+    for name, value, shape in (("lengths", lengths, (batch,)), ("document_ids", document_ids, (batch, length))):
+        if value is not None and tuple(value.shape) != shape:
+            raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {shape}.")

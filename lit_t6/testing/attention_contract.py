@@ -37,7 +37,8 @@ def check_causality(config: Any, d_model: int) -> None:
     changed[:, 5] += 1.0
     before, after = module(x), module(changed)
     assert torch.equal(before[:, :5], after[:, :5])
-    assert not torch.allclose(before[:, 5:], after[:, 5:])
+    assert not torch.allclose(before[:, 5], after[:, 5])
+    assert not torch.allclose(before[:, 8], after[:, 8])
 
 
 def check_gradients_flow(config: Any, d_model: int) -> None:
@@ -73,6 +74,13 @@ def check_positions_are_relative(config: Any, d_model: int) -> None:
         torch.testing.assert_close(shifted, plain, rtol=1e-5, atol=1e-6)
 
 
+def check_positions_matter(config: Any, d_model: int) -> None:
+    """The order of earlier tokens changes what a later one sees: positions are rotated in."""
+    module, x = _example(config, d_model)
+    swapped = x[:, [1, 0, 3, 2, 5, 4, 6, 7, 8]]
+    assert not torch.allclose(module(swapped)[:, 8], module(x)[:, 8])
+
+
 def check_documents_are_apart(config: Any, d_model: int) -> None:
     """Two documents in one row, each at its own positions, give what each gives alone."""
     module, x = _example(config, d_model)
@@ -104,6 +112,7 @@ CONTRACT = (
     check_gradients_are_right,
     check_type_is_kept,
     check_positions_are_relative,
+    check_positions_matter,
     check_documents_are_apart,
     check_longer_than_expected,
     check_starts_as_zero,

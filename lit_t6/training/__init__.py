@@ -1,13 +1,15 @@
 """Training, evaluation and use of a T6 model through Lightning."""
 
 from lit_t6.training.callbacks import DocumentLossWriter, ValidateAtEnd
-from lit_t6.training.generate import generate_text, load_checkpoint, stream_text
+from lit_t6.training.checkpoint import Checkpoint, read_checkpoint
+from lit_t6.training.generate import generate_text, stream_text
 from lit_t6.training.metrics import LanguageModelMetrics
 from lit_t6.training.module import LitT6
 from lit_t6.training.optimizer import OptimizerConfig
 from lit_t6.training.throughput import Throughput
 
 __all__ = [
+    "Checkpoint",
     "DocumentLossWriter",
     "LanguageModelMetrics",
     "LitT6",
@@ -15,6 +17,6 @@ __all__ = [
     "Throughput",
     "ValidateAtEnd",
     "generate_text",
-    "load_checkpoint",
+    "read_checkpoint",
     "stream_text",
 ]

@@ -9,6 +9,8 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from lit_t6.training.throughput import ends_training
+
 
 class ValidateAtEnd(Callback):
     """Validates after the last training step, whatever the validation interval.
@@ -19,9 +21,7 @@ class ValidateAtEnd(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        last_step = 0 < trainer.max_steps <= trainer.global_step
-        last_epoch = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
-        if last_step or (last_epoch and trainer.is_last_batch):
+        if ends_training(trainer, trainer.global_step):
             trainer.should_stop = True  # asks for a validation; training ends here in any case
 
 

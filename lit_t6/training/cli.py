@@ -44,6 +44,12 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
+def _gpu_precision() -> str | None:
+    """bfloat16 where a GPU has it; None leaves Lightning's default, float32."""
+    has_bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if has_bfloat16 else None
+
+
 class T6CLI(LightningCLI):
     """Lightning's command line with our model, data and defaults."""
 
@@ -89,22 +95,25 @@ class T6CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with bfloat16 on GPUs that have it unless another precision was asked for."""
         trainer_config = self._get(self.config_init, "trainer")
-        on_gpu = trainer_config["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-        if trainer_config.get("precision") is None and on_gpu and torch.cuda.is_bf16_supported():
-            kwargs["precision"] = "bf16-mixed"
+        if trainer_config.get("precision") is None and trainer_config["accelerator"] in ("auto", "gpu", "cuda"):
+            kwargs["precision"] = _gpu_precision()
         evaluates = self.subcommand in ("validate", "test", "predict")
         if evaluates:
             kwargs["logger"] = False  # its figures are printed; the curves are those of training
         trainer = super().instantiate_trainer(**kwargs)
         if evaluates:
             # Nothing to save; Lightning then warns that the checkpoint was written by a callback that is not there.
-            callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set outside of Trainer's class
+            callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set outside of its class
             callbacks[:] = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
             warnings.filterwarnings("ignore", message="Be aware that when using .ckpt_path.")
         return trainer
 
     def before_instantiate_classes(self) -> None:
-        """Let float32 matrix products use the matrix units; keep no predictions."""
+        """Settings that follow from the command: precision of products, predictions, the saved configuration."""
         torch.set_float32_matmul_precision("high")
         if self.subcommand == "predict" and self.config.predict.return_predictions is None:
             self.config.predict.return_predictions = False  # they go to a file, not to memory
+        if self.subcommand == "fit":
+            self.save_config_kwargs = {"overwrite": self.config.fit.ckpt_path is not None}
+            if self.config.fit.trainer.logger is False:
+                self.save_config_callback = None  # there is no folder of the run

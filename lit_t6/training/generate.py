@@ -2,33 +2,15 @@
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from lit_t6.data import load_tokenizer, parse_tokenizer
-from lit_t6.data.tokenizer import end_of_text_id
+from lit_t6.data import load_tokenizer
+from lit_t6.data.tokenizer import encode_text, end_of_text_id
 from lit_t6.model import SamplingConfig, T6Model
-from lit_t6.training.module import LitT6
-
-
-def load_checkpoint(path: str | Path, device: str = "cpu") -> tuple[T6Model, Tokenizer | None]:
-    """The model of a checkpoint, ready to evaluate, and the tokenizer that it was trained with, if it holds one.
-
-    Raises:
-        ValueError: no such file, or not a checkpoint of LitT6.
-    """
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: no such checkpoint.")
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    if "hyper_parameters" not in checkpoint or "config" not in checkpoint["hyper_parameters"]:
-        raise ValueError(f"{path}: not a checkpoint of LitT6: it does not say what model it holds.")
-    data_state = checkpoint.get("TokenDataModule", {})
-    tokenizer = parse_tokenizer(data_state["tokenizer"], str(path)) if "tokenizer" in data_state else None
-    model = LitT6.load_from_checkpoint(path, map_location="cpu", weights_only=True).model
-    return model.to(device).eval(), tokenizer
+from lit_t6.training.checkpoint import read_checkpoint
 
 
 def stream_text(
@@ -36,7 +18,7 @@ def stream_text(
 ) -> Iterator[str]:
     """The continuation of a prompt, in pieces of whole characters as they become known; ends at end-of-text."""
     end_of_text = end_of_text_id(tokenizer)
-    ids = [end_of_text, *tokenizer.encode(prompt, add_special_tokens=False).ids]
+    ids = [end_of_text, *encode_text(tokenizer, prompt)]
     device = model.embedding.weight.device
     decoder = DecodeStream(skip_special_tokens=True)
     for token in model.generate(torch.tensor([ids], device=device), max_new_tokens, sampling, seed):
@@ -80,10 +62,11 @@ def generate_text(
     sampling = SamplingConfig(temperature, top_k, top_p)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, own_tokenizer = load_checkpoint(ckpt_path, device)
-    bpe = load_tokenizer(tokenizer) if tokenizer else own_tokenizer
+    checkpoint = read_checkpoint(ckpt_path)
+    bpe = load_tokenizer(tokenizer) if tokenizer else checkpoint.tokenizer()
     if bpe is None:
         raise ValueError(f"{ckpt_path}: holds no tokenizer; pass --tokenizer with the tokenizer.json of its data.")
+    model = checkpoint.model(device)
     text = prompt
     sys.stdout.write(prompt)
     for piece in stream_text(model, bpe, prompt, max_new_tokens, sampling, seed):

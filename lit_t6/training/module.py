@@ -1,5 +1,6 @@
 """T6 as a LightningModule."""
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -48,7 +49,7 @@ class LitT6(L.LightningModule):
         if optimizer is None or isinstance(optimizer, dict):
             optimizer = OptimizerConfig(**(optimizer or {}))
         self.optimizer_config = optimizer
-        # Primitives only: a checkpoint must load with weights_only=True. Logged to TensorBoard by `log_run`, not here.
+        # Primitives only: a checkpoint must load with weights_only=True.
         plain = {"config": self.config.to_dict(), "optimizer": asdict(optimizer), "compile": compile}
         self.save_hyperparameters(plain, logger=False)
         self._loss = torch.compile(self.model.loss) if compile else self.model.loss
@@ -62,7 +63,16 @@ class LitT6(L.LightningModule):
         return self.model.config
 
     def setup(self, stage: str) -> None:
-        """Check that the data fit the model."""
+        """Check that the data fit the model, and say what is trained.
+
+        Raises:
+            ValueError: data of a larger vocabulary, or an Apple GPU, which has no float64.
+        """
+        if self.trainer.strategy.root_device.type == "mps":
+            raise ValueError(
+                "accelerator mps: Apple's GPUs have no float64, which rotary tables and exact sums of losses need; "
+                "use --trainer.accelerator cpu."
+            )
         datamodule = getattr(self.trainer, "datamodule", None)
         if isinstance(datamodule, TokenDataModule):
             datamodule.fit_to_model(self.config.vocab_size, self.config.max_seq_len)
@@ -70,7 +80,7 @@ class LitT6(L.LightningModule):
             attention = self.config.attention
             rank_zero_info(
                 f"{attention.label}: {attention.heads()} heads of size {attention.head_dim}, {self.config.num_layers} "
-                f"layers, {self.config.num_parameters():,} parameters."
+                f"layers, {self.config.num_parameters():,} parameters; attention by {attention.backend}."
             )
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -143,11 +153,17 @@ class LitT6(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         # The fused kernel unscales float16 gradients itself, after they were clipped: not then.
         optimizer = self.optimizer_config.build(self.parameters(), fused=self.trainer.precision != "16-mixed")
-        schedule = self.optimizer_config.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        last_step = self.optimizer_config.decay_steps or self.trainer.estimated_stepping_batches
+        if math.isinf(last_step):
+            raise ValueError(
+                "the learning-rate schedule does not know where to end: set trainer.max_steps, trainer.max_epochs or "
+                "model.optimizer.decay_steps."
+            )
+        schedule = self.optimizer_config.schedule(optimizer, int(last_step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_callbacks(self) -> list[Callback]:
-        """What every training run needs; a callback of the same class given to the trainer takes its place."""
+        """What every training run needs; each takes the place of a callback of its class given to the trainer."""
         return [Throughput(self.config), ValidateAtEnd()]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -158,7 +174,7 @@ class LitT6(L.LightningModule):
             raise ValueError(
                 "the checkpoint holds another model than the one configured: "
                 + "; ".join(f"{key} is {old} there, {new} here" for key, old, new in differences)
-                + ". Give the checkpoint's own configuration, or none: it is then taken from the checkpoint."
+                + ". Give the checkpoint's own configuration; with --ckpt_path typed, giving none takes it from there."
             )
 
 

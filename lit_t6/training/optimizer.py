@@ -56,10 +56,9 @@ class OptimizerConfig:
             [group for group in groups if group["params"]], lr=self.lr, betas=self.betas, eps=self.eps, fused=fused
         )
 
-    def schedule(self, optimizer: torch.optim.Optimizer, total_steps: int) -> LambdaLR:
-        """The schedule, to be stepped once an optimizer step."""
-        last = self.decay_steps or total_steps
-        return LambdaLR(optimizer, lambda step: self.rate(step, last) / self.lr if self.lr else 0.0)
+    def schedule(self, optimizer: torch.optim.Optimizer, last_step: int) -> LambdaLR:
+        """The schedule, to be stepped once an optimizer step; its cosine ends at `last_step`."""
+        return LambdaLR(optimizer, lambda step: self.rate(step, last_step) / self.lr if self.lr else 0.0)
 
     def rate(self, step: int, decay_steps: int) -> float:
         """Learning rate of the optimizer step number `step`, counted from 0."""

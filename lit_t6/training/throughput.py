@@ -25,9 +25,9 @@ class Throughput(Callback):
     """Logs speed, memory and progress at the trainer's logging interval, as means since the last time.
 
     `perf/tokens_per_sec` over all ranks; `perf/step_ms` of an optimizer step; `perf/mfu` on GPUs of the table: our own
-    FLOP formula, three times `T6Config.flops_per_token`, over the dense bfloat16 peak; `memory/peak_gib` of this rank's
-    GPU; `optim/lr` of the step; `progress/tokens` trained on so far; and once `cache/bytes_per_token`, in the type
-    that activations have. Validation is left out of the time.
+    FLOP formula, three times `T6Config.flops_per_token`, over the dense bfloat16 peak; `memory/peak_gib` of training on
+    this rank's GPU; `optim/lr` of the step; `progress/tokens` trained on so far; and once `cache/bytes_per_token`, in
+    the type that activations have. Validation and saving after it are left out of the time.
 
     Args:
         config: of the model that trains, its head count known.
@@ -59,6 +59,7 @@ class Throughput(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._restart()
         self._last_step = trainer.global_step
+        _reset_peak(pl_module.device)
         number = 2 if "16" in str(trainer.precision) else 4
         cached = self.config.attention.cache_numbers_per_token() * self.config.num_layers
         for logger in trainer.loggers:
@@ -85,6 +86,7 @@ class Throughput(Callback):
             self._pause(pl_module.device)
             self._log(trainer, pl_module, batch["tokens"].shape[1])
             self._restart()
+            self._running_since = time.perf_counter()  # fetching the next batch is a part of its step
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
@@ -93,6 +95,9 @@ class Throughput(Callback):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._pause(pl_module.device)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        _reset_peak(pl_module.device)
 
     def _log(self, trainer: L.Trainer, pl_module: L.LightningModule, seq_len: int) -> None:
         rate = self._tokens / self._seconds
@@ -110,12 +115,27 @@ class Throughput(Callback):
         pl_module.log_dict(values)
 
 
+def ends_training(trainer: L.Trainer, step: int) -> bool:
+    """Whether training ends with optimizer step number `step`, counted from 1, while its last batch is at work."""
+    by_steps = 0 < trainer.max_steps <= step
+    by_epochs = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
+    return by_steps or (by_epochs and bool(trainer.is_last_batch))
+
+
 def is_logging_step(trainer: L.Trainer, step: int) -> bool:
-    """Whether the trainer writes to its loggers after optimizer step number `step`, counted from 1."""
+    """Whether the trainer writes to its loggers after optimizer step number `step`, counted from 1.
+
+    Besides the multiples of its interval that is the last step, since it is validated.
+    """
     interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set outside of Trainer's own class
-    return interval > 0 and step % interval == 0
+    return interval > 0 and (step % interval == 0 or ends_training(trainer, step))
 
 
 def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)

@@ -21,6 +21,13 @@ def test_table_extends_itself_and_agrees_with_explicit_positions():
     assert torch.equal(longer, explicit)
 
 
+def test_a_table_that_grew_in_inference_mode_can_be_trained_with():
+    module = TPAConfig(2, 8).build(16, max_seq_len=4)
+    with torch.inference_mode():
+        module(torch.randn(1, 9, 16))
+    module(torch.randn(1, 4, 16)).sum().backward()
+
+
 def test_odd_size_is_refused():
     with pytest.raises(ValueError, match="got 5"):
         RotaryEmbedding(5)

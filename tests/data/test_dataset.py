@@ -49,9 +49,8 @@ def test_training_batches_follow_the_global_order(split):
     expected = torch.from_numpy(windows.read(window_of_sample(np.array(samples), 3, 9)))
     assert torch.equal(batch["tokens"], expected[:, :-1])
     assert torch.equal(batch["targets"], expected[:, 1:])
-    row = expected[:, :-1].tolist().index([12, 13, 14, 0]) if [12, 13, 14, 0] in expected[:, :-1].tolist() else None
-    if row is not None:
-        assert batch["document_ids"][row].tolist() == [0, 0, 0, 1]
+    row = batch["tokens"].tolist().index([12, 13, 14, EOT])
+    assert batch["document_ids"][row].tolist() == [0, 0, 0, 1]
     assert "document_ids" not in TrainingDataset(windows, seed=9)[samples]
 
 

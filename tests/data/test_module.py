@@ -95,6 +95,40 @@ def test_global_batch_sets_accumulation(prepared, tmp_path):
         trained_on(prepared, tmp_path, batch_size=4, global_batch_size=12, run=run)
 
 
+def test_every_step_has_the_global_batch_also_across_epochs(prepared, tmp_path):
+    module = TokenDataModule(str(prepared), seq_len=512)
+    module.setup("fit")
+    windows = len(module.windows("train", cover=False))
+    batch = windows // 10  # an epoch holds 10 micro-batches, two whole steps of 4
+    reference = trained_on(
+        prepared, tmp_path, batch_size=4 * batch, seq_len=512, run=trainer(tmp_path, max_steps=5, max_epochs=-1)
+    )
+    run = trainer(tmp_path, max_steps=5, max_epochs=-1)
+    data = {"batch_size": batch, "global_batch_size": 4 * batch, "seq_len": 512}
+    assert torch.equal(trained_on(prepared, tmp_path, run=run, **data), reference)
+    assert run.current_epoch >= 2
+
+
+def test_with_a_global_batch_the_validation_interval_counts_steps(prepared, tmp_path):
+    run = trainer(tmp_path, max_steps=4, val_check_interval=2, check_val_every_n_epoch=None)
+    trained_on(prepared, tmp_path, batch_size=4, global_batch_size=12, run=run)
+    assert run.val_check_batch == 6
+
+
+def test_a_data_module_that_served_one_run_serves_the_next_from_the_start(prepared, tmp_path):
+    module = TokenDataModule(prepared, batch_size=4, num_workers=0)
+    first = trained_on(prepared, tmp_path, module)
+    assert torch.equal(trained_on(prepared, tmp_path, module), first)
+    other = Recorder(seq_len=8)
+    trainer(tmp_path).fit(other, module)
+    assert other.batches[0].shape == (4, 8)
+
+
+def test_overfit_batches_are_refused(prepared, tmp_path):
+    with pytest.raises(ValueError, match="overfit_batches replaces the order of the data"):
+        trained_on(prepared, tmp_path, run=trainer(tmp_path, overfit_batches=2))
+
+
 def test_another_tokenizer_is_refused(prepared, tmp_path):
     folder = tmp_path / "data"
     shutil.copytree(prepared, folder)
@@ -108,8 +142,12 @@ def test_another_tokenizer_is_refused(prepared, tmp_path):
 def test_a_checkpoint_of_another_tokenizer_is_refused(prepared):
     module = TokenDataModule(str(prepared))
     module.setup("fit")
+    other = json.loads(module.tokenizer.to_str())
+    other["model"]["merges"] = other["model"]["merges"][::-1]
     with pytest.raises(ValueError, match="the checkpoint was trained with another tokenizer"):
-        module.load_state_dict({"samples_seen": 0, "tokenizer": "another"})
+        module.load_state_dict({"samples_seen": 0, "tokenizer": json.dumps(other)})
+    module.load_state_dict({"samples_seen": 7, "tokenizer": module.tokenizer.to_str(pretty=True)})
+    assert module.samples_seen == 7
 
 
 def test_what_cannot_be_served(prepared, tmp_path):

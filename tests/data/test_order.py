@@ -44,6 +44,12 @@ def test_ranks_share_the_same_samples(ranks, batch):
     assert all(len(step) == ranks * batch for step in steps)
 
 
+def test_an_epoch_holds_whole_steps_only():
+    assert len(GlobalOrderSampler(range(99), 16, accumulate=4)) == 4
+    assert len(GlobalOrderSampler(range(99), 16)) == 6
+    assert len(GlobalOrderSampler(range(3), 16, accumulate=4)) == 4
+
+
 def test_goes_on_from_where_the_run_stands():
     seen = [0]
     sampler = GlobalOrderSampler(range(10), 4, samples_seen=lambda: seen[0])

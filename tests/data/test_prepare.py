@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -49,10 +50,37 @@ def test_again_does_nothing_and_otherwise_is_refused(texts, tmp_path, capsys):
     prepare_corpus([texts], output, **options)
     assert "up to date" in capsys.readouterr().out
     assert (output / "manifest.json").stat().st_mtime_ns == written
-    with pytest.raises(ValueError, match=r"prepared otherwise \(vocab_size, seed differ\). Pass --overwrite"):
+    with pytest.raises(
+        ValueError,
+        match=r"prepared otherwise \(vocab_size, seed differ\). Choose another folder, or pass --overwrite true",
+    ):
         prepare_corpus([texts], output, vocab_size=290, seed=1, validation_fraction=0.1)
     assert prepare_corpus([texts], output, vocab_size=290, overwrite=True).vocab_size == 290
-    assert not list(tmp_path.glob("*.partial"))
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_only_prepared_data_is_ever_replaced(texts, tmp_path):
+    mine = tmp_path / "mine"
+    shutil.copytree(texts, mine)
+    before = sorted(path.name for path in mine.iterdir())
+    for overwrite in (False, True):
+        for output in (mine, tmp_path):
+            with pytest.raises(ValueError, match=r"holds the input .*00.txt; choose another folder"):
+                prepare_corpus([mine], output, vocab_size=300, overwrite=overwrite)
+        with pytest.raises(ValueError, match="mine: exists, and was not made by prepare; choose another folder"):
+            prepare_corpus([texts], mine, vocab_size=300, overwrite=overwrite)
+    assert sorted(path.name for path in mine.iterdir()) == before
+    (tmp_path / "empty").mkdir()
+    assert prepare_corpus([texts], tmp_path / "empty", vocab_size=300).vocab_size == 300
+
+
+def test_a_text_that_spells_the_end_of_text_is_text(tmp_path):
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"text": f"{n} <|endoftext|> line\n"}) + "\n" for n in range(30))
+    )
+    manifest = prepare_corpus([tmp_path / "a.jsonl"], tmp_path / "out", vocab_size=300)
+    assert sum(split.documents for split in manifest.splits.values()) == 30
+    assert all(text.endswith("<|endoftext|> line\n") for text in decoded(tmp_path / "out", "train"))
 
 
 def test_an_existing_tokenizer_and_several_shards(texts, prepared, tmp_path):
@@ -102,6 +130,8 @@ def test_splits_have_the_asked_sizes_and_keep_copies_together():
         (["", " "], {}, "the corpus is empty"),
         (["one line"], {}, "a single document of a single line"),
         (["a\nb", "c\nd"], {"vocab_size": 10}, "vocab_size=10"),
+        (["a\nb", "c\nd"], {"shard_tokens": 0}, "shard_tokens must be at least 1, got 0"),
+        (["a\nb", "c\nd"], {"tokenizer_bytes": 0}, "tokenizer_bytes must be at least 1, got 0"),
     ],
 )
 def test_what_cannot_be_prepared(tmp_path, texts, options, message):

@@ -36,6 +36,7 @@ def test_another_key(tmp_path):
         ("a.jsonl", b"[1, 2]\n", "expected text under the key 'text', found list"),
         ("a.txt", b"ab\xff", "a.txt: not UTF-8 text .* at byte 2"),
         ("a.txt.gz", b"not packed", "a.txt.gz: cannot be read: damaged"),
+        ("a.txt.gz", gzip.compress(bytes(range(256)))[:-20] + b"damaged" * 5, "a.txt.gz: cannot be read: damaged"),
         ("a.txt.xz", b"not packed", "a.txt.xz: cannot be read: damaged"),
         ("a.txt.bz2", b"not packed", "a.txt.bz2: cannot be read: damaged"),
     ],

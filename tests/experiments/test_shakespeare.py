@@ -67,4 +67,5 @@ def test_the_demo_learns_shakespeare():
     ratio = float(re.search(r"T6 / bigram: ([\d.]+)", result.stdout)[1])
     assert after <= 2.2 < before
     assert ratio <= 0.92
+    assert float(re.search(r"training took ([\d.]+) minutes", result.stdout)[1]) <= 4
     assert "make tensorboard" in result.stdout

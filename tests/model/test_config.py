@@ -1,4 +1,5 @@
 import json
+from dataclasses import dataclass
 
 import pytest
 
@@ -18,6 +19,15 @@ def test_plain_form_of_a_stranger_is_refused():
     plain["attention"]["class_path"] = "os.system"
     with pytest.raises(ValueError, match="'os.system' is not a mechanism of lit_t6.attention"):
         T6Config.from_dict(plain)
+
+
+def test_a_mechanism_that_a_checkpoint_could_not_name_is_refused():
+    @dataclass
+    class MyTPAConfig(TPAConfig):
+        pass
+
+    with pytest.raises(ValueError, match="MyTPAConfig is not one of lit_t6.attention, so no checkpoint"):
+        T6Config(attention=MyTPAConfig(2)).to_dict()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lit_t6.ops import TPAFactors, materialise, tpa_attention
+from lit_t6.ops import TPAFactors, dense_attention, materialise, tpa_attention
 from lit_t6.testing import assert_as_exact_as
 
 
@@ -68,6 +68,24 @@ def test_reference_is_the_definition():
     torch.testing.assert_close(materialise(f.a_k, f.b_k), k)
 
 
+@pytest.mark.parametrize("kv_heads", [1, 2, 6])
+def test_mha_mqa_and_gqa_are_tpa_with_fixed_head_factors(kv_heads):
+    """Paper section 4: a_i = H·e_i for queries; a_j = G·mask_j for the keys and values of G groups."""
+    batch, length, heads, dim = 2, 7, 6, 4
+    q = torch.randn(batch, length, heads, dim, dtype=torch.float64, requires_grad=True)
+    k, v = (torch.randn(batch, length, kv_heads, dim, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    a_q = heads * torch.eye(heads, dtype=torch.float64)
+    a_kv = kv_heads * torch.eye(kv_heads, dtype=torch.float64).repeat_interleave(heads // kv_heads, dim=1)
+    a_q, a_kv = (a.expand(batch, length, *a.shape) for a in (a_q, a_kv))
+    expected = dense_attention(q, k, v)
+    gradients = torch.autograd.grad(expected.square().sum(), (q, k, v))
+    for impl in ("auto", "reference"):
+        actual = tpa_attention(TPAFactors(a_q, q, a_kv, k, a_kv, v), impl=impl)
+        torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-9)
+        for ours, theirs in zip(torch.autograd.grad(actual.square().sum(), (q, k, v)), gradients, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
 def test_strides_are_honoured():
     f = random_factors(2, 5, 4, 8, (2, 2, 2))
     parameter = torch.randn(2, 4, dtype=torch.float64)
@@ -91,8 +109,14 @@ def test_refuses_factors_that_do_not_fit():
         tpa_attention(f._replace(b_k=torch.randn(1, 4, 2, 6)))
     with pytest.raises(ValueError, match=r"a_v has shape \(1, 4, 2, 5\), expected \(1, 4, 2, 3\)"):
         tpa_attention(f._replace(a_v=torch.randn(1, 4, 2, 5)))
+    with pytest.raises(ValueError, match=r"b_q has shape \(4, 2, 8\), expected 4 dimensions"):
+        tpa_attention(f._replace(b_q=f.b_q[0]))
+    with pytest.raises(ValueError, match=r"lengths has shape \(1, 4\), expected \(1,\)"):
+        tpa_attention(f, lengths=torch.ones(1, 4))
+    with pytest.raises(ValueError, match=r"document_ids has shape \(4,\), expected \(1, 4\)"):
+        tpa_attention(f, document_ids=torch.ones(4))
     with pytest.raises(
-        ValueError, match="impl='cuda' is not an implementation of TPA; expected one of auto, reference, sdpa"
+        ValueError, match="impl='cuda' is not an implementation of TPA; expected one of auto, reference"
     ):
         tpa_attention(f, impl="cuda")
 

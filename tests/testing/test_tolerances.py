@@ -8,7 +8,7 @@ def test_accepts_rounding_and_refuses_more():
     exact = torch.randn(1000, dtype=torch.float64)
     low = exact.bfloat16()
     assert_as_exact_as(low, low, exact)
-    with pytest.raises(AssertionError, match="root mean square error"):
+    with pytest.raises(AssertionError, match="error by mean"):
         assert_as_exact_as((exact * 1.02).bfloat16(), low, exact)
 
 
@@ -17,7 +17,16 @@ def test_one_wrong_number_among_many_is_seen():
     low = exact.bfloat16()
     wrong = low.clone()
     wrong[12345] += 1.0
-    with pytest.raises(AssertionError, match="error"):
+    with pytest.raises(AssertionError, match="error by"):
+        assert_as_exact_as(wrong, low, exact)
+
+
+def test_a_wrong_row_among_many_is_seen():
+    exact = torch.randn(2000, 64, dtype=torch.float64)
+    low = exact.bfloat16()
+    wrong = low.clone()
+    wrong[77] += 0.1 * torch.randn(64).bfloat16()
+    with pytest.raises(AssertionError, match="error by row"):
         assert_as_exact_as(wrong, low, exact)
 
 

@@ -96,6 +96,22 @@ def test_tags_of_tensorboard(run):
     assert cache.value == 4 * (3 + 8) * 2 * 4  # ranks 2 + 2, layers 2, float32
 
 
+def test_every_logged_point_is_of_its_step(tmp_path, prepared):
+    fit(tmp_path, prepared, log_every_n_steps=4, max_steps=7, val_check_interval=100)
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    for tag in ("train/loss", "progress/tokens", "optim/lr"):
+        assert [event.step for event in events.Scalars(tag)] == [3, 6], tag
+    assert [event.value for event in events.Scalars("progress/tokens")] == [4 * 32 * 4, 4 * 32 * 7]
+    first, last = (event.value for event in events.Scalars("train/loss"))
+    assert first != last
+
+
+def test_trains_in_bfloat16(tmp_path, prepared):
+    module, trainer = fit(tmp_path, prepared, precision="bf16-mixed")
+    assert trainer.callback_metrics["val/loss"] < math.log(400) - 0.5
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in module.parameters())
+
+
 def test_accumulation_gives_the_step_of_the_whole_batch(tmp_path, prepared):
     def last_weights(batch_size, accumulate):
         options = {"accumulate_grad_batches": accumulate, "precision": "64-true", "max_steps": 3}
@@ -146,14 +162,29 @@ def test_a_run_bounded_by_epochs_validates_at_its_end(tmp_path, prepared):
     assert module.lr_schedulers().get_last_lr()[0] == pytest.approx(module.optimizer_config.min_lr, rel=0.2)
 
 
+@pytest.mark.slow
+def test_compiled_training_learns(tmp_path, prepared):
+    """torch.compile as LitT6 calls it; needs a C++ compiler."""
+    torch._dynamo.reset()
+    module = LitT6(SMALL, OptimizerConfig(lr=1e-2, warmup_steps=2), compile=True)
+    trainer = make_trainer(tmp_path, max_steps=7)
+    trainer.fit(module, TokenDataModule(str(prepared), 4, num_workers=0))
+    assert trainer.callback_metrics["val/loss"] < math.log(400) - 0.3
+    assert not any("_orig_mod" in name for name in module.state_dict())
+
+
+def test_a_run_without_an_end_is_refused(tmp_path, prepared):
+    with pytest.raises(ValueError, match="does not know where to end: set trainer.max_steps"):
+        fit(tmp_path, prepared, max_steps=-1, max_epochs=-1)
+
+
 def test_compiled_training_takes_the_same_steps(tmp_path, prepared):
     torch._dynamo.reset()
     results = []
     for compile in (False, True):
         torch.manual_seed(0)
         module = LitT6(SMALL, OptimizerConfig(lr=1e-2, warmup_steps=2), compile=compile)
-        if compile:
-            # The graph is captured and run as it is: the machine of the tests need not have a C++ compiler.
+        if compile:  # the graph is captured and run as it is; the slow test has it compiled
             module._loss = torch.compile(module.model.loss, backend="aot_eager", fullgraph=True)
         trainer = make_trainer(tmp_path / str(compile), max_steps=2, precision="64-true")
         trainer.fit(module, TokenDataModule(str(prepared), 4, num_workers=0))

@@ -20,7 +20,14 @@ def clock(monkeypatch):
 def run(clock, callback, seconds, accumulate=1, world_size=1):
     """Train as long as there are `seconds`, one a batch; "validate" pauses for 1000. Returns what was logged."""
     trainer = SimpleNamespace(
-        global_step=0, log_every_n_steps=2, world_size=world_size, precision="32-true", loggers=[], optimizers=[]
+        global_step=0,
+        log_every_n_steps=2,
+        world_size=world_size,
+        precision="32-true",
+        loggers=[],
+        max_steps=-1,
+        max_epochs=-1,
+        is_last_batch=False,
     )
     logged = []
     module = SimpleNamespace(device=torch.device("cpu"), log_dict=logged.append)
@@ -31,6 +38,10 @@ def run(clock, callback, seconds, accumulate=1, world_size=1):
         if entry == "validate":
             callback.on_validation_start(trainer, module)
             clock[0] += 1000
+            callback.on_validation_end(trainer, module)
+            continue
+        if entry == "wait":  # for data
+            clock[0] += 10
             continue
         callback.on_train_batch_start(trainer, module, None, 0)
         clock[0] += entry
@@ -49,6 +60,11 @@ def test_rates_are_means_since_the_last_time_without_validation(clock):
     assert [values["progress/tokens"] for values in logged] == [48, 96]
     assert logged[0]["optim/lr"] == 0.25
     assert "perf/mfu" not in logged[0]
+
+
+def test_waiting_for_data_is_a_part_of_a_step(clock):
+    logged = run(clock, Throughput(CONFIG), [1.0, "wait", 1.0, "wait", 1.0, 1.0])
+    assert [values["perf/step_ms"] for values in logged] == [6000, 6000]
 
 
 def test_accumulated_batches_make_one_step_and_all_ranks_count(clock):

@@ -5,10 +5,11 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from lit_t6.ops.attention import dense_attention
+from lit_t6.ops.masks import check_rows
 from lit_t6.ops.tpa.factors import TPAFactors, check_factors, materialise
 from lit_t6.ops.tpa.reference import tpa_attention_reference
 
-Impl = Literal["auto", "reference", "sdpa"]
+Impl = Literal["auto", "reference"]
 
 
 def check_impl(impl: str) -> None:
@@ -38,8 +39,8 @@ def tpa_attention(
         lengths: (B,) integers: valid positions of each row, default all.
         document_ids: (B, T) integers: positions of other documents are not seen.
         scale: of the logits; 1/√D if not given.
-        impl: "sdpa" forms Q, K and V and calls PyTorch's fused attention; "reference" is the plain einsum of the
-            paper's Algorithm 1; "auto" is "sdpa".
+        impl: "reference" is the plain einsum of the paper's Algorithm 1; "auto" the fastest there is for the tensors:
+            so far, forming Q, K and V and calling PyTorch's fused attention.
 
     Returns:
         (B, T, H, E). A query that sees nothing gives zeros.
@@ -49,6 +50,7 @@ def tpa_attention(
     """
     check_impl(impl)
     check_factors(factors)
+    check_rows(*factors.a_q.shape[:2], lengths=lengths, document_ids=document_ids)
     if impl == "reference":
         return tpa_attention_reference(factors, causal=causal, lengths=lengths, document_ids=document_ids, scale=scale)
     a_q, b_q, a_k, b_k, a_v, b_v = factors

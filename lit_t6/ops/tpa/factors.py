@@ -43,6 +43,9 @@ def check_factors(factors: TPAFactors) -> None:
     Raises:
         ValueError: naming the first factor that does not fit, its shape and the expected one.
     """
+    for name, factor in factors._asdict().items():
+        if factor.ndim != 4:
+            raise ValueError(f"{name} has shape {tuple(factor.shape)}, expected 4 dimensions: (B, T, R, n).")
     batch, length, _, heads = factors.a_q.shape
     head_dim = factors.b_q.shape[-1]
     for letter, num_features in (("q", head_dim), ("k", head_dim), ("v", factors.b_v.shape[-1])):

@@ -1,0 +1,63 @@
+"""What a checkpoint file of ours holds, read without running anything in it."""
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from lit_t6.data import parse_tokenizer
+from lit_t6.model import T6Model
+from lit_t6.training.module import LitT6
+
+
+@dataclass
+class Checkpoint:
+    """A checkpoint, its tensors still in the file.
+
+    Args:
+        path: where it was read from.
+        content: Lightning's dictionary.
+    """
+
+    path: str
+    content: dict[str, Any]
+
+    def options(self) -> dict[str, Any]:
+        """Model and data as options of the command line: what holds where the user says nothing."""
+        trained = self.content["hyper_parameters"]
+        optimizer = {**trained["optimizer"], "betas": list(trained["optimizer"]["betas"])}
+        model = {**trained["config"], "optimizer": optimizer, "compile": trained["compile"]}
+        data = self.content.get("datamodule_hyper_parameters")
+        return {"model": model} | ({"data": dict(data)} if data else {})
+
+    def model(self, device: str = "cpu") -> T6Model:
+        """The model, ready to evaluate."""
+        module = LitT6(self.content["hyper_parameters"]["config"])
+        module.load_state_dict(self.content["state_dict"])
+        return module.model.to(device).eval()
+
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer of the data that it was trained on, if it says so."""
+        data_state = self.content.get("TokenDataModule", {})
+        return parse_tokenizer(data_state["tokenizer"], self.path) if "tokenizer" in data_state else None
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Open a checkpoint that `fit` or `Trainer.save_checkpoint` wrote.
+
+    Raises:
+        ValueError: no such file, a damaged one, or not a checkpoint of LitT6.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such checkpoint.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: not a checkpoint, or a damaged one ({reason}).") from error
+    if not isinstance(content, dict) or "config" not in content.get("hyper_parameters", {}):
+        raise ValueError(f"{path}: not a checkpoint of lit_t6: it does not say what model it holds.")
+    return Checkpoint(str(path), content)
