@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); lit_t6 needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@echo "Setting up $(VENV): PyTorch, Lightning and the rest; a minute or more ..."
 	@test -x $(PY) && $(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@$(PY) -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[dev]' || \
+	@$(PY) -m pip install --quiet $(PIP_FLAGS) -c constraints.txt --config-settings editable_mode=compat -e '.[dev]' || \
 	  { echo "error: pip could not install the packages of pyproject.toml; see its message above. Is there a network?" >&2; exit 1; }
 	@touch $@
 

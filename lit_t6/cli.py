@@ -5,6 +5,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ examples
   python cli.py fit --config configs/quickstart.yaml --config configs/attention/mha.yaml --trainer.max_steps 100
   python cli.py fit --config configs/quickstart.yaml --model.attention.rank_q 4 --print_config
   python cli.py validate --ckpt_path logs/quickstart/version_0/checkpoints/last.ckpt
+  python cli.py fit --config configs/quickstart.yaml --ckpt_path logs/quickstart/version_0/checkpoints/last.ckpt
   python cli.py generate --ckpt_path logs/quickstart/version_0/checkpoints/last.ckpt --prompt "**ROMEO**"
 
-`python cli.py COMMAND --help` lists the options of a command. Errors come as one line; --debug shows where they arose.
+`python cli.py COMMAND --help` lists the options of a command; --debug shows where an error arose.
 """
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
@@ -51,6 +53,8 @@ def _prepare(arguments: list[str]) -> Any:
     print(f"{options['output']}: vocabulary of {manifest.vocab_size:,}")
     for name, split in manifest.splits.items():
         print(f"  {name:<10} {split.documents:>9,} documents {split.tokens:>13,} tokens {split.bytes:>15,} bytes")
+    fit = f"python cli.py fit --config configs/quickstart.yaml --data.path {options['output']}"
+    print(f"next: {fit} --model.vocab_size {manifest.vocab_size}")
     return manifest
 
 
@@ -108,7 +112,7 @@ def configs_first(options: Sequence[str]) -> list[str]:
 def _option_value(options: Sequence[str], name: str) -> str | None:
     """What was typed for an option; the last word counts."""
     value = None
-    for option, following in zip(options, [*options[1:], None], strict=True):
+    for option, following in zip_longest(options, options[1:]):
         if option == name:
             value = following
         elif option.startswith(name + "="):

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from lit_t6.attention import MultiHeadConfig, TPAConfig
-from lit_t6.cli import COMMANDS, configs_first, main, run
+from lit_t6.cli import COMMANDS, _option_value, configs_first, main, run
 from lit_t6.training import read_checkpoint
 
 MHA, TPA = "configs/attention/mha.yaml", "configs/attention/tpa.yaml"
@@ -159,6 +159,7 @@ def test_every_command_has_help_and_the_overview_names_it(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["validate", "--data.path=nowhere", "--model.num_layers=1"], "error: nowhere: no prepared data here"),
         (["train"], "error: 'train' is not a command; expected one of prepare, fit"),
         (["prepare", "nowhere", "--output", "out"], "error: nowhere: no such file or folder."),
         (["validate", "--ckpt_path", "none.ckpt"], "error: none.ckpt: no such checkpoint."),
@@ -235,3 +236,9 @@ def test_configs_come_first():
         *("--config", "x", "-c", "y", "--config=z"),
         *("--a=1", "--b", "2"),
     ]
+
+
+def test_option_values():
+    assert _option_value([], "--a") is None
+    assert _option_value(["--a"], "--a") is None
+    assert _option_value(["--a", "1", "--a=2", "--b", "3"], "--a") == "2"

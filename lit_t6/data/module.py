@@ -43,7 +43,8 @@ class TokenDataModule(L.LightningDataModule):
         global_batch_size: sequences an optimizer step, over all devices; sets the trainer's gradient accumulation, and
             a whole number in trainer.val_check_interval then counts optimizer steps, not batches. Null: batch_size
             times the number of devices, times trainer.accumulate_grad_batches.
-        seq_len: T, tokens of a sequence; null takes the model's max_seq_len.
+        seq_len: T, tokens of a sequence; null takes the model's max_seq_len. It may be longer than that: rotary tables
+            extend themselves.
         eval_batch_size: sequences a device in validation, test and prediction; null takes batch_size.
         eval_windows: validate, test and predict on this many sequences from the start of the split; null for all.
         seed: of the order of training.

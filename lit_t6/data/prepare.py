@@ -15,6 +15,7 @@ from lit_t6.data.manifest import MANIFEST_NAME, TOKENIZER_NAME, Manifest, ShardI
 from lit_t6.data.shards import ShardWriter
 from lit_t6.data.sources import find_files, iterate_documents
 from lit_t6.data.tokenizer import (
+    check_vocab_size,
     encode_documents,
     end_of_text_id,
     load_tokenizer,
@@ -167,6 +168,8 @@ def prepare_corpus(
             raise ValueError(f"{name} must be at least 1, got {value}.")
     files = find_files(inputs)
     bpe = load_tokenizer(tokenizer) if tokenizer else None
+    if bpe is None:
+        check_vocab_size(vocab_size)
     settings: dict[str, object] = {
         "inputs": [{"file": path.name, "bytes": path.stat().st_size, "sha256": file_hash(path)} for path in files],
         "vocab_size": None if tokenizer else vocab_size,

@@ -10,6 +10,12 @@ END_OF_TEXT = "<|endoftext|>"
 _END_OF_TEXT_NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>")
 
 
+def check_vocab_size(vocab_size: int) -> None:
+    """Raise ValueError where a vocabulary is too small for the 256 bytes and the end-of-text token."""
+    if vocab_size < 257:
+        raise ValueError(f"vocab_size={vocab_size}: a byte-level vocabulary needs at least 257 tokens.")
+
+
 def train_tokenizer(documents: Iterable[str], vocab_size: int, *, show_progress: bool = True) -> Tokenizer:
     """Train a byte-level BPE, able to write any text.
 
@@ -21,8 +27,7 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int, *, show_progress:
     Raises:
         ValueError: a vocabulary too small for the 256 bytes and the end-of-text token.
     """
-    if vocab_size < 257:
-        raise ValueError(f"vocab_size={vocab_size}: a byte-level vocabulary needs at least 257 tokens.")
+    check_vocab_size(vocab_size)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -56,8 +56,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: not a checkpoint, or a damaged one ({reason}).") from error
+        raise ValueError(f"{path}: not a checkpoint, or a damaged one.") from error
     if not isinstance(content, dict) or "config" not in content.get("hyper_parameters", {}):
         raise ValueError(f"{path}: not a checkpoint of lit_t6: it does not say what model it holds.")
     return Checkpoint(str(path), content)

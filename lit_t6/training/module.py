@@ -181,6 +181,8 @@ class LitT6(L.LightningModule):
 def _differences(theirs: Any, ours: Any, key: str = "model") -> list[tuple[str, Any, Any]]:
     """(dotted key, value of `theirs`, value of `ours`) wherever two nested dictionaries differ."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
+        if theirs.get("class_path") != ours.get("class_path"):  # settings of two mechanisms cannot be compared
+            theirs, ours = ({"class_path": plain["class_path"]} for plain in (theirs, ours))
         keys = [name for name in {**theirs, **ours} if name not in _NOT_OF_THE_WEIGHTS]
         return [d for name in keys for d in _differences(theirs.get(name), ours.get(name), f"{key}.{name}")]
     return [] if theirs == ours else [(key, theirs, ours)]
