@@ -1,16 +1,50 @@
 """The one front door: every subcommand of `python cli.py`."""
 
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import zip_longest
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import yaml
-
+CHECKPOINT = "logs/quickstart/version_0/checkpoints/last.ckpt"
+EXAMPLES = {
+    "prepare": """\
+  python cli.py prepare my_texts/ --output data/mine --vocab_size 4096
+  python cli.py prepare web.jsonl.gz --output data/web --text_key content --tokenizer gpt2/tokenizer.json
+""",
+    "fit": """\
+  python cli.py fit --config configs/quickstart.yaml
+      the same command again goes on with a run that was interrupted (--auto_resume false starts afresh)
+  python cli.py fit --config configs/quickstart.yaml --config configs/attention/mha.yaml --trainer.max_steps 100
+      files stack, and a typed option wins wherever it stands
+  python cli.py fit --config configs/quickstart.yaml --model.attention MQA --trainer.logger.init_args.name mqa
+      TPA, MHA, MQA or GQA at the same number of parameters, logged under another name
+  python cli.py fit --config configs/quickstart.yaml --model.attention.rank_q 4 --print_config
+      what would run, as YAML; --model.attention.help TPAConfig lists a mechanism's settings
+  python cli.py fit --config configs/model/small.yaml --data.path data/mine --trainer.devices 8 --trainer.strategy ddp
+""",
+    "validate": f"""\
+  python cli.py validate --ckpt_path {CHECKPOINT}
+      model and data are those of the checkpoint; what you type wins
+  python cli.py validate --ckpt_path {CHECKPOINT} --data.path data/other
+""",
+    "test": f"""\
+  python cli.py test --ckpt_path {CHECKPOINT}
+      needs data prepared with --test_fraction above 0
+""",
+    "predict": f"""\
+  python cli.py predict --ckpt_path {CHECKPOINT} --predictions.path losses.jsonl
+  python cli.py predict --ckpt_path {CHECKPOINT} --data.predict_split test
+""",
+    "generate": f"""\
+  python cli.py generate --ckpt_path {CHECKPOINT} --prompt "It was" --seed 1
+  python cli.py generate --ckpt_path {CHECKPOINT} --temperature 0 --max_new_tokens 50
+""",
+    "completion": """\
+  lit-t6 completion bash > ~/.local/share/bash-completion/completions/lit-t6
+  lit-t6 completion zsh > "${fpath[1]}/_lit-t6"
+""",
+}
 OVERVIEW = """\
 usage: python cli.py COMMAND [options]          (or: lit-t6 COMMAND [options])
 
@@ -19,26 +53,18 @@ Train T6, the tensor product attention transformer, and its rivals; see what the
 data
   prepare    text files, JSONL or folders → tokenizer + token shards
 training (Lightning; every option of a YAML file is also a --dotted.option)
-  fit        train a model
+  fit        train a model; the same command again goes on after an interruption
   validate   loss, perplexity and bits per byte of a checkpoint on the validation split
   test       the same on the test split
   predict    the loss of every document, as JSONL
 use
   generate   continue a prompt with a trained model
+  completion a script with which the shell completes commands and options
 
 examples
-  python cli.py prepare my_texts/ --output data/mine --vocab_size 4096
-  python cli.py fit --config configs/quickstart.yaml --config configs/attention/mha.yaml --trainer.max_steps 100
-  python cli.py fit --config configs/quickstart.yaml --model.attention.rank_q 4 --print_config
-  python cli.py validate --ckpt_path logs/quickstart/version_0/checkpoints/last.ckpt
-  python cli.py fit --config configs/quickstart.yaml --ckpt_path logs/quickstart/version_0/checkpoints/last.ckpt
-  python cli.py generate --ckpt_path logs/quickstart/version_0/checkpoints/last.ckpt --prompt "**ROMEO**"
-
+{examples}
 `python cli.py COMMAND --help` lists the options of a command; --debug shows where an error arose.
-"""
-
-TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-_RESUME_WORDS = ("last", "best", "hpc")
+""".format(examples="".join(EXAMPLES[command] for command in ("prepare", "fit", "validate", "generate")))
 
 
 def _prepare(arguments: list[str]) -> Any:
@@ -64,66 +90,65 @@ def _generate(arguments: list[str]) -> Any:
     return generate_text(**_given(_function_parser("generate", generate_text), arguments))
 
 
+def print_completion(shell: Literal["bash", "zsh", "tcsh"]) -> None:
+    """Print a script with which the shell completes `lit-t6`: commands, options, files.
+
+    Args:
+        shell: which one.
+
+    Raises:
+        ValueError: the package `shtab` is not installed.
+    """
+    from jsonargparse import capture_parser
+
+    from lit_t6.completion import completion_script
+
+    parsers = {command: capture_parser(partial(run, [command])) for command in COMMANDS}
+    trainers: dict[str, Any] = parsers["fit"]._subcommands_action.choices  # type: ignore[union-attr]  # one for four
+    print(completion_script(shell, parsers | trainers))
+
+
+def _completion(arguments: list[str]) -> Any:
+    return print_completion(**_given(_function_parser("completion", print_completion), arguments))
+
+
 def _function_parser(name: str, function: Callable[..., Any], skip: set[str | int] | None = None) -> Any:
     """A parser whose options and help are the function's own arguments and docstring."""
     from jsonargparse import ArgumentParser
 
-    description = (function.__doc__ or "").split("\n    Args:")[0]
-    parser = ArgumentParser(prog=f"cli.py {name}", description=description)
+    from lit_t6.training.options import HelpFormatter
+
+    parser = ArgumentParser(
+        prog=f"cli.py {name}",
+        description=(function.__doc__ or "").split("\n    Args:")[0],
+        epilog=f"examples:\n{EXAMPLES[name]}",
+        formatter_class=HelpFormatter,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
     parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options")
-    parser.add_function_arguments(function, skip=skip)
+    parser.add_function_arguments(function, skip=skip, as_positional=name == "completion")
     return parser
 
 
 def _given(parser: Any, arguments: list[str]) -> dict[str, Any]:
-    options = parser.parse_args(configs_first(arguments)).as_dict()
+    from lit_t6.training.options import arrange, parse
+
+    options = parse(parser, arrange(arguments)).as_dict()
     return {name: value for name, value in options.items() if name != "config"}
 
 
 def _run_trainer(command: str, arguments: list[str]) -> Any:
-    from lit_t6.training import read_checkpoint
     from lit_t6.training.cli import T6CLI
 
-    options = configs_first(arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = _option_value(options, "--ckpt_path")
-        if checkpoint is not None and checkpoint not in (*_RESUME_WORDS, "null"):
-            from_checkpoint = Path(folder) / "checkpoint.yaml"
-            from_checkpoint.write_text(yaml.safe_dump(read_checkpoint(checkpoint).options()), encoding="utf-8")
-            options = ["--config", str(from_checkpoint), *options]
-        return T6CLI.run([command, *options])
-
-
-def configs_first(options: Sequence[str]) -> list[str]:
-    """Move every `--config FILE` to the front, in order, so that an override holds wherever it stands."""
-    configs: list[str] = []
-    others: list[str] = []
-    rest = iter(options)
-    for option in rest:
-        if option in ("-c", "--config"):
-            configs += [option, *(value for value in (next(rest, None),) if value is not None)]
-        elif option.startswith("--config="):
-            configs.append(option)
-        else:
-            others.append(option)
-    return configs + others
-
-
-def _option_value(options: Sequence[str], name: str) -> str | None:
-    """What was typed for an option; the last word counts."""
-    value = None
-    for option, following in zip_longest(options, options[1:]):
-        if option == name:
-            value = following
-        elif option.startswith(name + "="):
-            value = option.removeprefix(name + "=")
-    return value
+    return T6CLI.run(command, arguments, f"examples:\n{EXAMPLES[command]}")
 
 
 COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     "prepare": _prepare,
-    **{command: partial(_run_trainer, command) for command in TRAINER_COMMANDS},
+    **{command: partial(_run_trainer, command) for command in ("fit", "validate", "test", "predict")},
     "generate": _generate,
+    "completion": _completion,
 }
 
 
@@ -141,7 +166,10 @@ def run(words: Sequence[str]) -> Any:
         ValueError: an error of the user's.
     """
     if words[0] not in COMMANDS:
-        raise ValueError(f"{words[0]!r} is not a command; expected one of {', '.join(COMMANDS)}.")
+        from lit_t6.training.options import nearest
+
+        names = ", ".join(COMMANDS)
+        raise ValueError(f"there is no command {words[0]!r}{nearest(words[0], COMMANDS)} There are {names}.")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # Lightning's own call, told at every run
     return COMMANDS[words[0]](list(words[1:]))
 
@@ -153,8 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `cli.py`; those of the process if not given.
 
     Returns:
-        The exit status: 0, or 1 after an error of the user's, which is printed as one line. Options that do not exist
-        end the process with status 2.
+        The exit status: 0, or 1 after an error of the user's, which is printed as one line.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words

@@ -4,6 +4,7 @@ from lit_t6.attention.base import AttentionConfig, AttentionModule
 from lit_t6.attention.budget import attention_budget, solve_num_heads
 from lit_t6.attention.initialization import InitScheme, check_init
 from lit_t6.attention.multi_head import MultiHeadAttention, MultiHeadConfig
+from lit_t6.attention.registry import comparable_numbers, mechanisms, short_names
 from lit_t6.attention.rotary import RotaryEmbedding
 from lit_t6.attention.tpa import TensorProductAttention, TPAConfig
 
@@ -18,5 +19,8 @@ __all__ = [
     "TensorProductAttention",
     "attention_budget",
     "check_init",
+    "comparable_numbers",
+    "mechanisms",
+    "short_names",
     "solve_num_heads",
 ]

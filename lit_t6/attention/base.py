@@ -1,8 +1,8 @@
 """What every attention mechanism offers: a configuration that can count and build, and a module that can run."""
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
-from typing import Self
+from dataclasses import fields, replace
+from typing import Any, ClassVar, Self, get_args, get_type_hints
 
 from torch import Tensor, nn
 
@@ -40,6 +40,8 @@ class AttentionModule(nn.Module, ABC):
 class AttentionConfig(ABC):
     """Settings of one mechanism. Subclasses are dataclasses, named by `class_path` in a YAML file."""
 
+    short_names: ClassVar[dict[str, dict[str, Any]]] = {}
+    """What people type for the mechanism, such as "TPA", and the settings that each name stands for."""
     num_heads: int | None
     head_dim: int
 
@@ -81,6 +83,10 @@ class AttentionConfig(ABC):
     def label(self) -> str:
         """Short name for logs and tables: the mechanism and what was chosen."""
 
+    def numbers(self) -> dict[str, float]:
+        """The numeric settings, for tables that compare runs; 0 where one is null."""
+        return {name: float(getattr(self, name) or 0) for name in numeric_fields(type(self))}
+
     def with_num_heads(self, num_heads: int) -> Self:
         """The same settings at another head count."""
         return replace(self, num_heads=num_heads)  # type: ignore[type-var]  # every subclass is a dataclass
@@ -96,6 +102,12 @@ class AttentionConfig(ABC):
                 "num_heads is null: give a number, or let lit_t6.attention.solve_num_heads choose it for a budget."
             )
         return self.num_heads
+
+
+def numeric_fields(mechanism: type[AttentionConfig]) -> list[str]:
+    """Names of a configuration's settings that are numbers, or numbers or null."""
+    hints = get_type_hints(mechanism)
+    return [f.name for f in fields(mechanism) if {int, float} & {hints[f.name], *get_args(hints[f.name])}]  # type: ignore[arg-type]
 
 
 def check_positive(owner: str, **values: int | None) -> None:

@@ -4,6 +4,7 @@ Letters: B batch, T positions, C model width, H query heads, G key/value heads, 
 """
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,12 @@ class MultiHeadConfig(AttentionConfig):
     Raises:
         ValueError: a count below 1, an odd head_dim, or query heads that the key/value heads do not divide.
     """
+
+    short_names: ClassVar[dict[str, dict[str, Any]]] = {
+        "MHA": {"num_heads": None, "num_kv_heads": None},
+        "MQA": {"num_heads": None, "num_kv_heads": 1},
+        "GQA": {"num_heads": None, "num_kv_heads": 2},
+    }
 
     num_heads: int | None = None
     num_kv_heads: int | None = None
@@ -52,6 +59,9 @@ class MultiHeadConfig(AttentionConfig):
     def kv_heads(self) -> int:
         """G, with MHA's default filled in."""
         return self.num_kv_heads or self.heads()
+
+    def numbers(self) -> dict[str, float]:
+        return {**super().numbers(), "num_kv_heads": float(self.kv_heads)}
 
     @property
     def label(self) -> str:

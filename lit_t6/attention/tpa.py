@@ -5,6 +5,7 @@ Letters: B batch, T positions, C model width, H heads, D head size, R rank.
 
 import math
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,8 @@ class TPAConfig(AttentionConfig):
     Raises:
         ValueError: a count below 1, an odd head_dim, or an unknown impl.
     """
+
+    short_names: ClassVar[dict[str, dict[str, Any]]] = {"TPA": {"num_heads": None}}
 
     num_heads: int | None = None
     head_dim: int = 64

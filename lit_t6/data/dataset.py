@@ -30,15 +30,23 @@ class TokenWindows:
         split: its description in the manifest.
         seq_len: T.
         cover: also count the shorter last window of each shard, so that every token but a shard's first is predicted.
+        vocab_size: of the tokenizer; every id must be below it.
 
     Raises:
-        ValueError: a shard that is missing or damaged.
+        ValueError: a shard that is missing or damaged, or whose type does not hold the vocabulary.
     """
 
-    def __init__(self, folder: Path, split: SplitInfo, seq_len: int, *, cover: bool) -> None:
-        self.seq_len = seq_len
+    def __init__(self, folder: Path, split: SplitInfo, seq_len: int, *, cover: bool, vocab_size: int) -> None:
+        self.seq_len, self.vocab_size = seq_len, vocab_size
         self._files = [(folder / shard.file, shard.tokens) for shard in split.shards]
         self._shards = [open_shard(path, tokens) for path, tokens in self._files]
+        for (path, _), ids in zip(self._files, self._shards, strict=True):
+            if vocab_size - 1 > np.iinfo(ids.dtype).max:
+                raise ValueError(
+                    f"{path}: holds ids of type {ids.dtype}, which ends at {np.iinfo(ids.dtype).max:,}, but the "
+                    f"vocabulary has {vocab_size:,} tokens: the shard is of another tokenizer. Run `python cli.py "
+                    f"prepare` again."
+                )
         predicted = np.array([max(0, len(shard) - 1) for shard in self._shards], dtype=np.int64)
         counts = -(-predicted // seq_len) if cover else predicted // seq_len
         self._first = np.concatenate(([0], np.cumsum(counts)))  # of every shard; the last entry is the total
@@ -60,12 +68,22 @@ class TokenWindows:
         return shard, (window - int(self._first[shard])) * self.seq_len
 
     def read(self, windows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Tokens of some windows, (B, T + 1) int64; -1 where a window ends early, and all over a negative window."""
+        """Tokens of some windows, (B, T + 1) int64; -1 where a window ends early, and all over a negative window.
+
+        Raises:
+            ValueError: an id that is not in the vocabulary.
+        """
         tokens = np.full((len(windows), self.seq_len + 1), -1, dtype=np.int64)
         for row, window in zip(tokens, windows, strict=True):
             if window >= 0:
                 shard, offset = self.place(int(window))
                 part = self._shards[shard][offset : offset + self.seq_len + 1]
+                if part.max(initial=0) >= self.vocab_size:
+                    raise ValueError(
+                        f"{self._files[shard][0]}: token {int(part.max())} near {offset:,} is not in the vocabulary of "
+                        f"{self.vocab_size:,}: the shard is damaged, or of another tokenizer. Run `python cli.py "
+                        f"prepare` again."
+                    )
                 row[: len(part)] = part
         return tokens
 

@@ -13,6 +13,7 @@ from lit_t6.data.dataset import EvaluationDataset, TokenWindows, TrainingDataset
 from lit_t6.data.manifest import TOKENIZER_NAME, Manifest, file_hash, read_manifest
 from lit_t6.data.order import GlobalOrderSampler, InOrderSampler
 from lit_t6.data.tokenizer import load_tokenizer, parse_tokenizer, token_num_bytes
+from lit_t6.data.verify import verify_shards
 
 Split = Literal["train", "validation", "test"]
 
@@ -95,6 +96,14 @@ class TokenDataModule(L.LightningDataModule):
             self._manifest = read_manifest(self.path)
         return self._manifest
 
+    def prepare_data(self) -> None:
+        """Check that the shards are what was written, once on each machine; see `verify_shards`.
+
+        Raises:
+            ValueError: no prepared data, or a damaged shard.
+        """
+        verify_shards(self.path, self.manifest)
+
     def setup(self, stage: str) -> None:
         """Open the manifest and check that it is of the tokenizer beside it; set gradient accumulation.
 
@@ -170,7 +179,7 @@ class TokenDataModule(L.LightningDataModule):
         if self.seq_len is None:
             raise ValueError("TokenDataModule: seq_len is not known; give it, or attach a model with max_seq_len.")
         info = self.manifest.splits[split]
-        windows = TokenWindows(self.path, info, self.seq_len, cover=cover)
+        windows = TokenWindows(self.path, info, self.seq_len, cover=cover, vocab_size=self.manifest.vocab_size)
         if len(windows) == 0:
             raise ValueError(
                 f"{self.path}: the {split} split has {info.tokens:,} tokens, less than one window of "

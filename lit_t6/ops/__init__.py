@@ -3,7 +3,7 @@
 from lit_t6.ops.attention import dense_attention
 from lit_t6.ops.masks import visibility
 from lit_t6.ops.rope import apply_rope, rope_angles
-from lit_t6.ops.tpa import Impl, TPAFactors, check_impl, materialise, tpa_attention
+from lit_t6.ops.tpa import Impl, TPAFactors, check_impl, effective_rank, materialise, tpa_attention
 
 __all__ = [
     "Impl",
@@ -11,6 +11,7 @@ __all__ = [
     "apply_rope",
     "check_impl",
     "dense_attention",
+    "effective_rank",
     "materialise",
     "rope_angles",
     "tpa_attention",

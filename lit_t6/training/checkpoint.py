@@ -60,3 +60,20 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if not isinstance(content, dict) or "config" not in content.get("hyper_parameters", {}):
         raise ValueError(f"{path}: not a checkpoint of lit_t6: it does not say what model it holds.")
     return Checkpoint(str(path), content)
+
+
+def convert_weights(module: LitT6, checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
+    """Give a model the weights of another one's checkpoint, where name and shape are the same.
+
+    Args:
+        module: of any configuration; its other weights stay as they are.
+        checkpoint: of any configuration.
+
+    Returns:
+        Names of the weights that were taken, and of those of `module` that were not.
+    """
+    theirs = checkpoint.content["state_dict"]
+    ours = module.state_dict()
+    taken = [name for name, weight in ours.items() if name in theirs and theirs[name].shape == weight.shape]
+    module.load_state_dict({name: theirs[name] for name in taken}, strict=False)
+    return taken, [name for name in ours if name not in taken]

@@ -1,18 +1,35 @@
 """LightningCLI for LitT6: fit, validate, test and predict."""
 
+import logging
+import tempfile
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import torch
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit_t6.data import TokenDataModule
 from lit_t6.model import T6Config
 from lit_t6.training.callbacks import DocumentLossWriter
+from lit_t6.training.checkpoint import convert_weights, read_checkpoint
+from lit_t6.training.diagnostics import FactorDiagnostics
+from lit_t6.training.interrupt import SaveOnInterrupt
+from lit_t6.training.memory import StageOfFailure, explain_out_of_memory, is_out_of_memory
 from lit_t6.training.module import LitT6
 from lit_t6.training.optimizer import OptimizerConfig
+from lit_t6.training.options import PARSER_MODE, HelpFormatter, arrange, option_value, parse
+from lit_t6.training.progress import TrainingProgress
+from lit_t6.training.run_folder import RunFolder, find_unfinished, forget, tell_child_processes
+from lit_t6.training.samples import SampleWriter
+
+COMMANDS = ("fit", "validate", "test", "predict")
+_RESUME_WORDS = ("last", "best", "hpc")
 
 
 def build_model(optimizer: OptimizerConfig = OptimizerConfig(), compile: bool = False, **config: Any) -> LitT6:  # noqa: B008
@@ -38,10 +55,16 @@ _SETTINGS: dict[str, Any] = {
         "gradient_clip_val": 1.0,
         "check_val_every_n_epoch": None,
         "use_distributed_sampler": False,
+        "enable_model_summary": False,  # the panel before the first step, and TensorBoard's Text page, say it
     },
     "auto_configure_optimizers": False,
     "load_from_checkpoint_support": False,  # LitT6 keeps its own hyperparameters, in one form for CLI and Python
 }
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a message of Lightning's says something that the start panel and the progress bar do not."""
+    return not record.getMessage().startswith(("💡", "GPU available", "TPU available", "`Trainer.fit` stopped"))
 
 
 def _gpu_precision() -> str | None:
@@ -54,26 +77,62 @@ class T6CLI(LightningCLI):
     """Lightning's command line with our model, data and defaults."""
 
     @classmethod
-    def run(cls, arguments: list[str]) -> Self:
+    def run(cls, command: str, words: Sequence[str], examples: str = "") -> Self:
         """Run one of fit, validate, test and predict.
 
         Args:
-            arguments: the command and its options.
+            command: which.
+            words: its options, as typed. Those of the checkpoint named by `--ckpt_path` hold where nothing else is
+                said.
+            examples: shown at the end of the command's help.
 
         Returns:
             The finished run, with its `trainer`, `model` and `datamodule`.
+
+        Raises:
+            ValueError: an error of the user's.
         """
-        return cls(
-            args=arguments, save_config_callback=SaveConfigCallback if arguments[0] == "fit" else None, **_SETTINGS
-        )
+        options = arrange(words)
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                checkpoint = option_value(options, "--ckpt_path")
+                if checkpoint is not None and checkpoint not in (*_RESUME_WORDS, "null"):
+                    from_checkpoint = Path(folder) / "checkpoint.yaml"
+                    from_checkpoint.write_text(yaml.safe_dump(read_checkpoint(checkpoint).options()), encoding="utf-8")
+                    options = ["--config", str(from_checkpoint), *options]
+                saves = RunFolder if command == "fit" else None
+                parsers = {
+                    name: _parser_settings(name, examples if name == command else "") for name in COMMANDS
+                } | _parser_settings("COMMAND")
+                return cls(args=[command, *options], save_config_callback=saves, parser_kwargs=parsers, **_SETTINGS)
+        except MisconfigurationException as error:
+            raise ValueError(" ".join(str(error).split())) from error
+        finally:
+            forget()
 
     @classmethod
     def build(cls, options: list[str]) -> Self:
         """Build `trainer`, `model` and `datamodule` from options, and run nothing."""
-        return cls(args=options, run=False, save_config_callback=None, **_SETTINGS)
+        settings = {**_SETTINGS, "parser_kwargs": _parser_settings("build")}
+        return cls(args=arrange(options), run=False, save_config_callback=None, **settings)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Checkpoints and predictions are options of every run."""
+        """Options beside those of trainer, model and data."""
+        parser.add_argument(
+            "--auto_resume",
+            type=bool,
+            default=True,
+            help="fit: go on with the last unfinished run of the same configuration in the logger's folder, if there "
+            "is one, from its last checkpoint.",
+        )
+        parser.add_argument(
+            "--convert",
+            type=bool,
+            default=False,
+            help="With --ckpt_path of another configuration: take the weights whose names and shapes are the same. fit "
+            "then starts at step 0 with a new optimizer, the other weights drawn afresh; evaluations need them all.",
+        )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -83,37 +142,150 @@ class T6CLI(LightningCLI):
                 "checkpoint.save_last": True,
             }
         )
+        parser.add_lightning_class_args(SampleWriter, "samples")
+        parser.add_lightning_class_args(FactorDiagnostics, "diagnostics")
         parser.add_lightning_class_args(DocumentLossWriter, "predictions")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse `args` alone: the words of the process are `cli.main`'s business."""
-        self.config = parser.parse_args(args)
+        """Parse `args` alone: the words of the process are `cli.main`'s business.
+
+        Raises:
+            ValueError: what the parser refuses, in one line.
+        """
+        commands = getattr(self, "_subcommand_parsers", {})
+        self.config = parse(parser, args, commands.get(args[0]) if args else None)
 
     def _parse_ckpt_path(self) -> None:
-        """Leave the options as they are: a checkpoint's are below the user's, not above them (`cli.main`)."""
+        """Leave the options as they are: a checkpoint's are below the user's, not above them (`run`)."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer, with bfloat16 on GPUs that have it unless another precision was asked for."""
+        """The trainer, with bfloat16 on GPUs that have it unless another precision was asked for.
+
+        Raises:
+            ValueError: a GPU was asked for, and there is none.
+        """
         trainer_config = self._get(self.config_init, "trainer")
+        if trainer_config["accelerator"] in ("gpu", "cuda") and not torch.cuda.is_available():
+            why = "a build without CUDA" if torch.version.cuda is None else "no GPU, or no working driver"
+            raise ValueError(
+                f"trainer.accelerator={trainer_config['accelerator']}: PyTorch {torch.__version__} sees no GPU here "
+                f"({why}). Use --trainer.accelerator cpu, or mend that."
+            )
         if trainer_config.get("precision") is None and trainer_config["accelerator"] in ("auto", "gpu", "cuda"):
             kwargs["precision"] = _gpu_precision()
         evaluates = self.subcommand in ("validate", "test", "predict")
         if evaluates:
             kwargs["logger"] = False  # its figures are printed; the curves are those of training
         trainer = super().instantiate_trainer(**kwargs)
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set outside of its class
+        self.failure = StageOfFailure()
+        callbacks.append(self.failure)
+        if not evaluates:
+            callbacks.append(SaveOnInterrupt())
+        for number, callback in enumerate(callbacks):
+            if isinstance(callback, ProgressBar):  # Lightning's own: it counts batches of an epoch
+                callbacks[number] = TrainingProgress()
         if evaluates:
             # Nothing to save; Lightning then warns that the checkpoint was written by a callback that is not there.
-            callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set outside of its class
             callbacks[:] = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
             warnings.filterwarnings("ignore", message="Be aware that when using .ckpt_path.")
         return trainer
 
     def before_instantiate_classes(self) -> None:
-        """Settings that follow from the command: precision of products, predictions, the saved configuration."""
+        """Settings that follow from the command: precision of products, predictions, what the run goes on with."""
         torch.set_float32_matmul_precision("high")
-        if self.subcommand == "predict" and self.config.predict.return_predictions is None:
-            self.config.predict.return_predictions = False  # they go to a file, not to memory
+        self.converted_from: str | None = None
+        if self.subcommand is None:
+            return
+        config = self.config[self.subcommand]
+        config.weights_only = True if config.weights_only is None else config.weights_only  # run nothing of a file
+        if self.subcommand == "predict" and config.return_predictions is None:
+            config.return_predictions = False  # they go to a file, not to memory
+        if config.convert:
+            if config.ckpt_path is None:
+                raise ValueError("--convert true needs --ckpt_path, the checkpoint to take weights from.")
+            self.converted_from, config.ckpt_path = config.ckpt_path, None
         if self.subcommand == "fit":
-            self.save_config_kwargs = {"overwrite": self.config.fit.ckpt_path is not None}
-            if self.config.fit.trainer.logger is False:
-                self.save_config_callback = None  # there is no folder of the run
+            self._before_fit_is_built(config)
+
+    def _before_fit_is_built(self, config: Any) -> None:
+        resumes = config.ckpt_path is not None
+        if config.trainer.logger is False:
+            self.save_config_callback = None  # there is no folder of the run
+            return
+        if config.auto_resume and not resumes and not self.converted_from:
+            plain = yaml.safe_load(self._subcommand_parsers["fit"].dump(config, skip_none=False))
+            found = find_unfinished(plain)
+            tell_child_processes(found)
+            if found is not None:
+                config.trainer.logger.init_args.version = found.version
+                config.ckpt_path = found.ckpt_path
+                # Lightning tells of what is meant here.
+                warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+            self.save_config_kwargs = {"taken_up": found, "overwrite": found is not None}
+        else:
+            self.save_config_kwargs = {"overwrite": resumes}
+
+    def after_instantiate_classes(self) -> None:
+        """Take over the weights of a checkpoint of another configuration, if that was asked for.
+
+        Raises:
+            ValueError: an evaluation that would run on weights drawn afresh.
+        """
+        if self.converted_from is None:
+            return
+        taken, fresh = convert_weights(self.model, read_checkpoint(self.converted_from))
+        if not taken or (fresh and self.subcommand != "fit"):
+            raise ValueError(
+                f"{self.converted_from}: cannot be converted: {len(fresh)} of {len(taken) + len(fresh)} weights have "
+                f"another name or shape, such as {fresh[0].removeprefix('model.')}."
+            )
+        print(f"{self.converted_from}: {len(taken)} weights taken, {len(fresh)} drawn afresh.")
+
+    def after_fit(self) -> None:
+        """Say what came out and what can be done with it."""
+        checkpoint = self.trainer.checkpoint_callback
+        if not self.trainer.is_global_zero or not isinstance(checkpoint, ModelCheckpoint):
+            return
+        figures = self.trainer.callback_metrics
+        if "val/loss" in figures and "val/bits_per_byte" in figures:
+            print(f"val/loss {figures['val/loss']:.4f}, {figures['val/bits_per_byte']:.4f} bits per byte.", end=" ")
+        last = checkpoint.last_model_path or checkpoint.best_model_path
+        if checkpoint.best_model_path and checkpoint.best_model_score is not None:
+            print(f"Best {checkpoint.monitor} {checkpoint.best_model_score:.4f}: {checkpoint.best_model_path}")
+        if last:
+            print(f"Next: python cli.py generate --ckpt_path {last} --prompt 'It was'")
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; if memory ends, find the largest batch that fits, and say so.
+
+        Raises:
+            ValueError: a batch that does not fit into memory.
+        """
+        message = ""
+        try:
+            super()._run_subcommand(subcommand)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            message = str(error).splitlines()[0]
+        if message:  # the error, and with it all that its frames hold, is gone here
+            raise ValueError(explain_out_of_memory(self.model, self.datamodule, self.trainer, self.failure, message))
+
+
+def _parser_settings(command: str, examples: str = "") -> dict[str, Any]:
+    purposes = {
+        "fit": "Train a model. Configuration files stack, later ones win, and every option below can be typed.",
+        "validate": "Loss, perplexity and bits per byte of a checkpoint on the validation split.",
+        "test": "Loss, perplexity and bits per byte of a checkpoint on the test split.",
+        "predict": "Loss and bits per byte of every document, as JSON lines (predictions.path).",
+    }
+    return {
+        "allow_abbrev": False,  # --trainer.max_step would be taken as max_steps, silently
+        "exit_on_error": False,  # errors come as exceptions, to be told in one line
+        "parser_mode": PARSER_MODE,
+        "usage": f"python cli.py {command} [--config FILE ...] [--ckpt_path FILE] [--dotted.option VALUE ...]",
+        "description": purposes.get(command, ""),
+        "epilog": examples,
+        "formatter_class": HelpFormatter,
+    }

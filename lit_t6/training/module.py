@@ -7,7 +7,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
@@ -15,8 +14,12 @@ from torch.optim import Optimizer
 from lit_t6.data import TokenDataModule
 from lit_t6.model import IGNORED_TARGET, T6Config, T6Model
 from lit_t6.training.callbacks import ValidateAtEnd
+from lit_t6.training.diagnostics import FactorDiagnostics
 from lit_t6.training.metrics import LanguageModelMetrics
 from lit_t6.training.optimizer import OptimizerConfig
+from lit_t6.training.samples import SampleWriter
+from lit_t6.training.start_panel import StartPanel
+from lit_t6.training.tensorboard_pages import TensorBoardPages
 from lit_t6.training.throughput import Throughput, is_logging_step
 
 Batch = dict[str, Tensor]
@@ -63,7 +66,7 @@ class LitT6(L.LightningModule):
         return self.model.config
 
     def setup(self, stage: str) -> None:
-        """Check that the data fit the model, and say what is trained.
+        """Check that the data fit the model.
 
         Raises:
             ValueError: data of a larger vocabulary, or an Apple GPU, which has no float64.
@@ -76,12 +79,6 @@ class LitT6(L.LightningModule):
         datamodule = getattr(self.trainer, "datamodule", None)
         if isinstance(datamodule, TokenDataModule):
             datamodule.fit_to_model(self.config.vocab_size, self.config.max_seq_len)
-        if stage == "fit":
-            attention = self.config.attention
-            rank_zero_info(
-                f"{attention.label}: {attention.heads()} heads of size {attention.head_dim}, {self.config.num_layers} "
-                f"layers, {self.config.num_parameters():,} parameters; attention by {attention.backend}."
-            )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits of the next token, (B, T) → (B, T, V)."""
@@ -163,8 +160,18 @@ class LitT6(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_callbacks(self) -> list[Callback]:
-        """What every training run needs; each takes the place of a callback of its class given to the trainer."""
-        return [Throughput(self.config), ValidateAtEnd()]
+        """What a training run wants, unless the trainer was given another callback of the class."""
+        throughput = Throughput(self.config)
+        wanted = [
+            StartPanel(self.config),
+            throughput,
+            TensorBoardPages(self.config, self.optimizer_config, throughput),
+            FactorDiagnostics(),
+            SampleWriter(),
+            ValidateAtEnd(),
+        ]
+        given = {type(callback) for callback in self.trainer.callbacks}  # type: ignore[attr-defined]  # set outside of its class
+        return [callback for callback in wanted if type(callback) not in given]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another model, naming the differences."""

@@ -21,6 +21,17 @@ def peak_flops(device: torch.device) -> float | None:
     return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
 
 
+def cache_bytes_per_token(config: T6Config, precision: str) -> int:
+    """What decoding keeps of a token over all layers, in the type that activations have at this precision.
+
+    Args:
+        config: of the model, its head count known.
+        precision: of the trainer, such as "bf16-mixed" or "32-true".
+    """
+    number = 2 if "16" in precision else 8 if "64" in precision else 4
+    return config.attention.cache_numbers_per_token() * config.num_layers * number
+
+
 class Throughput(Callback):
     """Logs speed, memory and progress at the trainer's logging interval, as means since the last time.
 
@@ -37,7 +48,14 @@ class Throughput(Callback):
         self.config = config
         self._total_tokens = self._last_step = 0
         self._lr = 0.0
+        self.latest: dict[str, float] = {}
+        """What was logged last."""
         self._restart()
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens trained on so far, over all ranks."""
+        return self._total_tokens
 
     def _restart(self) -> None:
         self._steps = self._tokens = 0
@@ -60,10 +78,9 @@ class Throughput(Callback):
         self._restart()
         self._last_step = trainer.global_step
         _reset_peak(pl_module.device)
-        number = 2 if "16" in str(trainer.precision) else 4
-        cached = self.config.attention.cache_numbers_per_token() * self.config.num_layers
+        cached = cache_bytes_per_token(self.config, str(trainer.precision))
         for logger in trainer.loggers:
-            logger.log_metrics({"cache/bytes_per_token": cached * number}, step=trainer.global_step)
+            logger.log_metrics({"cache/bytes_per_token": cached}, step=trainer.global_step)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -112,6 +129,7 @@ class Throughput(Callback):
         peak = peak_flops(pl_module.device)
         if peak is not None:
             values["perf/mfu"] = rate * 3 * self.config.flops_per_token(seq_len) / (peak * trainer.world_size)
+        self.latest = values
         pl_module.log_dict(values)
 
 

@@ -1,0 +1,51 @@
+"""TensorBoard's event files, cut back to a checkpoint, so that steps that are computed again are drawn once."""
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+
+OVER_TOKENS = "_over_tokens"
+"""Tags that end so have tokens, not steps, on their horizontal axis."""
+
+
+def trim_curves(folder: Path, step: int, tokens: int) -> None:
+    """Remove the points that a run logged after a checkpoint.
+
+    Args:
+        folder: of the run; every event file in it is read, and replaced if it holds such points.
+        step: optimizer steps done at the checkpoint; points are logged under the step before, counted from 0.
+        tokens: trained on at the checkpoint.
+    """
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        content = path.read_bytes()
+        frames = list(_frames(content))
+        kept = b"".join(frame for frame, event in frames if not _is_later(event, step, tokens))
+        if len(kept) < len(content):
+            partial = path.with_name("trimmed.partial")
+            with partial.open("wb") as file:
+                file.write(kept)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+
+
+def _frames(content: bytes) -> Iterator[tuple[bytes, Event]]:
+    """Every whole record with its frame: the length in 8 bytes, their checksum in 4, the event, its checksum in 4."""
+    at = 0
+    while at + 12 <= len(content):
+        (length,) = struct.unpack_from("<Q", content, at)
+        end = at + 12 + length + 4
+        if end > len(content):  # what a killed process was writing
+            return
+        yield content[at:end], Event.FromString(content[at + 12 : end - 4])
+        at = end
+
+
+def _is_later(event: Event, step: int, tokens: int) -> bool:
+    tags = [value.tag for value in event.summary.value]
+    if tags and all(tag.endswith(OVER_TOKENS) for tag in tags):
+        return event.step > tokens
+    return event.step >= step > 0

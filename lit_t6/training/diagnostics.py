@@ -1,0 +1,136 @@
+"""What the factors of tensor product attention look like while it trains.
+
+Letters: B batch, T positions, C model width, R rank, H heads, D head size.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from lit_t6.attention import TensorProductAttention
+from lit_t6.ops import TPAFactors, effective_rank
+
+FACTORS = TPAFactors._fields
+RANKS = ("effective_rank_k", "effective_rank_v")
+
+
+class FactorDiagnostics(Callback):
+    """Logs, for each layer of a TPA model, the size of the factors and how many directions its keys and values use.
+
+    At a validation, over some tokens of its first batch: the root mean square of every factor
+    (`factors/rms_a_q/layer_00`, …), and the effective rank of the keys and values of a token over its heads
+    (`factors/effective_rank_k/layer_00`, …; see `lit_t6.ops.effective_rank`); the means over the layers
+    (`factors/rms_a_q`, …); and a picture of all of them, `factors/figure`. Models without TPA log nothing.
+
+    Args:
+        every_n_validations: look at every n-th validation; 0 never.
+        num_tokens: how many tokens to look at.
+
+    Raises:
+        ValueError: a negative number.
+    """
+
+    def __init__(self, every_n_validations: int = 1, num_tokens: int = 64) -> None:
+        if every_n_validations < 0 or num_tokens < 1:
+            raise ValueError(
+                f"diagnostics: expected every_n_validations >= 0 and num_tokens >= 1, got {every_n_validations} and "
+                f"{num_tokens}."
+            )
+        self.every_n_validations, self.num_tokens = every_n_validations, num_tokens
+        self._validations = 0
+        self._seen: list[dict[str, float]] = []  # by layer
+        self._hooks: list[RemovableHandle] = []
+
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if batch_idx or trainer.sanity_checking or not trainer.is_global_zero or not self.every_n_validations:
+            return
+        self._validations += 1
+        if (self._validations - 1) % self.every_n_validations:
+            return
+        self._seen = []
+        for module in pl_module.modules():
+            if isinstance(module, TensorProductAttention):
+                self._hooks.append(module.register_forward_pre_hook(self._look))
+
+    def _look(self, module: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
+        assert isinstance(module, TensorProductAttention)
+        x = args[0].detach().flatten(0, 1)  # (B·T, C)
+        stride = max(1, len(x) // self.num_tokens)
+        with torch.no_grad():
+            factors = module.compute_factors(x[::stride][: self.num_tokens][None])
+        self._seen.append(describe_factors(TPAFactors(*(factor[0].float().cpu() for factor in factors))))
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        layers, self._seen = self._seen, []
+        if not layers:
+            return
+        step = max(0, trainer.global_step - 1)  # as Lightning numbers what a validation after this step logs
+        values = {f"factors/{name}": sum(layer[name] for layer in layers) / len(layers) for name in layers[0]}
+        values |= {f"factors/{name}/layer_{n:02}": layer[name] for n, layer in enumerate(layers) for name in layer}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=step)
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_figure("factors/figure", draw_factors(layers), step, close=False)
+
+
+def describe_factors(factors: TPAFactors) -> dict[str, float]:
+    """Root mean square of each factor, and mean effective rank of keys and values.
+
+    Args:
+        factors: of some tokens, each (tokens, R, H or D).
+
+    Returns:
+        `rms_a_q`, …, `rms_b_v`, `effective_rank_k`, `effective_rank_v`.
+    """
+    rms: Callable[[Tensor], float] = lambda factor: factor.square().mean().sqrt().item()  # noqa: E731
+    sizes = {f"rms_{name}": rms(factor) for name, factor in factors._asdict().items()}
+    ranks = (effective_rank(factors.a_k, factors.b_k), effective_rank(factors.a_v, factors.b_v))
+    return sizes | {name: rank.mean().item() for name, rank in zip(RANKS, ranks, strict=True)}
+
+
+def draw_factors(layers: list[dict[str, float]]) -> Figure:
+    """Two charts over the layers: root mean square of the factors, and effective ranks.
+
+    Args:
+        layers: from `describe_factors`.
+    """
+    figure = Figure(figsize=(9, 3.6), layout="constrained")  # not pyplot's: nothing to close
+    sizes, ranks = figure.subplots(1, 2)
+    numbers = range(len(layers))
+    for name in FACTORS:
+        letter = name[-1]
+        style = {"color": {"q": "C0", "k": "C1", "v": "C2"}[letter], "linestyle": "-" if name[0] == "a" else "--"}
+        sizes.plot(numbers, [layer[f"rms_{name}"] for layer in layers], marker="o", label=name, **style)
+    for name, colour in zip(RANKS, ("C1", "C2"), strict=True):
+        label = {"effective_rank_k": "keys", "effective_rank_v": "values"}[name]
+        ranks.plot(numbers, [layer[name] for layer in layers], marker="o", color=colour, label=label)
+    sizes.set(title="Size of the factors", ylabel="root mean square", yscale="log")
+    ranks.set(title="Directions that a token's heads use", ylabel="effective rank")
+    for axes in (sizes, ranks):
+        axes.set_xlabel("layer")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend(ncols=2, fontsize="small")
+    return figure

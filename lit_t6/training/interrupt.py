@@ -1,0 +1,52 @@
+"""Ctrl-C ends a training after the step at hand, with a checkpoint."""
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+
+
+class SaveOnInterrupt(Checkpoint):
+    """At the first SIGINT, training finishes its step, saves `last.ckpt` and stops; the second stops it at once.
+
+    It is a Checkpoint so that Lightning calls it after all others, whose state is saved with it. Only where one process
+    trains: several would have to agree on the step.
+    """
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self._before: Any = None
+        self._last_step = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._last_step = trainer.global_step
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+        print("\nStopping after this step, with a checkpoint; Ctrl-C again stops at once.", flush=True)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        stepped, self._last_step = trainer.global_step != self._last_step, trainer.global_step
+        if not (self.interrupted and stepped):
+            return
+        saver = trainer.checkpoint_callback
+        if isinstance(saver, ModelCheckpoint) and saver.dirpath is not None:
+            saver.last_model_path = str(Path(saver.dirpath) / f"{saver.CHECKPOINT_NAME_LAST}.ckpt")
+            trainer.save_checkpoint(saver.last_model_path, weights_only=False)
+            print(f"Saved {saver.last_model_path} after step {trainer.global_step:,}; the same command goes on.")
+        raise KeyboardInterrupt
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            self._before = None

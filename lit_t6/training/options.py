@@ -1,0 +1,165 @@
+"""What a person types, words and YAML files, made ready for the parser; and the parser's errors, made clear."""
+
+import argparse
+import difflib
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, get_loader, set_loader
+
+import lit_t6.attention as attention
+from lit_t6.attention import short_names
+
+_OF_THE_MECHANISM = ("--model.attention", "--model.attention.class_path", "--model.attention.help")
+PARSER_MODE = "yaml_with_short_names"
+"""Mode of a jsonargparse parser whose YAML files may say `attention: MQA`."""
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Leaves descriptions and examples as they are written."""
+
+
+def option_keys(parser: ArgumentParser) -> Iterator[str]:
+    """The keys of a parser's options, such as "model.d_model"."""
+    for action in parser._actions:
+        yield from (option.removeprefix("--") for option in action.option_strings if option.startswith("--"))
+
+
+def parse(parser: ArgumentParser, options: Sequence[str], subparser: ArgumentParser | None = None) -> Namespace:
+    """What a parser makes of some words.
+
+    Args:
+        parser: made with `exit_on_error=False`.
+        options: the words, arranged.
+        subparser: that of the command, if `options` begins with one.
+
+    Raises:
+        ValueError: what the parser refuses, in one line.
+    """
+    try:
+        return parser.parse_args(list(options))
+    except argparse.ArgumentError as error:
+        raise ValueError(explain(str(error), option_keys(subparser or parser))) from error
+
+
+def arrange(options: Sequence[str]) -> list[str]:
+    """Put the words of a command line into the order in which they must be parsed.
+
+    Every `--config FILE` comes first, in order; then the mechanism, spelt out if it was typed by its short name
+    (`--model.attention MQA`), since its class decides which settings there are; then all other options. So an option
+    holds wherever it stands.
+    """
+    configs: list[str] = []
+    mechanism: list[str] = []
+    others: list[str] = []
+    rest = iter(options)
+    for option in rest:
+        name, equals, value = option.partition("=")
+        if name not in ("-c", "--config", *_OF_THE_MECHANISM):
+            others.append(option)
+            continue
+        value = value if equals else next(rest, "")
+        if name in ("-c", "--config"):
+            configs += ["--config", value]
+        elif name == "--model.attention.help":
+            mechanism = [name, short_names()[value].class_path if value in short_names() else value]
+        else:
+            mechanism = _mechanism_options(value)
+    return configs + mechanism + others
+
+
+def _mechanism_options(name: str) -> list[str]:
+    """The options that a mechanism's name stands for."""
+    known = short_names().get(name)
+    if known is None:
+        return ["--model.attention", name]
+    settings = [
+        (f"--model.attention.{key}", "null" if value is None else str(value)) for key, value in known.init_args.items()
+    ]
+    return ["--model.attention", known.class_path, *(word for setting in settings for word in setting)]
+
+
+def option_value(options: Sequence[str], name: str) -> str | None:
+    """What was typed for an option; the last word counts."""
+    value = None
+    for option, following in zip_longest(options, options[1:]):
+        if option == name:
+            value = following
+        elif option.startswith(name + "="):
+            value = option.removeprefix(name + "=")
+    return value
+
+
+def load_yaml(text: str) -> Any:
+    """Read YAML as jsonargparse does, and spell out a mechanism that is given by its short name.
+
+    Both `attention: MQA` and `attention: {class_path: MQA, init_args: {…}}` are read.
+    """
+    loaded = get_loader("yaml")(text)
+    model = loaded.get("model") if isinstance(loaded, dict) else None
+    if isinstance(model, dict) and "attention" in model:
+        given = model["attention"]
+        given = {"class_path": given} if isinstance(given, str) else given
+        known = short_names().get(str(given.get("class_path"))) if isinstance(given, dict) else None
+        if known:
+            settings = {**known.init_args, **(given.get("init_args") or {})}
+            model["attention"] = {"class_path": known.class_path, "init_args": settings}
+    return loaded
+
+
+set_loader(PARSER_MODE, load_yaml, exceptions=(yaml.YAMLError,))
+
+
+def explain(message: str, known: Iterable[str]) -> str:
+    """A parser's complaint as one clear line, with the nearest right name where one is wrong.
+
+    Args:
+        message: of the parser.
+        known: the keys of all options, such as "model.d_model".
+    """
+    unknown = re.search(r"does not accept option '([^']+)'|unrecognized arguments: (\S+)", message)
+    if unknown:
+        key = unknown[1] or unknown[2]
+        if key.startswith("--") or unknown[1]:
+            return f"there is no option {key.partition('=')[0]}{nearest(key.partition('=')[0], known)}"
+        return f"{key!r} is not an option: options start with --, as in --model.d_model 256."
+    setting = re.search(r"class_path '([^']+)':\s+Option '([^']+)' is not accepted", message)
+    if setting:
+        owner: Any = getattr(attention, setting[1].removeprefix("lit_t6.attention."), None)
+        names = list(inspect.signature(owner).parameters) if owner else []
+        expected = f" It has {', '.join(names)}." if names else ""
+        return f"{setting[1].rpartition('.')[2]} has no setting {setting[2]!r}{nearest(setting[2], names)}{expected}"
+    wrong_class = re.search(
+        r'key "model.attention"(?s:.*?)(?:class_path \'([^\']+)\':\s+\w+|import path string: (\S+))', message
+    )
+    if wrong_class:
+        value = wrong_class[1] or wrong_class[2]
+        classes = [m.__name__ for m in attention.mechanisms()]
+        if value.rpartition(".")[2] not in classes:
+            names = sorted(short_names()) + classes
+            near = nearest(value.rpartition(".")[2], names)
+            return f"model.attention: {value!r} is not a mechanism{near} There are {', '.join(names)}."
+    wrong_type = re.search(r"Expected an? <class '(\w+)'>\. Got value: (.*)", message)
+    keys = re.findall(r'[Kk]ey "([^"]+)"', message)
+    if wrong_type and keys:
+        return f"{'.'.join(keys)}: expected {wrong_type[1]}, got {wrong_type[2]!r}."
+    missing = re.search(r"File does not exist: '([^']+)'", message)
+    if missing:
+        return f"{missing[1]}: no such configuration file."
+    return " ".join(line.strip() for line in message.splitlines() if line.strip())
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to say of a wrong name: "; did you mean …?" with the nearest known one, or a full stop."""
+    dashes = "--" if name.startswith("--") else ""
+    bare = name.removeprefix("--")
+    candidates = {k: k for k in known}
+    close = difflib.get_close_matches(bare, candidates, n=1, cutoff=0.6)
+    if not close:  # the last part alone may be right, or nearly
+        last = {k.rpartition(".")[2]: k for k in candidates}
+        close = [last[name] for name in difflib.get_close_matches(bare.rpartition(".")[2], last, n=1, cutoff=0.75)]
+    return f"; did you mean {dashes}{close[0]}?" if close else "."

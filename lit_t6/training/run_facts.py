@@ -1,0 +1,47 @@
+"""The facts of a run, for people: what is trained, on what, and where the log goes."""
+
+import math
+
+import lightning as L
+import torch
+
+from lit_t6.data import TokenDataModule
+from lit_t6.model import T6Config
+from lit_t6.training.throughput import cache_bytes_per_token
+
+
+def run_facts(trainer: L.Trainer, config: T6Config) -> dict[str, str]:
+    """The facts of a run that is set up, by name, in words.
+
+    Args:
+        trainer: attached to a model; its data module, if it is ours, is described too.
+        config: of the model, its head count known.
+    """
+    attention = config.attention
+    heads = f"{attention.heads()} heads of size {attention.head_dim}"
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    facts = {
+        "model": f"T6, {config.num_parameters():,} parameters: {config.num_layers} layers, width {config.d_model}",
+        "attention": f"{attention.label}, {heads}; {attention.num_parameters(config.d_model):,} weights a layer",
+        "cache": f"{cache_bytes_per_token(config, str(trainer.precision)):,} bytes a token, over all layers",
+        "backend": attention.backend,
+        "device": f"{trainer.world_size} × {name}, precision {trainer.precision}",
+    }
+    data = getattr(trainer, "datamodule", None)
+    if isinstance(data, TokenDataModule):
+        splits = ", ".join(f"{split.tokens:,} {name}" for name, split in data.manifest.splits.items())
+        facts["data"] = f"{data.path}: tokens {splits}; vocabulary of {data.manifest.vocab_size:,}"
+        seq_len = data.seq_len or config.max_seq_len
+        sequences = data.batch_size * trainer.accumulate_grad_batches * trainer.world_size
+        tokens = sequences * seq_len
+        accumulated = f" ({trainer.accumulate_grad_batches} batches)" if trainer.accumulate_grad_batches > 1 else ""
+        facts["step"] = f"{sequences} sequences of {seq_len} = {tokens:,} tokens{accumulated}"
+        steps = trainer.max_steps if trainer.max_steps > 0 else math.inf
+        if steps < math.inf:
+            epochs = steps * tokens / data.manifest.splits["train"].tokens
+            facts["length"] = f"{steps:,} steps = {steps * tokens:,} tokens, {epochs:.2g} epochs"
+        elif trainer.max_epochs is not None and trainer.max_epochs > 0:
+            facts["length"] = f"{trainer.max_epochs} epochs"
+    facts["log"] = trainer.log_dir or "none"
+    return facts

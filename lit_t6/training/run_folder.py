@@ -1,0 +1,200 @@
+"""The folder of a training run: who is at work in it, whether it is finished, and where it can be taken up again.
+
+A run is known by its configuration. The same command, typed again, finds the run that it started and did not finish.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import lightning as L
+import yaml
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_info
+
+from lit_t6.training.checkpoint import read_checkpoint
+from lit_t6.training.curves import trim_curves
+
+CONFIG_NAME = "config.yaml"
+FINISHED_NAME = "finished"
+LOCK_NAME = "run.lock"
+_TAKEN_OVER = "LIT_T6_TAKEN_OVER"
+"""Tells the processes that DDP starts what their parent has found."""
+_NOT_OF_THE_RUN = ("auto_resume", "ckpt_path", "weights_only", "convert")
+
+
+@dataclass
+class Unfinished:
+    """A run that can be taken up again.
+
+    Args:
+        folder: of the run.
+        version: as the logger takes it: a number, or a name.
+        ckpt_path: its last checkpoint.
+    """
+
+    folder: str
+    version: int | str
+    ckpt_path: str
+
+
+def comparable(config: dict[str, Any]) -> dict[str, Any]:
+    """What tells one run from another: its options, less those that only say how it is taken up."""
+    plain = {key: value for key, value in config.items() if key not in _NOT_OF_THE_RUN}
+    logger = (plain.get("trainer") or {}).get("logger")
+    if isinstance(logger, dict) and "init_args" in logger:
+        arguments = {key: value for key, value in logger["init_args"].items() if key != "version"}
+        plain["trainer"] = {**plain["trainer"], "logger": {**logger, "init_args": arguments}}
+    return plain
+
+
+def find_unfinished(config: dict[str, Any]) -> Unfinished | None:
+    """The newest run of this very configuration that nobody is at work on, is not finished, and has a checkpoint.
+
+    Args:
+        config: all options of `fit`, in plain form.
+
+    Returns:
+        None where there is no such run, or where runs are not logged into folders.
+    """
+    told = os.environ.get(_TAKEN_OVER)
+    if told is not None:
+        plain = json.loads(told)
+        return Unfinished(**plain) if plain else None
+    logger = config["trainer"].get("logger")
+    if not isinstance(logger, dict) or not logger["class_path"].endswith("TensorBoardLogger"):
+        return None
+    arguments = logger["init_args"]
+    root = Path(arguments["save_dir"]) / (arguments.get("name") or "")
+    for folder, version in _folders(root, arguments.get("version")):
+        if (folder / FINISHED_NAME).exists() or not _is_run_of(folder, config):
+            continue
+        checkpoints = Path((config.get("checkpoint") or {}).get("dirpath") or folder / "checkpoints")
+        saved = sorted(checkpoints.glob("last*.ckpt"), key=lambda path: path.stat().st_mtime)
+        if saved and not _is_locked(folder):
+            return Unfinished(str(folder), version, str(saved[-1]))
+    return None
+
+
+def tell_child_processes(found: Unfinished | None) -> None:
+    """Let the processes that this one starts for its other devices take up the same run; see `forget`."""
+    os.environ[_TAKEN_OVER] = json.dumps(asdict(found) if found else None)
+
+
+def forget() -> None:
+    """The run is over: the next one in this process looks for itself."""
+    os.environ.pop(_TAKEN_OVER, None)
+
+
+def _folders(root: Path, version: int | str | None) -> Iterator[tuple[Path, int | str]]:
+    """Folders of the runs of a name, newest first, with their versions."""
+    if version is not None:
+        yield root / (version if isinstance(version, str) else f"version_{version}"), version
+        return
+    numbers = [int(n) for path in root.glob("version_*") if (n := path.name.removeprefix("version_")).isdigit()]
+    for number in sorted(numbers, reverse=True):
+        yield root / f"version_{number}", number
+
+
+def _is_run_of(folder: Path, config: dict[str, Any]) -> bool:
+    try:
+        saved = yaml.safe_load((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return False
+    return isinstance(saved, dict) and comparable(saved) == comparable(config)
+
+
+def _lock(folder: Path) -> IO[str] | None:
+    """Hold the folder until the file is closed or the process ends; None if somebody else does."""
+    file = (folder / LOCK_NAME).open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    except OSError:  # a file system without locks; then two runs are told apart by their folders alone
+        pass
+    return file
+
+
+def _is_locked(folder: Path) -> bool:
+    file = _lock(folder)
+    if file is None:
+        return True
+    file.close()
+    return False
+
+
+class RunFolder(SaveConfigCallback):
+    """Saves the configuration into the run's folder, holds the folder while training, marks it when finished.
+
+    A run that is taken up again has the points of its curves removed that lie after its checkpoint, since these steps
+    are computed again.
+
+    Args:
+        parser: that parsed `config`.
+        config: all options of `fit`.
+        taken_up: the run that goes on, if one does.
+        **options: of Lightning's SaveConfigCallback.
+
+    Raises:
+        ValueError: the folder holds another run, or another process is at work in it.
+    """
+
+    def __init__(
+        self, parser: LightningArgumentParser, config: Any, taken_up: Unfinished | None = None, **options: Any
+    ) -> None:
+        super().__init__(parser, config, **options)
+        self.taken_up = taken_up
+        self._held: IO[str] | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._check_agreement(trainer)
+        folder = Path(trainer.log_dir or ".")  # log_dir is broadcast: every rank has to ask
+        if trainer.is_global_zero and not self.already_saved:
+            if (folder / CONFIG_NAME).exists() and not self.overwrite:
+                raise ValueError(
+                    f"{folder}: holds another run already. Choose another name or version for the logger, go on from "
+                    f"one of its checkpoints with --ckpt_path, or remove the folder."
+                )
+            folder.mkdir(parents=True, exist_ok=True)
+            self._held = _lock(folder)
+            if self._held is None:
+                raise ValueError(f"{folder}: another process is training in this folder; wait for it, or stop it.")
+            (folder / FINISHED_NAME).unlink(missing_ok=True)
+            if self.taken_up is not None:
+                self._take_up(folder, self.taken_up)
+        super().setup(trainer, pl_module, stage)
+
+    def _take_up(self, folder: Path, run: Unfinished) -> None:
+        content = read_checkpoint(run.ckpt_path).content
+        step = content["global_step"]
+        tokens = content.get("callbacks", {}).get("Throughput", {}).get("tokens", 0)
+        trim_curves(folder, step, tokens)
+        rank_zero_info(
+            f"Going on with {folder} after step {step:,}: the same command began it and did not finish. "
+            f"--auto_resume false starts afresh."
+        )
+
+    def _check_agreement(self, trainer: L.Trainer) -> None:
+        """All ranks must have found the same checkpoint; those that we did not start ourselves looked alone."""
+        mine = self.taken_up.ckpt_path if self.taken_up else None
+        first = trainer.strategy.broadcast(mine)
+        if mine != first:
+            raise ValueError(
+                f"rank {trainer.global_rank} found {mine} to go on with, rank 0 found {first}: do all hosts see the "
+                f"same files? Name one with --ckpt_path, or pass --auto_resume false."
+            )
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._held is not None:
+            Path(self._held.name).with_name(FINISHED_NAME).write_text(f"{trainer.global_step} steps\n")
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None

@@ -1,0 +1,51 @@
+"""A piece of text that the model writes at every validation."""
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lit_t6.data import TokenDataModule
+from lit_t6.model import SamplingConfig, T6Model
+from lit_t6.training.streaming import stream_text
+
+
+class SampleWriter(Callback):
+    """Lets the model continue a prompt at every validation and shows the text in TensorBoard, `samples/continuation`.
+
+    The same seed each time, and none of the random numbers of training.
+
+    Args:
+        prompt: the text to go on from; empty starts a new document.
+        max_new_tokens: tokens to add; 0 writes nothing.
+        temperature: divides the logits; 0 takes the likeliest token each time.
+        seed: of the drawing.
+
+    Raises:
+        ValueError: a negative number of tokens.
+    """
+
+    def __init__(self, prompt: str = "", max_new_tokens: int = 64, temperature: float = 0.8, seed: int = 0) -> None:
+        if max_new_tokens < 0:
+            raise ValueError(f"samples: max_new_tokens must be at least 0, got {max_new_tokens}.")
+        self.prompt, self.max_new_tokens, self.seed = prompt, max_new_tokens, seed
+        self.sampling = SamplingConfig(temperature)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        data, model = getattr(trainer, "datamodule", None), getattr(pl_module, "model", None)
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if trainer.sanity_checking or not trainer.is_global_zero or not self.max_new_tokens or not loggers:
+            return
+        if trainer.state.fn != "fit" or not isinstance(data, TokenDataModule) or not isinstance(model, T6Model):
+            return
+        with trainer.precision_plugin.forward_context(), torch.no_grad():
+            pieces = stream_text(model, data.tokenizer, self.prompt, self.max_new_tokens, self.sampling, self.seed)
+            text = self.prompt + "".join(pieces)
+        for logger in loggers:
+            step = max(0, trainer.global_step - 1)  # as Lightning numbers what a validation after this step logs
+            logger.experiment.add_text("samples/continuation", as_code(text), step)
+
+
+def as_code(text: str) -> str:
+    """Markdown that shows a text letter by letter."""
+    return "\n".join("    " + line for line in text.splitlines())

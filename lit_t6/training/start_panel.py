@@ -1,0 +1,29 @@
+"""What is about to be trained, on one screen, before the first step."""
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from lit_t6.model import T6Config
+from lit_t6.training.run_facts import run_facts
+
+
+class StartPanel(Callback):
+    """Prints the facts of a run before it starts: mechanism, size, cache, device, data, tokens a step, log folder.
+
+    Args:
+        config: of the model, its head count known.
+    """
+
+    def __init__(self, config: T6Config) -> None:
+        self.config = config
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        facts = run_facts(trainer, self.config)  # log_dir is broadcast: every rank has to ask
+        if trainer.is_global_zero:
+            table = Table.grid(padding=(0, 2))
+            for name, value in facts.items():
+                table.add_row(f"[bold]{name}", value)
+            Console(soft_wrap=True).print(Panel(table, title="lit_t6", title_align="left", expand=False))

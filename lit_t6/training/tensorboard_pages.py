@@ -1,0 +1,128 @@
+"""What TensorBoard shows beside plain curves: configuration, model, a chart layout, HParams, loss over tokens."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import yaml
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
+from torch.utils.tensorboard.summary import hparams as hparams_summaries
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from lit_t6.attention import comparable_numbers
+from lit_t6.data import TokenDataModule
+from lit_t6.model import T6Config
+from lit_t6.training.curves import OVER_TOKENS
+from lit_t6.training.optimizer import OptimizerConfig
+from lit_t6.training.run_facts import run_facts
+from lit_t6.training.samples import as_code
+from lit_t6.training.throughput import Throughput, cache_bytes_per_token, is_logging_step
+
+LAYOUT = {
+    "Loss": {
+        "train and validation": ["Multiline", ["train/loss", "val/loss"]],
+        "over tokens": ["Multiline", [f"train/loss{OVER_TOKENS}", f"val/loss{OVER_TOKENS}"]],
+        "bits per byte": ["Multiline", ["val/bits_per_byte"]],
+    },
+    "Speed and memory": {
+        "tokens per second": ["Multiline", ["perf/tokens_per_sec"]],
+        "milliseconds a step": ["Multiline", ["perf/step_ms"]],
+        "peak memory (GiB)": ["Multiline", ["memory/peak_gib"]],
+    },
+}
+RESULTS = ("val/loss", "val/bits_per_byte", "perf/tokens_per_sec")
+"""What HParams shows beside the settings: the last value of each."""
+
+
+def hyperparameters(
+    config: T6Config, optimizer: OptimizerConfig, data: TokenDataModule | None, trainer: L.Trainer
+) -> dict[str, Any]:
+    """The columns of TensorBoard's HParams: numbers but for the first two, and the same in every run."""
+    tokens = 0
+    if data is not None:
+        sequences = data.batch_size * trainer.accumulate_grad_batches * trainer.world_size
+        tokens = sequences * (data.seq_len or config.max_seq_len)
+    numbers = {
+        "parameters": config.num_parameters(),
+        "cache_bytes_per_token": cache_bytes_per_token(config, str(trainer.precision)),
+        "d_model": config.d_model,
+        "num_layers": config.num_layers,
+        **comparable_numbers(config.attention),
+        "vocab_size": config.vocab_size,
+        "max_seq_len": config.max_seq_len,
+        "ffn_width": config.ffn_width,
+        "init_variance": config.init_variance or 0,
+        "lr": optimizer.lr,
+        "min_lr": optimizer.min_lr,
+        "warmup_steps": optimizer.warmup_steps,
+        "weight_decay": optimizer.weight_decay,
+        "tokens_per_step": tokens,
+        "data_seed": data.seed if data is not None else 0,
+    }
+    return {"mechanism": config.attention.label, "init": config.init, **{k: float(v) for k, v in numbers.items()}}
+
+
+class TensorBoardPages(Callback):
+    """Fills the pages of TensorBoard: Text, Custom Scalars, HParams, and losses with tokens on the horizontal axis.
+
+    Args:
+        config: of the model, its head count known.
+        optimizer: of the training.
+        throughput: counts the tokens.
+    """
+
+    def __init__(self, config: T6Config, optimizer: OptimizerConfig, throughput: Throughput) -> None:
+        self.config, self.optimizer, self.throughput = config, optimizer, throughput
+        self._last_step = 0
+
+    @staticmethod
+    def _writers(trainer: L.Trainer) -> list[SummaryWriter]:
+        if not trainer.is_global_zero:
+            return []
+        return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._last_step = trainer.global_step
+        facts = run_facts(trainer, self.config)  # log_dir is broadcast: every rank has to ask
+        saved = Path(trainer.log_dir or ".") / "config.yaml"
+        if saved.is_file():
+            configuration = saved.read_text(encoding="utf-8")
+        else:
+            data = getattr(trainer, "datamodule", None)
+            plain = {"model": dict(pl_module.hparams), **({"data": dict(data.hparams)} if data is not None else {})}
+            configuration = yaml.safe_dump(plain, sort_keys=False)
+        table = "\n".join(["| | |", "|---|---|", *(f"| **{name}** | {value} |" for name, value in facts.items())])
+        for writer in self._writers(trainer):
+            writer.add_custom_scalars(LAYOUT)
+            writer.add_text("run/configuration", as_code(configuration))
+            writer.add_text("run/model", f"{table}\n\n{as_code(str(ModelSummary(pl_module, max_depth=2)))}")
+            self._add_hyperparameters(writer, trainer)
+
+    def _add_hyperparameters(self, writer: SummaryWriter, trainer: L.Trainer) -> None:
+        data = getattr(trainer, "datamodule", None)
+        known = data if isinstance(data, TokenDataModule) else None
+        settings = hyperparameters(self.config, self.optimizer, known, trainer)
+        # SummaryWriter.add_hparams would open a run of its own and log made-up results.
+        for summary in hparams_summaries(settings, dict.fromkeys(RESULTS, 0.0)):
+            writer._get_file_writer().add_summary(summary)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self._last_step:  # in the middle of gradient accumulation
+            return
+        self._last_step = trainer.global_step
+        if is_logging_step(trainer, trainer.global_step):
+            self._add_over_tokens(trainer, "train/loss")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.sanity_checking and trainer.state.fn == "fit":
+            self._add_over_tokens(trainer, "val/loss")
+
+    def _add_over_tokens(self, trainer: L.Trainer, tag: str) -> None:
+        value = trainer.callback_metrics.get(tag)
+        if value is not None:
+            for writer in self._writers(trainer):
+                writer.add_scalar(tag + OVER_TOKENS, value, self.throughput.total_tokens)
