@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 LOGS ?= logs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo data test test-all check format tensorboard clean
+.PHONY: help demo data test test-all check format tensorboard screenshots clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ format: $(STAMP) ## mend what lint and format can
 
 tensorboard: $(STAMP) ## open TensorBoard on the runs in logs/ (LOGS=folder for others)
 	$(PY) -m tensorboard.main --logdir $(LOGS)
+
+screenshots: $(STAMP) ## take the pictures in docs/ again (needs chromium and chromium-driver)
+	@mkdir -p docs
+	LIT_T6_SCREENSHOTS=docs $(PY) -m pytest tests/test_tensorboard.py
 
 clean: ## remove .venv and caches; runs and prepared data stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info

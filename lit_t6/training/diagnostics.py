@@ -116,7 +116,7 @@ def draw_factors(layers: list[dict[str, float]]) -> Figure:
     Args:
         layers: from `describe_factors`.
     """
-    figure = Figure(figsize=(9, 3.6), layout="constrained")  # not pyplot's: nothing to close
+    figure = Figure(figsize=(9, 5), layout="constrained")  # not pyplot's: nothing to close
     sizes, ranks = figure.subplots(1, 2)
     numbers = range(len(layers))
     for name in FACTORS:
@@ -132,5 +132,5 @@ def draw_factors(layers: list[dict[str, float]]) -> Figure:
         axes.set_xlabel("layer")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        axes.legend(ncols=2, fontsize="small")
+        axes.legend(ncols=2)
     return figure

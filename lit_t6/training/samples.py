@@ -8,6 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lit_t6.data import TokenDataModule
 from lit_t6.model import SamplingConfig, T6Model
 from lit_t6.training.streaming import stream_text
+from lit_t6.training.text_page import add_text, as_code
 
 
 class SampleWriter(Callback):
@@ -43,9 +44,4 @@ class SampleWriter(Callback):
             text = self.prompt + "".join(pieces)
         for logger in loggers:
             step = max(0, trainer.global_step - 1)  # as Lightning numbers what a validation after this step logs
-            logger.experiment.add_text("samples/continuation", as_code(text), step)
-
-
-def as_code(text: str) -> str:
-    """Markdown that shows a text letter by letter."""
-    return "\n".join("    " + line for line in text.splitlines())
+            add_text(logger.experiment, "samples/continuation", as_code(text), step)

@@ -8,6 +8,8 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
+from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2  # type: ignore[import-untyped]
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -17,23 +19,25 @@ from lit_t6.model import T6Config
 from lit_t6.training.curves import OVER_TOKENS
 from lit_t6.training.optimizer import OptimizerConfig
 from lit_t6.training.run_facts import run_facts
-from lit_t6.training.samples import as_code
+from lit_t6.training.text_page import add_text, as_code
 from lit_t6.training.throughput import Throughput, cache_bytes_per_token, is_logging_step
 
-LAYOUT = {
+LAYOUT = {  # TensorBoard takes the tags as regular expressions
     "Loss": {
-        "train and validation": ["Multiline", ["train/loss", "val/loss"]],
-        "over tokens": ["Multiline", [f"train/loss{OVER_TOKENS}", f"val/loss{OVER_TOKENS}"]],
-        "bits per byte": ["Multiline", ["val/bits_per_byte"]],
+        "train and validation": ["Multiline", ["^train/loss$", "^val/loss$"]],
+        "over tokens": ["Multiline", [f"^train/loss{OVER_TOKENS}$", f"^val/loss{OVER_TOKENS}$"]],
+        "bits per byte": ["Multiline", ["^val/bits_per_byte$"]],
     },
     "Speed and memory": {
-        "tokens per second": ["Multiline", ["perf/tokens_per_sec"]],
-        "milliseconds a step": ["Multiline", ["perf/step_ms"]],
-        "peak memory (GiB)": ["Multiline", ["memory/peak_gib"]],
+        "tokens per second": ["Multiline", ["^perf/tokens_per_sec$"]],
+        "milliseconds a step": ["Multiline", ["^perf/step_ms$"]],
+        "peak memory (GiB)": ["Multiline", ["^memory/peak_gib$"]],
     },
 }
 RESULTS = ("val/loss", "val/bits_per_byte", "perf/tokens_per_sec")
 """What HParams shows beside the settings: the last value of each."""
+SHOWN_FIRST = ("mechanism", "parameters", "num_heads", "rank_q", "lr")
+"""HParams shows five settings until more are ticked: those that are said to differ."""
 
 
 def hyperparameters(
@@ -62,6 +66,27 @@ def hyperparameters(
         "data_seed": data.seed if data is not None else 0,
     }
     return {"mechanism": config.attention.label, "init": config.init, **{k: float(v) for k, v in numbers.items()}}
+
+
+def hparams_columns(settings: dict[str, Any]) -> Summary:
+    """What TensorBoard's HParams needs to know of its columns; it reads this in one run only, so all have the same.
+
+    Args:
+        settings: names and values; strings and numbers.
+    """
+    strings, numbers = api_pb2.DATA_TYPE_STRING, api_pb2.DATA_TYPE_FLOAT64
+    experiment = api_pb2.Experiment(
+        hparam_infos=[
+            api_pb2.HParamInfo(
+                name=name, type=strings if isinstance(value, str) else numbers, differs=name in SHOWN_FIRST
+            )
+            for name, value in settings.items()
+        ],
+        metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in RESULTS],
+    )
+    content = plugin_data_pb2.HParamsPluginData(experiment=experiment)
+    mark = metadata.create_summary_metadata(content)
+    return Summary(value=[Summary.Value(tag=metadata.EXPERIMENT_TAG, metadata=mark)])
 
 
 class TensorBoardPages(Callback):
@@ -96,8 +121,8 @@ class TensorBoardPages(Callback):
         table = "\n".join(["| | |", "|---|---|", *(f"| **{name}** | {value} |" for name, value in facts.items())])
         for writer in self._writers(trainer):
             writer.add_custom_scalars(LAYOUT)
-            writer.add_text("run/configuration", as_code(configuration))
-            writer.add_text("run/model", f"{table}\n\n{as_code(str(ModelSummary(pl_module, max_depth=2)))}")
+            add_text(writer, "run/configuration", as_code(configuration))
+            add_text(writer, "run/model", f"{table}\n\n{as_code(str(ModelSummary(pl_module, max_depth=2)))}")
             self._add_hyperparameters(writer, trainer)
 
     def _add_hyperparameters(self, writer: SummaryWriter, trainer: L.Trainer) -> None:
@@ -105,8 +130,9 @@ class TensorBoardPages(Callback):
         known = data if isinstance(data, TokenDataModule) else None
         settings = hyperparameters(self.config, self.optimizer, known, trainer)
         # SummaryWriter.add_hparams would open a run of its own and log made-up results.
-        for summary in hparams_summaries(settings, dict.fromkeys(RESULTS, 0.0)):
-            writer._get_file_writer().add_summary(summary)
+        writer.file_writer.add_summary(hparams_columns(settings))
+        _, session_start, _ = hparams_summaries(settings, {})
+        writer.file_writer.add_summary(session_start)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
