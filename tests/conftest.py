@@ -39,3 +39,22 @@ def prepared(texts, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "python"
     prepare_corpus([texts], folder, vocab_size=400, validation_fraction=0.05, test_fraction=0.05)
     return folder
+
+
+@pytest.fixture
+def options(prepared, tmp_path):
+    """The quickstart, small enough for a test."""
+    return [
+        "--config=configs/quickstart.yaml",
+        f"--data.path={prepared}",
+        "--model.vocab_size=400",
+        "--model.max_seq_len=32",
+        "--model.d_model=64",
+        "--model.num_layers=1",
+        "--model.attention.head_dim=8",
+        "--trainer.max_steps=3",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+        "--trainer.log_every_n_steps=1",
+        f"--trainer.logger.init_args.save_dir={tmp_path}",
+    ]

@@ -157,9 +157,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """What to say of a wrong name: "; did you mean …?" with the nearest known one, or a full stop."""
     dashes = "--" if name.startswith("--") else ""
     bare = name.removeprefix("--")
-    candidates = {k: k for k in known}
-    close = difflib.get_close_matches(bare, candidates, n=1, cutoff=0.6)
-    if not close:  # the last part alone may be right, or nearly
-        last = {k.rpartition(".")[2]: k for k in candidates}
-        close = [last[name] for name in difflib.get_close_matches(bare.rpartition(".")[2], last, n=1, cutoff=0.75)]
+    keys = list(known)
+    last_parts = {key.rpartition(".")[2]: key for key in keys}
+    close = [last_parts[bare]] if bare in last_parts else difflib.get_close_matches(bare, keys, n=1, cutoff=0.6)
+    if not close:  # the last part alone may be nearly right
+        close = [
+            last_parts[n] for n in difflib.get_close_matches(bare.rpartition(".")[2], last_parts, n=1, cutoff=0.75)
+        ]
     return f"; did you mean {dashes}{close[0]}?" if close else "."

@@ -28,6 +28,7 @@ class TrainingProgress(ProgressBar):
         self._training: TaskID | None = None
         self._evaluating: TaskID | None = None
         self._enabled = True
+        self._terminal = sys.stdout.isatty()  # asked now, since the bar itself stands in for stdout later
         self._last_line = float("-inf")
         self._first: tuple[float, int] | None = None  # time and step from which the speed is measured
 
@@ -49,7 +50,7 @@ class TrainingProgress(ProgressBar):
 
     @property
     def _draws(self) -> bool:
-        return self._enabled and sys.stdout.isatty()
+        return self._enabled and self._terminal
 
     def _start(self) -> Progress:
         if self._progress is None:

@@ -14,7 +14,6 @@ from typing import IO, Any
 import lightning as L
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
-from lightning.pytorch.utilities import rank_zero_info
 
 from lit_t6.training.checkpoint import read_checkpoint
 from lit_t6.training.curves import trim_curves
@@ -175,7 +174,7 @@ class RunFolder(SaveConfigCallback):
         step = content["global_step"]
         tokens = content.get("callbacks", {}).get("Throughput", {}).get("tokens", 0)
         trim_curves(folder, step, tokens)
-        rank_zero_info(
+        print(
             f"Going on with {folder} after step {step:,}: the same command began it and did not finish. "
             f"--auto_resume false starts afresh."
         )
@@ -190,11 +189,17 @@ class RunFolder(SaveConfigCallback):
                 f"same files? Name one with --ckpt_path, or pass --auto_resume false."
             )
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._held is not None:
             Path(self._held.name).with_name(FINISHED_NAME).write_text(f"{trainer.global_step} steps\n")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._release()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._release()
+
+    def _release(self) -> None:
         if self._held is not None:
             self._held.close()
             self._held = None

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2  # type: ignore[import-untyped]
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
@@ -68,6 +68,15 @@ def hyperparameters(
     return {"mechanism": config.attention.label, "init": config.init, **{k: float(v) for k, v in numbers.items()}}
 
 
+def weights_table(module: torch.nn.Module) -> str:
+    """Every weight with its shape and size, as Markdown."""
+    rows = [
+        f"| {name} | {' × '.join(map(str, weight.shape))} | {weight.numel():,} |"
+        for name, weight in module.named_parameters()
+    ]
+    return "\n".join(["| weight | shape | numbers |", "|---|---|---:|", *rows])
+
+
 def hparams_columns(settings: dict[str, Any]) -> Summary:
     """What TensorBoard's HParams needs to know of its columns; it reads this in one run only, so all have the same.
 
@@ -122,7 +131,7 @@ class TensorBoardPages(Callback):
         for writer in self._writers(trainer):
             writer.add_custom_scalars(LAYOUT)
             add_text(writer, "run/configuration", as_code(configuration))
-            add_text(writer, "run/model", f"{table}\n\n{as_code(str(ModelSummary(pl_module, max_depth=2)))}")
+            add_text(writer, "run/model", f"{table}\n\n{weights_table(pl_module)}")
             self._add_hyperparameters(writer, trainer)
 
     def _add_hyperparameters(self, writer: SummaryWriter, trainer: L.Trainer) -> None:
@@ -130,9 +139,10 @@ class TensorBoardPages(Callback):
         known = data if isinstance(data, TokenDataModule) else None
         settings = hyperparameters(self.config, self.optimizer, known, trainer)
         # SummaryWriter.add_hparams would open a run of its own and log made-up results.
-        writer.file_writer.add_summary(hparams_columns(settings))
+        file = writer._get_file_writer()
+        file.add_summary(hparams_columns(settings))
         _, session_start, _ = hparams_summaries(settings, {})
-        writer.file_writer.add_summary(session_start)
+        file.add_summary(session_start)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -6,7 +6,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 def add_text(writer: SummaryWriter, tag: str, markdown: str, step: int = 0) -> None:
     """Write Markdown under a tag; SummaryWriter.add_text would append to the tag and draw a second frame."""
-    writer.file_writer.add_summary(text_pb(tag, markdown), step)
+    writer._get_file_writer().add_summary(text_pb(tag, markdown), step)
 
 
 def as_code(text: str) -> str:

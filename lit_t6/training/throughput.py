@@ -1,5 +1,7 @@
 """Speed, memory and progress, logged beside the loss."""
 
+import resource
+import sys
 import time
 from typing import Any
 
@@ -37,8 +39,8 @@ class Throughput(Callback):
 
     `perf/tokens_per_sec` over all ranks; `perf/step_ms` of an optimizer step; `perf/mfu` on GPUs of the table: our own
     FLOP formula, three times `T6Config.flops_per_token`, over the dense bfloat16 peak; `memory/peak_gib` of training on
-    this rank's GPU; `optim/lr` of the step; `progress/tokens` trained on so far; and once `cache/bytes_per_token`, in
-    the type that activations have. Validation and saving after it are left out of the time.
+    this rank's GPU, or of the process on a CPU; `optim/lr` of the step; `progress/tokens` trained on so far; and once
+    `cache/bytes_per_token`, in the type that activations have. Validation and saving after it are left out of the time.
 
     Args:
         config: of the model that trains, its head count known.
@@ -124,8 +126,7 @@ class Throughput(Callback):
             "optim/lr": self._lr,
             "progress/tokens": float(self._total_tokens),
         }
-        if pl_module.device.type == "cuda":
-            values["memory/peak_gib"] = torch.cuda.max_memory_allocated(pl_module.device) / 2**30
+        values["memory/peak_gib"] = _peak_memory(pl_module.device) / 2**30
         peak = peak_flops(pl_module.device)
         if peak is not None:
             values["perf/mfu"] = rate * 3 * self.config.flops_per_token(seq_len) / (peak * trainer.world_size)
@@ -152,6 +153,13 @@ def is_logging_step(trainer: L.Trainer, step: int) -> bool:
 def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: of tensors on a GPU since `_reset_peak`; of the whole process, since its start, on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _reset_peak(device: torch.device) -> None:

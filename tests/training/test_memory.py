@@ -1,0 +1,56 @@
+import re
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from lit_t6.cli import main
+
+OWN = 3 << 30  # what the interpreter, PyTorch and its libraries map by themselves, about
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["batch_size", "eval_batch_size"])
+def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does(options, name):
+    """On a CPU whose memory is limited; the advice is then followed."""
+
+    def fit(size, **settings):
+        words = [word for word in options if "max_steps" not in word]
+        words += ["--trainer.max_steps=1", f"--data.{name}={size}", "--model.max_seq_len=256"]
+        words += [f"--data.{key}={value}" for key, value in settings.items()]
+        return subprocess.run(
+            [sys.executable, "-W", "ignore", "cli.py", "fit", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (OWN + (1 << 30), OWN + (1 << 30))),
+            env={"OMP_NUM_THREADS": "1", "PATH": "", "MALLOC_ARENA_MAX": "1"},
+        )
+
+    settings = {"batch_size": 1} if name == "eval_batch_size" else {"eval_batch_size": 1, "eval_windows": 1}
+    result = fit(4096, **settings)
+    assert result.returncode == 1
+    (error,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    advice = re.search(
+        rf"data.{name}=4096 sequences of 256 tokens do not fit into the memory of cpu; the largest that does is "
+        rf"(\d+): --data.{name} (\d+)\.",
+        error,
+    )
+    assert advice, error
+    assert "Traceback" not in result.stderr
+    assert 1 <= int(advice[1]) < 4096
+    assert fit(max(1, int(advice[1]) * 3 // 4), **settings).returncode == 0
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_advice_fits(options, capsys):
+    words = [*options, "--trainer.accelerator=gpu", "--model.d_model=1024", "--model.max_seq_len=1024"]
+    words += ["--model.attention.head_dim=64", "--model.vocab_size=50304", "--trainer.max_steps=2"]
+    words += ["--data.eval_batch_size=1", "--data.eval_windows=1", "--samples.max_new_tokens=0"]
+    assert main(["fit", *words, "--data.batch_size=4096"]) == 1
+    largest = int(re.search(r"the largest that does is (\d+)", capsys.readouterr().err)[1])
+    assert largest > 1
+    torch.cuda.empty_cache()
+    assert main(["fit", *words, f"--data.batch_size={largest * 95 // 100}"]) == 0

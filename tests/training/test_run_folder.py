@@ -1,0 +1,140 @@
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lit_t6.cli import main, run
+
+ENDLESS = ["--trainer.max_steps=20000", "--trainer.val_check_interval=20", "--data.eval_windows=2"]
+QUIET = ["--samples.max_new_tokens=0", "--diagnostics.every_n_validations=0"]
+
+
+def fit(options, *more):
+    return run(["fit", *options, *more])
+
+
+def interrupted(options, tmp_path, *more):
+    """A run that is killed after its first checkpoint."""
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "cli.py", "fit", *options, *more])
+    while not list(tmp_path.glob("**/last.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.kill()
+    process.wait()
+    (folder,) = {path.parent.parent for path in tmp_path.glob("**/last.ckpt")}
+    return folder
+
+
+def leave_unfinished(folder):
+    """What a kill right after the last checkpoint leaves."""
+    (Path(folder) / "finished").unlink()
+
+
+def test_the_same_command_goes_on_where_it_was_killed(options, tmp_path, capsys):
+    words = [*options, *ENDLESS, *QUIET]
+    folder = interrupted(words, tmp_path)
+    config = (folder / "config.yaml").read_text()
+    saved = max(int(path.stem.removeprefix("step=")) for path in folder.glob("checkpoints/step=*.ckpt"))
+    # As the killed command would, but to an end that a test can wait for.
+    (folder / "config.yaml").write_text(config.replace("max_steps: 20000", f"max_steps: {saved + 30}"))
+    finished = fit(words, f"--trainer.max_steps={saved + 30}")
+    assert Path(finished.trainer.log_dir) == folder
+    assert finished.trainer.global_step == saved + 30
+    assert f"Going on with {folder} after step {saved}" in capsys.readouterr().out
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    for tag in ("train/loss", "perf/step_ms", "progress/tokens"):
+        assert [event.step for event in events.Scalars(tag)] == list(range(saved + 30)), tag
+    tokens = [event.step for event in events.Scalars("train/loss_over_tokens")]
+    assert tokens == [16 * 32 * n for n in range(1, saved + 31)]
+    assert (folder / "finished").exists()
+
+
+def test_a_finished_run_is_not_taken_up(options):
+    first, second = fit(options), fit(options)
+    assert first.trainer.log_dir.endswith("version_0")
+    assert second.trainer.log_dir.endswith("version_1")
+
+
+@pytest.mark.parametrize("other", ["--model.optimizer.lr=0.0039", "--data.num_workers=1", "--auto_resume=false"])
+def test_another_command_starts_afresh(options, other):
+    leave_unfinished(fit(options).trainer.log_dir)
+    assert fit(options, other).trainer.log_dir.endswith("version_1")
+
+
+def test_a_run_at_work_is_left_alone(options):
+    folder = fit(options).trainer.log_dir
+    leave_unfinished(folder)
+    with open(f"{folder}/run.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert fit(options).trainer.log_dir.endswith("version_1")
+    assert fit(options).trainer.log_dir == folder  # nobody holds it any more
+    assert (Path(folder) / "finished").exists()
+
+
+def test_another_run_in_a_named_folder_is_refused(options, capsys):
+    words = [*options, "--trainer.logger.init_args.version=mine"]
+    fit(words)
+    assert main(["fit", *words, "--model.num_layers=2"]) == 1
+    assert "mine: holds another run already. Choose another name or version" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_named(options, capsys):
+    folder = Path(fit(options).trainer.log_dir)
+    leave_unfinished(folder)
+    last = folder / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    assert main(["fit", *options]) == 1
+    assert f"{last}: not a checkpoint, or a damaged one" in capsys.readouterr().err
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(options, tmp_path, capsys):
+    words = [*options, *ENDLESS, *QUIET, "--trainer.val_check_interval=100000", "--trainer.enable_progress_bar=true"]
+    command = [sys.executable, "-W", "ignore", "cli.py", "fit", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("step "):
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+    assert process.returncode == 1
+    assert "Stopping after this step" in rest
+    (saved,) = tmp_path.glob("**/last.ckpt")
+    step = int(rest.split("after step ")[1].split(";")[0].replace(",", ""))
+    folder = saved.parent.parent
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("max_steps: 20000", f"max_steps: {step + 2}"))
+    finished = fit(words, f"--trainer.max_steps={step + 2}")
+    assert Path(finished.trainer.log_dir) == folder
+    assert finished.datamodule.samples_seen == 16 * (step + 2)
+    assert f"after step {step:,}" in capsys.readouterr().out
+
+
+def test_processes_that_others_start_must_agree(options, monkeypatch):
+    from lit_t6.training.run_folder import RunFolder, Unfinished
+
+    class Strategy:
+        def broadcast(self, value):
+            return "a.ckpt"
+
+    class Trainer:
+        strategy, global_rank = Strategy(), 1
+
+    with pytest.raises(ValueError, match="rank 1 found b.ckpt to go on with, rank 0 found a.ckpt: do all hosts see"):
+        RunFolder(None, None, Unfinished("x", 0, "b.ckpt"))._check_agreement(Trainer())
+
+
+def test_a_folder_without_locks_is_no_obstacle(tmp_path, monkeypatch):
+    from lit_t6.training import run_folder
+
+    def refuse(*_):
+        raise OSError(os.strerror(95))
+
+    monkeypatch.setattr(run_folder.fcntl, "flock", refuse)
+    assert not run_folder._is_locked(tmp_path)
