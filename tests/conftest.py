@@ -1,4 +1,7 @@
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -58,3 +61,23 @@ def options(prepared, tmp_path):
         "--trainer.log_every_n_steps=1",
         f"--trainer.logger.init_args.save_dir={tmp_path}",
     ]
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """The whole of `make demo`, once, in a folder that looks like the checkout: its process and the folder."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("cli.py", "lit_t6", "configs", "experiments"):
+        (folder / name).symlink_to(Path(name).resolve())
+    command = [sys.executable, "-m", "experiments.shakespeare.run"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False), folder
+
+
+@pytest.fixture(scope="session")
+def demo_logs(demo, tmp_path_factory):
+    """Where the demo's curves are, and nothing else: TensorBoard prints the folder's name."""
+    result, folder = demo
+    assert result.returncode == 0, result.stderr[-3000:]
+    logs = tmp_path_factory.mktemp("demo") / "logs"
+    shutil.copytree(folder / "logs", logs)
+    return logs

@@ -18,7 +18,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 PATIENCE = 60  # seconds; a page takes 3 on 2 idle cores
 SCREENSHOTS = os.environ.get("LIT_T6_SCREENSHOTS")

