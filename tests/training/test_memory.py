@@ -12,36 +12,40 @@ OWN = 3 << 30  # what the interpreter, PyTorch and its libraries map by themselv
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["batch_size", "eval_batch_size"])
-def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does(options, name):
+@pytest.mark.parametrize(("command", "option"), [("fit", "batch_size"), ("predict", "eval_batch_size")])
+def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does(options, tmp_path, command, option):
     """On a CPU whose memory is limited; the advice is then followed."""
+    large = ["--model.vocab_size=8000", "--model.max_seq_len=256", "--trainer.max_steps=1"]
+    small = ["--data.batch_size=1", "--data.eval_batch_size=1", "--data.eval_windows=1", "--data.predict_split=train"]
+    words = [*[word for word in options if "vocab" not in word and "max_s" not in word], *large, *small]
+    assert main(["fit", *words]) == 0
+    words += ["--ckpt_path", str(next(tmp_path.glob("**/last.ckpt")))] if command == "predict" else []
+    words += (
+        [f"--predictions.path={tmp_path / 'losses.jsonl'}", "--data.eval_windows=null"] if command == "predict" else []
+    )
 
-    def fit(size, **settings):
-        words = [word for word in options if "max_steps" not in word]
-        words += ["--trainer.max_steps=1", f"--data.{name}={size}", "--model.max_seq_len=256"]
-        words += [f"--data.{key}={value}" for key, value in settings.items()]
+    def run(size):
         return subprocess.run(
-            [sys.executable, "-W", "ignore", "cli.py", "fit", *words],
+            [sys.executable, "-W", "ignore", "cli.py", command, *words, f"--data.{option}={size}"],
             capture_output=True,
             text=True,
             check=False,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (OWN + (1 << 30), OWN + (1 << 30))),
-            env={"OMP_NUM_THREADS": "1", "PATH": "", "MALLOC_ARENA_MAX": "1"},
+            env={"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
         )
 
-    settings = {"batch_size": 1} if name == "eval_batch_size" else {"eval_batch_size": 1, "eval_windows": 1}
-    result = fit(4096, **settings)
-    assert result.returncode == 1
+    result = run(4096)
+    assert result.returncode == 1, result.stdout[-2000:] + result.stderr[-2000:]
     (error,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     advice = re.search(
-        rf"data.{name}=4096 sequences of 256 tokens do not fit into the memory of cpu; the largest that does is "
-        rf"(\d+): --data.{name} (\d+)\.",
+        rf"data.{option}=4096 sequences of 256 tokens do not fit into the memory of cpu; the largest that does is "
+        rf"(\d+): --data.{option} (\d+)\.",
         error,
     )
     assert advice, error
     assert "Traceback" not in result.stderr
     assert 1 <= int(advice[1]) < 4096
-    assert fit(max(1, int(advice[1]) * 3 // 4), **settings).returncode == 0
+    assert run(max(1, int(advice[1]) * 3 // 4)).returncode == 0
 
 
 @pytest.mark.gpu

@@ -1,0 +1,147 @@
+"""What the logging callbacks cost: the same training with and without them, in turns, in one process.
+
+python -m experiments.callback_cost.run --config configs/paper/small-tpa.yaml --data DATA --output results.json
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lit_t6 import LitT6, T6Config, TokenDataModule
+from lit_t6.training import OptimizerConfig, TrainingProgress, ValidateAtEnd
+
+SETTLING = 20  # steps that are not timed: compilation, allocation
+
+
+class StepClock(Callback):
+    """Seconds of wall time over the steps after the first `SETTLING`, validation and its callbacks apart."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.began = self.ended = 0.0
+        self.validations: list[float] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if trainer.global_step in (SETTLING, trainer.max_steps):
+            if pl_module.device.type == "cuda":
+                torch.cuda.synchronize()
+            now = time.perf_counter()
+            self.began, self.ended = (now, 0.0) if trainer.global_step == SETTLING else (self.began, now)
+
+    def milliseconds_a_step(self, trainer: L.Trainer) -> float:
+        return 1000 * (self.ended - self.began) / (trainer.max_steps - SETTLING)
+
+
+class BareLitT6(LitT6):
+    """The same module without the callbacks that it brings."""
+
+    def configure_callbacks(self) -> list[Callback]:
+        return []
+
+
+def train(settings: dict[str, Any], data: str, batch_size: int, steps: int, *, bare: bool) -> dict[str, float]:
+    """One training; `bare` without callbacks and loggers. Returns milliseconds a step, and of a validation."""
+    torch.manual_seed(0)
+    model = {key: value for key, value in settings["model"].items() if key not in ("optimizer", "compile", "attention")}
+    attention = settings["model"]["attention"]
+    config = T6Config.from_dict({**T6Config().to_dict(), **model, "attention": attention})
+    kind = BareLitT6 if bare else LitT6
+    module = kind(config, OptimizerConfig(warmup_steps=10), compile=bool(settings["model"].get("compile")))
+    clock = StepClock()
+    with tempfile.TemporaryDirectory() as folder:
+        logger = TensorBoardLogger(folder, default_hp_metric=False)
+        trainer = L.Trainer(
+            max_steps=steps,
+            precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
+            val_check_interval=steps * 10,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            log_every_n_steps=10,
+            gradient_clip_val=1.0,
+            logger=False if bare else logger,
+            enable_progress_bar=not bare,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            callbacks=[clock] if bare else [clock, TrainingProgress(0.0)],
+            limit_val_batches=4,
+            accelerator="auto",
+            devices=1,
+        )
+        trainer.fit(module, TokenDataModule(data, batch_size, num_workers=4))
+        validation = _seconds_of_validation_end(trainer, module) if not bare else 0.0
+    return {"step_ms": clock.milliseconds_a_step(trainer), "validation_callbacks_ms": 1000 * validation}
+
+
+def _seconds_of_validation_end(trainer: L.Trainer, module: LitT6) -> float:
+    """What our callbacks do at a validation, done once more and timed: diagnostics, a sample, curves."""
+    data: TokenDataModule = trainer.datamodule  # type: ignore[attr-defined]  # set by fit
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set outside of its class
+    loader = iter(data.val_dataloader())
+    batch = {name: value.to(module.device) for name, value in next(loader).items()}
+    del loader
+    seconds = []
+    for hooked in (False, True) * 3:
+        if module.device.type == "cuda":
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        ours = [c for c in callbacks if hooked and not isinstance(c, StepClock | TrainingProgress | ValidateAtEnd)]
+        for callback in ours:
+            callback.on_validation_batch_start(trainer, module, batch, 0)
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            module._nats(batch)
+        for callback in ours:
+            callback.on_validation_batch_end(trainer, module, None, batch, 0)
+        for callback in ours:
+            callback.on_validation_end(trainer, module)
+        if module.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[1::2]) - statistics.median(seconds[::2])
+
+
+def main() -> None:
+    """Train in turns, print a table, write the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", default="configs/paper/small-tpa.yaml")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--batch_size", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    settings = yaml.safe_load(Path(options.config).read_text(encoding="utf-8"))
+    torch.set_float32_matmul_precision("high")
+    runs: dict[str, list[dict[str, float]]] = {"without": [], "with": []}
+    for _ in range(options.turns):
+        for name in runs:
+            torch._dynamo.reset()
+            found = train(settings, options.data, options.batch_size, options.steps, bare=name == "without")
+            runs[name].append(found)
+            print(f"{name:<8} {found['step_ms']:.3f} ms a step", flush=True)
+    without, with_ = (statistics.median(run["step_ms"] for run in runs[name]) for name in ("without", "with"))
+    validation = statistics.median(run["validation_callbacks_ms"] for run in runs["with"])
+    interval = settings["trainer"]["val_check_interval"]
+    cost = (with_ - without + validation / interval) / without
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
+    print(f"{device}, torch {torch.__version__}: {without:.3f} ms a step without, {with_:.3f} ms with callbacks")
+    print(
+        f"at a validation they take {validation:.0f} ms, {validation / interval:.3f} ms a step at every {interval} steps"
+    )
+    print(f"cost: {100 * cost:.2f} % of a step")
+    if options.output:
+        plain = {"device": device, "torch": torch.__version__, "config": options.config, "cost": cost, "runs": runs}
+        options.output.write_text(json.dumps({**plain, "validation_interval": interval}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
