@@ -134,9 +134,8 @@ def main() -> None:
     cost = (with_ - without + validation / interval) / without
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
     print(f"{device}, torch {torch.__version__}: {without:.3f} ms a step without, {with_:.3f} ms with callbacks")
-    print(
-        f"at a validation they take {validation:.0f} ms, {validation / interval:.3f} ms a step at every {interval} steps"
-    )
+    a_step = validation / interval
+    print(f"at a validation they take {validation:.0f} ms; every {interval} steps, that is {a_step:.3f} ms a step")
     print(f"cost: {100 * cost:.2f} % of a step")
     if options.output:
         plain = {"device": device, "torch": torch.__version__, "config": options.config, "cost": cost, "runs": runs}

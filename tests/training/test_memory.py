@@ -20,9 +20,8 @@ def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does(options
     words = [*[word for word in options if "vocab" not in word and "max_s" not in word], *large, *small]
     assert main(["fit", *words]) == 0
     words += ["--ckpt_path", str(next(tmp_path.glob("**/last.ckpt")))] if command == "predict" else []
-    words += (
-        [f"--predictions.path={tmp_path / 'losses.jsonl'}", "--data.eval_windows=null"] if command == "predict" else []
-    )
+    words += [f"--predictions.path={tmp_path / 'losses.jsonl'}"]
+    words += ["--data.eval_windows=null"] if command == "predict" else []
 
     def run(size):
         return subprocess.run(
