@@ -59,6 +59,8 @@ class LitT6(L.LightningModule):
         self.val_metrics = LanguageModelMetrics()
         self.test_metrics = LanguageModelMetrics()
         self._step_losses: list[Tensor] = []
+        self.step_figures: dict[str, Tensor] = {}
+        """Figures of the step at hand, if it is logged, each one number by its tag."""
 
     @property
     def config(self) -> T6Config:
@@ -90,11 +92,17 @@ class LitT6(L.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Log the mean loss of the micro-batches that make up this step."""
+        """Leave the mean loss of the micro-batches that make up this step for the logs."""
         losses, self._step_losses = self._step_losses, []
-        if is_logging_step(self.trainer, self.trainer.global_step + 1):
-            mean = torch.stack(losses).mean()
-            self.log("train/loss", mean, prog_bar=True, sync_dist=self.trainer.world_size > 1)
+        self.step_figures = {}
+        if self._logs_this_step():
+            mean = self.trainer.strategy.reduce(torch.stack(losses).mean(), reduce_op="mean")
+            assert isinstance(mean, Tensor)
+            self.step_figures["train/loss"] = mean
+            self.log("train/loss", mean, prog_bar=True, logger=False)  # Throughput writes it, without waiting for it
+
+    def _logs_this_step(self) -> bool:
+        return is_logging_step(self.trainer, self.trainer.global_step + 1)
 
     def configure_gradient_clipping(
         self,
@@ -102,14 +110,15 @@ class LitT6(L.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as the trainer says, and log the norm that the gradient had before."""
+        """Clip as the trainer says, and leave the norm that the gradient had before for the logs."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
             norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)  # one pass for both
         else:
             norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        self.log("optim/grad_norm", norm)
+        if self._logs_this_step():
+            self.step_figures["optim/grad_norm"] = norm
 
     def _evaluate(self, batch: Batch, metrics: LanguageModelMetrics) -> None:
         nats = self._nats(batch)

@@ -5,11 +5,11 @@ import time
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from lit_t6.training.throughput import Throughput, is_logging_step
+from lit_t6.training.throughput import Throughput
 
 
 class TrainingProgress(ProgressBar):
@@ -30,6 +30,8 @@ class TrainingProgress(ProgressBar):
         self._enabled = True
         self._terminal = sys.stdout.isatty()  # asked now, since the bar itself stands in for stdout later
         self._last_line = float("-inf")
+        self._last_step = self._last_printed = 0
+        self._validated: float | None = None  # the last val/loss
         self._first: tuple[float, int] | None = None  # time and step from which the speed is measured
 
     def disable(self) -> None:
@@ -73,7 +75,8 @@ class TrainingProgress(ProgressBar):
     # Training.
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._first = None
+        self._first = self._validated = None
+        self._last_step = self._last_printed = trainer.global_step
         if self._draws:
             progress = self._start()
             total = self._total_steps(trainer)
@@ -91,21 +94,24 @@ class TrainingProgress(ProgressBar):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if not self._enabled or trainer.fit_loop._should_accumulate():
-            return
         step = trainer.global_step
+        if not self._enabled or step == self._last_step:  # in the middle of gradient accumulation
+            return
+        self._last_step = step
         if self._first is None:  # the first step compiles, so that it tells nothing of the others
             self._first = (time.monotonic(), step)
-        figures = self._figures(trainer) if is_logging_step(trainer, step) else None
         if self._progress is not None and self._training is not None:
-            self._progress.update(self._training, completed=step)
-            if figures is not None:
-                self._progress.update(self._training, figures=figures)
-        elif figures is not None and time.monotonic() - self._last_line >= self.seconds_between_lines:
-            self._last_line = time.monotonic()
+            self._progress.update(self._training, completed=step, figures=self._figures(trainer))
+        else:
+            self._print_line(trainer)
+
+    def _print_line(self, trainer: L.Trainer) -> None:
+        step = int(_latest(trainer).get("step", -1)) + 1
+        if step > self._last_printed and time.monotonic() - self._last_line >= self.seconds_between_lines:
+            self._last_line, self._last_printed = time.monotonic(), step
             total = self._total_steps(trainer)
             of = f" of {total:,}" if total else ""
-            print(f"step {step:,}{of}  {figures}{self._time_left(step, total)}", flush=True)
+            print(f"step {step:,}{of}  {self._figures(trainer)}{self._time_left(step, total)}", flush=True)
 
     def _time_left(self, step: int, total: int | None) -> str:
         assert self._first is not None
@@ -118,18 +124,13 @@ class TrainingProgress(ProgressBar):
             f"  about {f'{hours} h ' if hours else ''}{minutes} min left" if seconds >= 60 else "  under a minute left"
         )
 
-    @staticmethod
-    def _figures(trainer: L.Trainer) -> str:
-        """The last figures, in words."""
-        metrics = trainer.callback_metrics
-        throughput = next((c for c in trainer.callbacks if isinstance(c, Throughput)), None)  # type: ignore[attr-defined]
-        rate = throughput.latest.get("perf/tokens_per_sec") if throughput else None
-        parts = [
-            f"{name} {metrics[tag]:.4f}"
-            for name, tag in (("loss", "train/loss"), ("val", "val/loss"))
-            if tag in metrics
-        ]
-        return "  ".join(parts + ([f"{rate:,.0f} tokens/s"] if rate else []))
+    def _figures(self, trainer: L.Trainer) -> str:
+        """What was logged last, in words; nothing here waits for a GPU."""
+        latest = _latest(trainer)
+        parts = [f"loss {latest['train/loss']:.4f}"] if "train/loss" in latest else []
+        parts += [f"val {self._validated:.4f}"] if self._validated is not None else []
+        parts += [f"{latest['perf/tokens_per_sec']:,.0f} tokens/s"] if latest else []
+        return "  ".join(parts)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._stop()
@@ -166,6 +167,10 @@ class TrainingProgress(ProgressBar):
         self._advance()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.sanity_checking and "val/loss" in trainer.callback_metrics:
+            self._validated = float(trainer.callback_metrics["val/loss"])
+        if self._progress is not None and self._training is not None:
+            self._progress.update(self._training, figures=self._figures(trainer))
         self._end_evaluation()
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -185,3 +190,9 @@ class TrainingProgress(ProgressBar):
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._end_evaluation()
+
+
+def _latest(trainer: L.Trainer) -> dict[str, float]:
+    """What the trainer's Throughput logged last."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set outside of its class
+    return next((callback.latest for callback in callbacks if isinstance(callback, Throughput)), {})

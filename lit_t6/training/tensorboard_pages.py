@@ -1,5 +1,6 @@
 """What TensorBoard shows beside plain curves: configuration, model, a chart layout, HParams, loss over tokens."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from lit_t6.training.curves import OVER_TOKENS
 from lit_t6.training.optimizer import OptimizerConfig
 from lit_t6.training.run_facts import run_facts
 from lit_t6.training.text_page import add_text, as_code
-from lit_t6.training.throughput import Throughput, cache_bytes_per_token, is_logging_step
+from lit_t6.training.throughput import Record, Throughput, cache_bytes_per_token
 
 LAYOUT = {  # TensorBoard takes the tags as regular expressions
     "Loss": {
@@ -109,7 +110,6 @@ class TensorBoardPages(Callback):
 
     def __init__(self, config: T6Config, optimizer: OptimizerConfig, throughput: Throughput) -> None:
         self.config, self.optimizer, self.throughput = config, optimizer, throughput
-        self._last_step = 0
 
     @staticmethod
     def _writers(trainer: L.Trainer) -> list[SummaryWriter]:
@@ -118,7 +118,7 @@ class TensorBoardPages(Callback):
         return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._last_step = trainer.global_step
+        self.throughput.listeners = [partial(self._add_over_tokens, self._writers(trainer))]
         facts = run_facts(trainer, self.config)  # log_dir is broadcast: every rank has to ask
         saved = Path(trainer.log_dir or ".") / "config.yaml"
         if saved.is_file():
@@ -134,6 +134,11 @@ class TensorBoardPages(Callback):
             add_text(writer, "run/model", f"{table}\n\n{weights_table(pl_module)}")
             self._add_hyperparameters(writer, trainer)
 
+    @staticmethod
+    def _add_over_tokens(writers: list[SummaryWriter], record: Record, values: dict[str, float]) -> None:
+        for writer in writers:
+            writer.add_scalar(f"train/loss{OVER_TOKENS}", values["train/loss"], record.total_tokens)
+
     def _add_hyperparameters(self, writer: SummaryWriter, trainer: L.Trainer) -> None:
         data = getattr(trainer, "datamodule", None)
         known = data if isinstance(data, TokenDataModule) else None
@@ -144,21 +149,8 @@ class TensorBoardPages(Callback):
         _, session_start, _ = hparams_summaries(settings, {})
         file.add_summary(session_start)
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if trainer.global_step == self._last_step:  # in the middle of gradient accumulation
-            return
-        self._last_step = trainer.global_step
-        if is_logging_step(trainer, trainer.global_step):
-            self._add_over_tokens(trainer, "train/loss")
-
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not trainer.sanity_checking and trainer.state.fn == "fit":
-            self._add_over_tokens(trainer, "val/loss")
-
-    def _add_over_tokens(self, trainer: L.Trainer, tag: str) -> None:
-        value = trainer.callback_metrics.get(tag)
-        if value is not None:
+        value = trainer.callback_metrics.get("val/loss")
+        if value is not None and not trainer.sanity_checking and trainer.state.fn == "fit":
             for writer in self._writers(trainer):
-                writer.add_scalar(tag + OVER_TOKENS, value, self.throughput.total_tokens)
+                writer.add_scalar(f"val/loss{OVER_TOKENS}", value, self.throughput.total_tokens)

@@ -3,13 +3,18 @@
 import resource
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
 from lit_t6.model import T6Config
+
+Mark = float | torch.cuda.Event
 
 PEAK_FLOPS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "GH200": 989e12, "A100": 312e12}
 """Dense bfloat16 matrix rate of a GPU in FLOP/s, by a part of its name; the first that fits counts."""
@@ -34,13 +39,41 @@ def cache_bytes_per_token(config: T6Config, precision: str) -> int:
     return config.attention.cache_numbers_per_token() * config.num_layers * number
 
 
-class Throughput(Callback):
-    """Logs speed, memory and progress at the trainer's logging interval, as means since the last time.
+@dataclass
+class Record:
+    """What a logging step has to say, its numbers perhaps still being computed.
 
-    `perf/tokens_per_sec` over all ranks; `perf/step_ms` of an optimizer step; `perf/mfu` on GPUs of the table: our own
-    FLOP formula, three times `T6Config.flops_per_token`, over the dense bfloat16 peak; `memory/peak_gib` of training on
-    this rank's GPU, or of the process on a CPU; `optim/lr` of the step; `progress/tokens` trained on so far; and once
-    `cache/bytes_per_token`, in the type that activations have. Validation and saving after it are left out of the time.
+    Args:
+        step: as loggers count: optimizer steps from 0.
+        total_tokens: trained on up to here.
+        values: by tag; tensors of one number, or numbers.
+        spans: beginnings and ends of the time since the last record.
+        ready: after which the values are there.
+        steps: optimizer steps in that time.
+        tokens: in that time, over all ranks.
+        seq_len: tokens of a sequence.
+    """
+
+    step: int
+    total_tokens: int
+    values: dict[str, Tensor | float]
+    spans: list[tuple[Mark, Mark]]
+    ready: Mark
+    steps: int
+    tokens: int
+    seq_len: int
+
+
+class Throughput(Callback):
+    """Logs the figures of a step at the trainer's logging interval, speed and memory among them.
+
+    Beside those that the module leaves in `step_figures` (`train/loss`, `optim/grad_norm`): `perf/tokens_per_sec` over
+    all ranks; `perf/step_ms` of an optimizer step; `perf/mfu` on GPUs of the table: our own FLOP formula, three times
+    `T6Config.flops_per_token`, over the dense bfloat16 peak; `memory/peak_gib` of training on this rank's GPU, or of
+    the process on a CPU; `optim/lr` of the step; `progress/tokens` trained on so far; and once `cache/bytes_per_token`,
+    in the type that activations have. Rates are means since the last time; validation and saving after it are left out.
+
+    A GPU is never made to wait: what it has still to compute is written when the next step's work is queued.
 
     Args:
         config: of the model that trains, its head count known.
@@ -50,8 +83,11 @@ class Throughput(Callback):
         self.config = config
         self._total_tokens = self._last_step = 0
         self._lr = 0.0
+        self._pending: Record | None = None
         self.latest: dict[str, float] = {}
-        """What was logged last."""
+        """What was logged last, and the `step` that it belongs to."""
+        self.listeners: list[Callable[[Record, dict[str, float]], None]] = []
+        """Called with every record and its values."""
         self._restart()
 
     @property
@@ -61,14 +97,15 @@ class Throughput(Callback):
 
     def _restart(self) -> None:
         self._steps = self._tokens = 0
-        self._seconds = 0.0
-        self._running_since: float | None = None
+        self._spans: list[tuple[Mark, Mark]] = []
+        self._running_since: Mark | None = None
 
-    def _pause(self, device: torch.device) -> None:
+    def _pause(self, device: torch.device) -> Mark:
+        now = mark(device)
         if self._running_since is not None:
-            _synchronise(device)
-            self._seconds += time.perf_counter() - self._running_since
+            self._spans.append((self._running_since, now))
             self._running_since = None
+        return now
 
     def state_dict(self) -> dict[str, Any]:
         return {"tokens": self._total_tokens}
@@ -78,6 +115,7 @@ class Throughput(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._restart()
+        self._pending, self.latest = None, {}
         self._last_step = trainer.global_step
         _reset_peak(pl_module.device)
         cached = cache_bytes_per_token(self.config, str(trainer.precision))
@@ -88,8 +126,13 @@ class Throughput(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if self._running_since is None:
-            _synchronise(pl_module.device)
-            self._running_since = time.perf_counter()
+            self._running_since = mark(pl_module.device)
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self._lr = optimizer.param_groups[0]["lr"]  # of this step; the schedule moves on before the batch ends
+        self._write(trainer)  # forward and backward of this step are queued, so that nothing stands still meanwhile
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -102,36 +145,56 @@ class Throughput(Callback):
         self._last_step = trainer.global_step
         self._steps += 1
         if is_logging_step(trainer, trainer.global_step):
-            self._pause(pl_module.device)
-            self._log(trainer, pl_module, batch["tokens"].shape[1])
+            now = self._pause(pl_module.device)
+            self._pending = self._record(trainer, pl_module, batch["tokens"].shape[1])
             self._restart()
-            self._running_since = time.perf_counter()  # fetching the next batch is a part of its step
+            self._running_since = now  # fetching the next batch is a part of its step
 
-    def on_before_optimizer_step(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
-        self._lr = optimizer.param_groups[0]["lr"]  # of this step; the schedule moves on before the batch ends
+    def _record(self, trainer: L.Trainer, pl_module: L.LightningModule, seq_len: int) -> Record:
+        values: dict[str, Tensor | float] = {
+            "optim/lr": self._lr,
+            "progress/tokens": float(self._total_tokens),
+            "memory/peak_gib": _peak_memory(pl_module.device) / 2**30,
+        }
+        for tag, figure in getattr(pl_module, "step_figures", {}).items():
+            values[tag] = figure.detach().to("cpu", non_blocking=True)
+        ready = mark(pl_module.device)
+        step = trainer.global_step - 1
+        return Record(step, self._total_tokens, values, self._spans, ready, self._steps, self._tokens, seq_len)
+
+    def _write(self, trainer: L.Trainer) -> None:
+        """Log what is pending, once it is computed."""
+        record, self._pending = self._pending, None
+        if record is None:
+            return
+        if isinstance(record.ready, torch.cuda.Event):
+            record.ready.synchronize()
+        seconds = sum(seconds_between(*span) for span in record.spans)
+        rate = record.tokens / seconds
+        values = {tag: float(value) for tag, value in record.values.items()}
+        values |= {"perf/tokens_per_sec": rate, "perf/step_ms": 1000 * seconds / record.steps}
+        peak = peak_flops(trainer.strategy.root_device)
+        if peak is not None:
+            values["perf/mfu"] = rate * 3 * self.config.flops_per_token(record.seq_len) / (peak * trainer.world_size)
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=record.step)
+        self.latest = {**values, "step": record.step}
+        for listener in self.listeners:
+            listener(record, values)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._pause(pl_module.device)
+        self._write(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         _reset_peak(pl_module.device)
 
-    def _log(self, trainer: L.Trainer, pl_module: L.LightningModule, seq_len: int) -> None:
-        rate = self._tokens / self._seconds
-        values = {
-            "perf/tokens_per_sec": rate,
-            "perf/step_ms": 1000 * self._seconds / self._steps,
-            "optim/lr": self._lr,
-            "progress/tokens": float(self._total_tokens),
-        }
-        values["memory/peak_gib"] = _peak_memory(pl_module.device) / 2**30
-        peak = peak_flops(pl_module.device)
-        if peak is not None:
-            values["perf/mfu"] = rate * 3 * self.config.flops_per_token(seq_len) / (peak * trainer.world_size)
-        self.latest = values
-        pl_module.log_dict(values)
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._write(trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, KeyboardInterrupt):  # after another error a GPU may not answer
+            self._write(trainer)
 
 
 def ends_training(trainer: L.Trainer, step: int) -> bool:
@@ -150,9 +213,22 @@ def is_logging_step(trainer: L.Trainer, step: int) -> bool:
     return interval > 0 and (step % interval == 0 or ends_training(trainer, step))
 
 
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def mark(device: torch.device) -> Mark:
+    """A point in time: on a GPU, when it has done what is queued so far."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def seconds_between(begin: Mark, end: Mark) -> float:
+    """Time between two marks, which a GPU must have passed."""
+    if isinstance(begin, torch.cuda.Event) and isinstance(end, torch.cuda.Event):
+        return begin.elapsed_time(end) / 1000
+    assert isinstance(begin, float)
+    assert isinstance(end, float)
+    return end - begin
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -19,18 +19,24 @@ def clock(monkeypatch):
 
 def run(clock, callback, seconds, accumulate=1, world_size=1):
     """Train as long as there are `seconds`, one a batch; "validate" pauses for 1000. Returns what was logged."""
+    logged = []
+
+    def log(values, step):
+        if "perf/step_ms" in values:
+            logged.append({**values, "step": step})
+
     trainer = SimpleNamespace(
         global_step=0,
         log_every_n_steps=2,
         world_size=world_size,
         precision="32-true",
-        loggers=[],
+        loggers=[SimpleNamespace(log_metrics=log)],
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
         max_steps=-1,
         max_epochs=-1,
         is_last_batch=False,
     )
-    logged = []
-    module = SimpleNamespace(device=torch.device("cpu"), log_dict=logged.append)
+    module = SimpleNamespace(device=torch.device("cpu"), step_figures={"train/loss": torch.tensor(1.5)})
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.25)
     callback.on_train_start(trainer, module)
     batches = 0
@@ -50,6 +56,7 @@ def run(clock, callback, seconds, accumulate=1, world_size=1):
             callback.on_before_optimizer_step(trainer, module, optimizer)
             trainer.global_step += 1
         callback.on_train_batch_end(trainer, module, None, {"tokens": torch.zeros(3, 8)}, 0)
+    callback.on_train_end(trainer, module)
     return logged
 
 
@@ -60,6 +67,8 @@ def test_rates_are_means_since_the_last_time_without_validation(clock):
     assert [values["progress/tokens"] for values in logged] == [48, 96]
     assert logged[0]["optim/lr"] == 0.25
     assert "perf/mfu" not in logged[0]
+    assert [values["step"] for values in logged] == [1, 3]  # counted from 0
+    assert logged[0]["train/loss"] == 1.5
 
 
 def test_waiting_for_data_is_a_part_of_a_step(clock):
