@@ -96,7 +96,7 @@ def _fits(
         module.to(device)
         tokens = torch.randint(module.config.vocab_size, (batch_size, seq_len), device=device)
         if training:
-            _step(module, tokens, trainer)
+            _train(module, tokens, trainer)
         else:
             with torch.no_grad(), trainer.precision_plugin.forward_context():
                 module.model.loss(tokens, tokens, reduction="none")
@@ -111,13 +111,16 @@ def _fits(
     return True
 
 
-def _step(module: LitT6, tokens: torch.Tensor, trainer: L.Trainer) -> None:
+def _train(module: LitT6, tokens: torch.Tensor, trainer: L.Trainer) -> None:
+    """Two steps: the second finds the memory that the first has cut up, and the optimizer's states in it."""
     optimizer = module.optimizer_config.build(module.parameters())
     buckets = [torch.empty_like(p) for p in module.parameters()] if trainer.world_size > 1 else []
-    with trainer.precision_plugin.forward_context():
-        loss = module._loss(tokens, tokens)
-    loss.backward()
-    optimizer.step()
+    for _ in range(2):
+        with trainer.precision_plugin.forward_context():
+            loss = module._loss(tokens, tokens)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
     del buckets
 
 
