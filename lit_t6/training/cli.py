@@ -16,17 +16,19 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit_t6.data import TokenDataModule
 from lit_t6.model import T6Config
-from lit_t6.training.callbacks import DocumentLossWriter
+from lit_t6.training.callbacks import (
+    DocumentLossWriter,
+    FactorDiagnostics,
+    SampleWriter,
+    SaveOnInterrupt,
+    TrainingProgress,
+)
 from lit_t6.training.checkpoint import convert_weights, read_checkpoint
-from lit_t6.training.diagnostics import FactorDiagnostics
-from lit_t6.training.interrupt import SaveOnInterrupt
 from lit_t6.training.memory import StageOfFailure, explain_out_of_memory, is_out_of_memory
 from lit_t6.training.module import LitT6
 from lit_t6.training.optimizer import OptimizerConfig
 from lit_t6.training.options import PARSER_MODE, HelpFormatter, arrange, option_value, parse
-from lit_t6.training.progress import TrainingProgress
 from lit_t6.training.run_folder import RunFolder, find_unfinished, forget, tell_child_processes
-from lit_t6.training.samples import SampleWriter
 
 COMMANDS = ("fit", "validate", "test", "predict")
 _RESUME_WORDS = ("last", "best", "hpc")

@@ -13,14 +13,17 @@ from torch.optim import Optimizer
 
 from lit_t6.data import TokenDataModule
 from lit_t6.model import IGNORED_TARGET, T6Config, T6Model
-from lit_t6.training.callbacks import ValidateAtEnd
-from lit_t6.training.diagnostics import FactorDiagnostics
+from lit_t6.training.callbacks import (
+    FactorDiagnostics,
+    SampleWriter,
+    StartPanel,
+    TensorBoardPages,
+    Throughput,
+    ValidateAtEnd,
+    is_logging_step,
+)
 from lit_t6.training.metrics import LanguageModelMetrics
 from lit_t6.training.optimizer import OptimizerConfig
-from lit_t6.training.samples import SampleWriter
-from lit_t6.training.start_panel import StartPanel
-from lit_t6.training.tensorboard_pages import TensorBoardPages
-from lit_t6.training.throughput import Throughput, is_logging_step
 
 Batch = dict[str, Tensor]
 

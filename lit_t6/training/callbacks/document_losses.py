@@ -1,4 +1,4 @@
-"""A validation after the last step, and losses by document."""
+"""Losses by document, as `predict` writes them."""
 
 import json
 import math
@@ -8,21 +8,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-
-from lit_t6.training.throughput import ends_training
-
-
-class ValidateAtEnd(Callback):
-    """Validates after the last training step, whatever the validation interval.
-
-    Lightning validates at multiples of the interval only, so the last weights would go without a figure.
-    """
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if ends_training(trainer, trainer.global_step):
-            trainer.should_stop = True  # asks for a validation; training ends here in any case
 
 
 class DocumentLossWriter(Callback):

@@ -7,7 +7,7 @@ import torch
 
 from lit_t6.data import TokenDataModule
 from lit_t6.model import T6Config
-from lit_t6.training.throughput import cache_bytes_per_token
+from lit_t6.training.callbacks.throughput import cache_bytes_per_token
 
 
 def run_facts(trainer: L.Trainer, config: T6Config) -> dict[str, str]:

@@ -48,7 +48,7 @@ def test_a_bar_in_a_terminal(options):
     ("seconds", "text"), [(30, "under a minute left"), (150, "2 min left"), (7500, "2 h 5 min left")]
 )
 def test_time_left(seconds, text, monkeypatch):
-    from lit_t6.training import progress
+    from lit_t6.training.callbacks import progress
 
     bar = TrainingProgress()
     bar._first = (0.0, 10)

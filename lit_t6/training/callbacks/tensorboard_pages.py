@@ -17,11 +17,11 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from lit_t6.attention import comparable_numbers
 from lit_t6.data import TokenDataModule
 from lit_t6.model import T6Config
+from lit_t6.training.callbacks.run_facts import run_facts
+from lit_t6.training.callbacks.text_page import add_text, as_code
+from lit_t6.training.callbacks.throughput import Record, Throughput, cache_bytes_per_token
 from lit_t6.training.curves import OVER_TOKENS
 from lit_t6.training.optimizer import OptimizerConfig
-from lit_t6.training.run_facts import run_facts
-from lit_t6.training.text_page import add_text, as_code
-from lit_t6.training.throughput import Record, Throughput, cache_bytes_per_token
 
 LAYOUT = {  # TensorBoard takes the tags as regular expressions
     "Loss": {

@@ -7,7 +7,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from lit_t6.model import T6Config
-from lit_t6.training.run_facts import run_facts
+from lit_t6.training.callbacks.run_facts import run_facts
 
 
 class StartPanel(Callback):

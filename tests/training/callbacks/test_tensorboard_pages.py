@@ -3,7 +3,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from .runs import MHA, SMALL, fit
+from ..runs import MHA, SMALL, fit
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ import torch
 
 from lit_t6.attention import TPAConfig
 from lit_t6.model import T6Config
-from lit_t6.training import Throughput, throughput
+from lit_t6.training import Throughput
+from lit_t6.training.callbacks import throughput
 
 CONFIG = T6Config(vocab_size=100, max_seq_len=8, d_model=32, num_layers=1, attention=TPAConfig(2, 8))
 

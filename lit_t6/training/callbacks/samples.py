@@ -7,8 +7,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_t6.data import TokenDataModule
 from lit_t6.model import SamplingConfig, T6Model
+from lit_t6.training.callbacks.text_page import add_text, as_code
 from lit_t6.training.streaming import stream_text
-from lit_t6.training.text_page import add_text, as_code
 
 
 class SampleWriter(Callback):

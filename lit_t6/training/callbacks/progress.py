@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from lit_t6.training.throughput import Throughput
+from lit_t6.training.callbacks.throughput import Throughput
 
 
 class TrainingProgress(ProgressBar):

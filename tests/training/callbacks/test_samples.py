@@ -4,7 +4,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lit_t6.training import SampleWriter
 
-from .runs import SMALL, fit
+from ..runs import SMALL, fit
 
 
 def texts(folder):

@@ -4,9 +4,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lit_t6.ops import TPAFactors
 from lit_t6.training import FactorDiagnostics
-from lit_t6.training.diagnostics import describe_factors, draw_factors
+from lit_t6.training.callbacks.diagnostics import describe_factors, draw_factors
 
-from .runs import MHA, SMALL, fit
+from ..runs import MHA, SMALL, fit
 
 
 @pytest.fixture(scope="module")

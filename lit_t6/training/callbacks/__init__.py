@@ -1,0 +1,24 @@
+"""What happens beside the training: figures, pictures, texts, a progress bar, a checkpoint at Ctrl-C."""
+
+from lit_t6.training.callbacks.diagnostics import FactorDiagnostics
+from lit_t6.training.callbacks.document_losses import DocumentLossWriter
+from lit_t6.training.callbacks.interrupt import SaveOnInterrupt
+from lit_t6.training.callbacks.progress import TrainingProgress
+from lit_t6.training.callbacks.samples import SampleWriter
+from lit_t6.training.callbacks.start_panel import StartPanel
+from lit_t6.training.callbacks.tensorboard_pages import TensorBoardPages
+from lit_t6.training.callbacks.throughput import Throughput, is_logging_step
+from lit_t6.training.callbacks.validate_at_end import ValidateAtEnd
+
+__all__ = [
+    "DocumentLossWriter",
+    "FactorDiagnostics",
+    "SampleWriter",
+    "SaveOnInterrupt",
+    "StartPanel",
+    "TensorBoardPages",
+    "Throughput",
+    "TrainingProgress",
+    "ValidateAtEnd",
+    "is_logging_step",
+]
