@@ -191,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         run(words)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         if debug:
             raise
         print(f"error: {error}", file=sys.stderr)

@@ -184,9 +184,8 @@ class T6CLI(LightningCLI):
         callbacks.append(self.failure)
         if not evaluates:
             callbacks.append(SaveOnInterrupt())
-        for number, callback in enumerate(callbacks):
-            if isinstance(callback, ProgressBar):  # Lightning's own: it counts batches of an epoch
-                callbacks[number] = TrainingProgress()
+        if "ProgressBar" not in str(trainer_config.get("callbacks")):  # Lightning's own counts batches of an epoch
+            callbacks[:] = [TrainingProgress() if isinstance(c, ProgressBar) else c for c in callbacks]
         if evaluates:
             # Nothing to save; Lightning then warns that the checkpoint was written by a callback that is not there.
             callbacks[:] = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
@@ -211,7 +210,7 @@ class T6CLI(LightningCLI):
             self._before_fit_is_built(config)
 
     def _before_fit_is_built(self, config: Any) -> None:
-        resumes = config.ckpt_path is not None
+        resumes, as_typed = config.ckpt_path is not None, config.clone()
         if config.trainer.logger is False:
             self.save_config_callback = None  # there is no folder of the run
             return
@@ -224,7 +223,7 @@ class T6CLI(LightningCLI):
                 config.ckpt_path = found.ckpt_path
                 # Lightning tells of what is meant here.
                 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-            self.save_config_kwargs = {"taken_up": found, "overwrite": found is not None}
+            self.save_config_kwargs = {"taken_up": found, "overwrite": found is not None, "as_typed": as_typed}
         else:
             self.save_config_kwargs = {"overwrite": resumes}
 
@@ -243,6 +242,11 @@ class T6CLI(LightningCLI):
                 f"another name or shape, such as {fresh[0].removeprefix('model.')}."
             )
         print(f"{self.converted_from}: {len(taken)} weights taken, {len(fresh)} drawn afresh.")
+
+    def before_fit(self) -> None:
+        """Look at the data before a folder is made for the run, and before processes for other devices start."""
+        self.datamodule.prepare_data()
+        self.datamodule.fit_to_model(self.model.config.vocab_size, self.model.config.max_seq_len)
 
     def after_fit(self) -> None:
         """Say what came out and what can be done with it."""

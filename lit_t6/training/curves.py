@@ -11,8 +11,11 @@ OVER_TOKENS = "_over_tokens"
 """Tags that end so have tokens, not steps, on their horizontal axis."""
 
 
+_WRITTEN_AT_EVERY_START = ("run/configuration", "run/model", "custom_scalars__config__", "_hparams_/")
+
+
 def trim_curves(folder: Path, step: int, tokens: int) -> None:
-    """Remove the points that a run logged after a checkpoint.
+    """Remove the points that a run logged after a checkpoint, and what it writes again when it starts.
 
     Args:
         folder: of the run; every event file in it is read, and replaced if it holds such points.
@@ -46,6 +49,8 @@ def _frames(content: bytes) -> Iterator[tuple[bytes, Event]]:
 
 def _is_later(event: Event, step: int, tokens: int) -> bool:
     tags = [value.tag for value in event.summary.value]
+    if tags and all(tag.startswith(_WRITTEN_AT_EVERY_START) for tag in tags):
+        return True
     if tags and all(tag.endswith(OVER_TOKENS) for tag in tags):
         return event.step > tokens
-    return event.step >= step > 0
+    return bool(tags) and event.step >= step

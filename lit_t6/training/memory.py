@@ -98,8 +98,10 @@ def _fits(
         if training:
             _train(module, tokens, trainer)
         else:
+            held = _train(module, tokens[:1], trainer) if trainer.state.fn == "fit" else []
             with torch.no_grad(), trainer.precision_plugin.forward_context():
                 module.model.loss(tokens, tokens, reduction="none")
+            del held
         if device.type == "cuda":
             torch.cuda.synchronize(device)
     except (RuntimeError, MemoryError) as error:
@@ -111,17 +113,21 @@ def _fits(
     return True
 
 
-def _train(module: LitT6, tokens: torch.Tensor, trainer: L.Trainer) -> None:
-    """Two steps: the second finds the memory that the first has cut up, and the optimizer's states in it."""
-    optimizer = module.optimizer_config.build(module.parameters())
+def _train(module: LitT6, tokens: torch.Tensor, trainer: L.Trainer) -> list[object]:
+    """Two steps, as Lightning takes them: the second finds the memory that the first has cut up, and its leavings.
+
+    Returns:
+        What a training holds between its steps, beside weights and gradients.
+    """
+    optimizer = module.optimizer_config.build(module.parameters(), fused=trainer.precision != "16-mixed")
     buckets = [torch.empty_like(p) for p in module.parameters()] if trainer.world_size > 1 else []
     for _ in range(2):
         with trainer.precision_plugin.forward_context():
             loss = module._loss(tokens, tokens)
+        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        optimizer.zero_grad()
-    del buckets
+    return [optimizer, buckets]
 
 
 def release_memory(module: torch.nn.Module) -> None:

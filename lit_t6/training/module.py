@@ -102,7 +102,7 @@ class LitT6(L.LightningModule):
             mean = self.trainer.strategy.reduce(torch.stack(losses).mean(), reduce_op="mean")
             assert isinstance(mean, Tensor)
             self.step_figures["train/loss"] = mean
-            self.log("train/loss", mean, prog_bar=True, logger=False)  # Throughput writes it, without waiting for it
+            self.log("train/loss", mean, logger=False)  # for callbacks that monitor it; Throughput writes it
 
     def _logs_this_step(self) -> bool:
         return is_logging_step(self.trainer, self.trainer.global_step + 1)
@@ -117,11 +117,13 @@ class LitT6(L.LightningModule):
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
             norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)  # one pass for both
+            figures = {"optim/grad_norm": norm}
         else:
-            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            grads = [p.grad for p in parameters if p.grad is not None]
+            figures = {"optim/grad_norm": torch.nn.utils.get_total_norm(grads)} if self._logs_this_step() else {}
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         if self._logs_this_step():
-            self.step_figures["optim/grad_norm"] = norm
+            self.step_figures |= figures
 
     def _evaluate(self, batch: Batch, metrics: LanguageModelMetrics) -> None:
         nats = self._nats(batch)
@@ -173,7 +175,8 @@ class LitT6(L.LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """What a training run wants, unless the trainer was given another callback of the class."""
-        throughput = Throughput(self.config)
+        present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # set outside of its class
+        throughput = next((c for c in present if isinstance(c, Throughput)), None) or Throughput(self.config)
         wanted = [
             StartPanel(self.config),
             throughput,
@@ -182,7 +185,7 @@ class LitT6(L.LightningModule):
             SampleWriter(),
             ValidateAtEnd(),
         ]
-        given = {type(callback) for callback in self.trainer.callbacks}  # type: ignore[attr-defined]  # set outside of its class
+        given = {type(callback) for callback in present}
         return [callback for callback in wanted if type(callback) not in given]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -63,6 +63,8 @@ def arrange(options: Sequence[str]) -> list[str]:
             others.append(option)
             continue
         value = value if equals else next(rest, "")
+        if not value:
+            raise ValueError(f"{name} needs a value.")
         if name in ("-c", "--config"):
             configs += ["--config", value]
         elif name == "--model.attention.help":
@@ -143,6 +145,16 @@ def explain(message: str, known: Iterable[str]) -> str:
             names = sorted(short_names()) + classes
             near = nearest(value.rpartition(".")[2], names)
             return f"model.attention: {value!r} is not a mechanism{near} There are {', '.join(names)}."
+    key = re.search(r'[Kk]ey "([^"]+)"', message)
+    unknown_class = re.search(r"import path string: (\S+)|has no attribute '(\w+)'", message)
+    if key and unknown_class:
+        name = unknown_class[1] or unknown_class[2]
+        return f"{key[1]}: {name!r} is not known{nearest(name, _lightning_classes())}"
+    choices = re.findall(r"'([^']+)'", " ".join(re.findall(r"Literal\[([^\]]+)\]", message)))
+    given = re.search(r"Given value: (.*)", message)
+    if key and choices and given:
+        values = ", ".join(dict.fromkeys(choices))
+        return f"{key[1]}: {given[1]!r} is not one of its values{nearest(given[1], choices)} There are {values}."
     wrong_type = re.search(r"Expected an? <class '(\w+)'>\. Got value: (.*)", message)
     keys = re.findall(r'[Kk]ey "([^"]+)"', message)
     if wrong_type and keys:
@@ -151,6 +163,13 @@ def explain(message: str, known: Iterable[str]) -> str:
     if missing:
         return f"{missing[1]}: no such configuration file."
     return " ".join(line.strip() for line in message.splitlines() if line.strip())
+
+
+def _lightning_classes() -> list[str]:
+    """Classes that a configuration may name: callbacks, loggers, profilers, strategies."""
+    from lightning.pytorch import callbacks, loggers, profilers, strategies
+
+    return [name for module in (callbacks, loggers, profilers, strategies) for name in module.__all__]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import lightning as L
 import yaml
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from lit_t6.training.checkpoint import read_checkpoint
@@ -107,11 +108,11 @@ def _is_run_of(folder: Path, config: dict[str, Any]) -> bool:
     return isinstance(saved, dict) and comparable(saved) == comparable(config)
 
 
-def _lock(folder: Path) -> IO[str] | None:
+def _lock(folder: Path, *, shared: bool = False) -> IO[str] | None:
     """Hold the folder until the file is closed or the process ends; None if somebody else does."""
-    file = (folder / LOCK_NAME).open("w")
+    file = (folder / LOCK_NAME).open("r" if shared else "w")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         return None
@@ -121,7 +122,10 @@ def _lock(folder: Path) -> IO[str] | None:
 
 
 def _is_locked(folder: Path) -> bool:
-    file = _lock(folder)
+    """Whether a process is at work in the folder; those who ask at the same time do not disturb each other."""
+    if not (folder / LOCK_NAME).exists():
+        return False
+    file = _lock(folder, shared=True)
     if file is None:
         return True
     file.close()
@@ -138,6 +142,7 @@ class RunFolder(SaveConfigCallback):
         parser: that parsed `config`.
         config: all options of `fit`.
         taken_up: the run that goes on, if one does.
+        as_typed: the options before it was known what the run goes on with; these are saved.
         **options: of Lightning's SaveConfigCallback.
 
     Raises:
@@ -145,9 +150,14 @@ class RunFolder(SaveConfigCallback):
     """
 
     def __init__(
-        self, parser: LightningArgumentParser, config: Any, taken_up: Unfinished | None = None, **options: Any
+        self,
+        parser: LightningArgumentParser,
+        config: Any,
+        taken_up: Unfinished | None = None,
+        as_typed: Any = None,
+        **options: Any,
     ) -> None:
-        super().__init__(parser, config, **options)
+        super().__init__(parser, as_typed or config, **options)
         self.taken_up = taken_up
         self._held: IO[str] | None = None
 
@@ -155,11 +165,7 @@ class RunFolder(SaveConfigCallback):
         self._check_agreement(trainer)
         folder = Path(trainer.log_dir or ".")  # log_dir is broadcast: every rank has to ask
         if trainer.is_global_zero and not self.already_saved:
-            if (folder / CONFIG_NAME).exists() and not self.overwrite:
-                raise ValueError(
-                    f"{folder}: holds another run already. Choose another name or version for the logger, go on from "
-                    f"one of its checkpoints with --ckpt_path, or remove the folder."
-                )
+            self._check_that_it_may_be_used(folder)
             folder.mkdir(parents=True, exist_ok=True)
             self._held = _lock(folder)
             if self._held is None:
@@ -168,6 +174,20 @@ class RunFolder(SaveConfigCallback):
             if self.taken_up is not None:
                 self._take_up(folder, self.taken_up)
         super().setup(trainer, pl_module, stage)
+
+    def _check_that_it_may_be_used(self, folder: Path) -> None:
+        if self.overwrite or not (folder / CONFIG_NAME).exists():
+            return
+        same = _is_run_of(folder, yaml.safe_load(self.parser.dump(self.config, skip_none=False)))
+        if same and not (folder / FINISHED_NAME).exists() and not any(folder.glob("checkpoints/*.ckpt")):
+            self.overwrite = True  # this run, killed before its first checkpoint
+            trim_curves(folder, 0, 0)
+            return
+        held = "this run, finished" if same and (folder / FINISHED_NAME).exists() else "another run"
+        raise ValueError(
+            f"{folder}: holds {held} already. Choose another name or version for the logger, go on from one of its "
+            f"checkpoints with --ckpt_path, or remove the folder."
+        )
 
     def _take_up(self, folder: Path, run: Unfinished) -> None:
         content = read_checkpoint(run.ckpt_path).content
@@ -190,7 +210,7 @@ class RunFolder(SaveConfigCallback):
             )
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._held is not None:
+        if self._held is not None and _has_reached_its_end(trainer):
             Path(self._held.name).with_name(FINISHED_NAME).write_text(f"{trainer.global_step} steps\n")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -203,3 +223,11 @@ class RunFolder(SaveConfigCallback):
         if self._held is not None:
             self._held.close()
             self._held = None
+
+
+def _has_reached_its_end(trainer: L.Trainer) -> bool:
+    """Whether all steps or epochs are done, or more would not help; not where a time limit ended the training."""
+    by_steps = 0 < trainer.max_steps <= trainer.global_step
+    by_epochs = trainer.max_epochs is not None and 0 < trainer.max_epochs <= trainer.current_epoch
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set outside of its class
+    return by_steps or by_epochs or any(isinstance(c, EarlyStopping) and c.stopped_epoch > 0 for c in callbacks)

@@ -25,3 +25,11 @@ def test_directions_are_counted():
 def test_zeros_and_narrow_types():
     assert effective_rank(torch.zeros(2, 4), torch.zeros(2, 4)).item() == 1
     assert effective_rank(torch.randn(3, 2, 4).bfloat16(), torch.randn(3, 2, 4).bfloat16()).dtype == torch.float32
+
+
+def test_what_is_not_finite_gives_nan_and_harms_no_other():
+    a, b = torch.randn(3, 2, 4), torch.randn(3, 2, 5)
+    a[1, 0, 0] = torch.nan
+    ranks = effective_rank(a, b)
+    assert ranks.isnan().tolist() == [False, True, False]
+    assert ranks[2] == effective_rank(a[2], b[2])

@@ -8,20 +8,21 @@ def points(folder, tag):
     return [event.step for event in EventAccumulator(str(folder)).Reload().Scalars(tag)]
 
 
-def write(folder, steps):
+def write(folder, steps, model=False):
     with SummaryWriter(str(folder)) as writer:
         for step in steps:
             writer.add_scalar("train/loss", 1.0, step)
             writer.add_scalar("train/loss_over_tokens", 1.0, 100 * (step + 1))
-        writer.add_text("run/model", "text", 0)
+        if model:
+            writer.add_text("run/model", "text", 0)
 
 
 def test_points_after_the_checkpoint_go_and_all_others_stay(tmp_path):
-    write(tmp_path, range(6))
+    write(tmp_path, range(6), model=True)
     trim_curves(tmp_path, step=4, tokens=400)
     assert points(tmp_path, "train/loss") == [0, 1, 2, 3]
     assert points(tmp_path, "train/loss_over_tokens") == [100, 200, 300, 400]
-    assert EventAccumulator(str(tmp_path)).Reload().Tags()["tensors"]
+    assert not EventAccumulator(str(tmp_path)).Reload().Tags()["tensors"]  # the run writes it again when it starts
 
 
 def test_what_a_killed_process_left_half_written_is_cut_off(tmp_path):

@@ -138,3 +138,66 @@ def test_a_folder_without_locks_is_no_obstacle(tmp_path, monkeypatch):
 
     monkeypatch.setattr(run_folder.fcntl, "flock", refuse)
     assert not run_folder._is_locked(tmp_path)
+
+
+@pytest.mark.parametrize(("at", "validations"), [(3, [1, 3, 5]), (4, [1, 3, 5]), (6, [1, 3, 5])])
+def test_ctrl_c_loses_no_validation(options, at, validations, monkeypatch):
+    from lit_t6.training import SaveOnInterrupt
+
+    class Presses(SaveOnInterrupt):
+        def on_train_batch_end(self, trainer, *arguments):
+            self.interrupted = self.interrupted or trainer.global_step == at
+            super().on_train_batch_end(trainer, *arguments)
+
+    words = [*options, *QUIET, "--trainer.max_steps=6", "--trainer.val_check_interval=2", "--data.eval_windows=2"]
+    monkeypatch.setattr("lit_t6.training.cli.SaveOnInterrupt", Presses)
+    before = signal.getsignal(signal.SIGINT)
+    if at < 6:
+        with pytest.raises(SystemExit):
+            fit(words)
+    else:  # it ends with this step in any case
+        folder = fit(words).trainer.log_dir
+    signal.signal(signal.SIGINT, before)
+    monkeypatch.undo()
+    if at < 6:
+        finished = fit(words)
+        assert finished.trainer.global_step == 6
+        folder = finished.trainer.log_dir
+    events = EventAccumulator(str(folder)).Reload()
+    assert [event.step for event in events.Scalars("val/loss")] == validations
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(6))
+    assert len(events.Tensors("run/model")) == 1
+
+
+def test_a_run_that_a_time_limit_ended_is_not_finished(options):
+    words = [*options, *ENDLESS, *QUIET, "--trainer.max_time=00:00:00:01"]
+    folder = Path(fit(words).trainer.log_dir)
+    assert not (folder / "finished").exists()
+    again = fit(words)
+    assert Path(again.trainer.log_dir) == folder
+
+
+def test_a_named_run_killed_before_its_first_checkpoint_starts_again(options):
+    words = [*options, "--trainer.logger.init_args.version=mine"]
+    folder = Path(fit(words).trainer.log_dir)
+    (folder / "finished").unlink()
+    for path in folder.glob("checkpoints/*"):
+        path.unlink()
+    assert fit(words).trainer.log_dir == str(folder)
+    assert len(EventAccumulator(str(folder)).Reload().Scalars("train/loss")) == 3
+    with pytest.raises(ValueError, match="mine: holds this run, finished already"):
+        fit(words)
+
+
+def test_the_saved_configuration_is_the_one_that_was_typed(options):
+    folder = Path(fit(options).trainer.log_dir)
+    before = (folder / "config.yaml").read_text()
+    leave_unfinished(folder)
+    assert fit(options).trainer.log_dir == str(folder)
+    assert (folder / "config.yaml").read_text() == before
+
+
+def test_errors_in_the_data_leave_no_folder(options, tmp_path):
+    with pytest.raises(ValueError, match="tokens; set --model.vocab_size 400 or more"):
+        fit(options, "--model.vocab_size=300")
+    assert not list(tmp_path.iterdir())

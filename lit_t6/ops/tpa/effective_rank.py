@@ -19,11 +19,13 @@ def effective_rank(a: Tensor, b: Tensor) -> Tensor:
         b: feature factors (..., R, D).
 
     Returns:
-        (...), float32 at least; 1 for a matrix of zeros.
+        (...), float32 at least; 1 for a matrix of zeros, NaN for one that is not finite.
     """
+    finite = a.isfinite().all(dim=(-2, -1)) & b.isfinite().all(dim=(-2, -1))
+    a, b = (factor.where(finite[..., None, None], 0) for factor in (a, b))  # LAPACK refuses what is not finite
     dtype = torch.promote_types(a.dtype, torch.float32)
     _, upper_a = torch.linalg.qr(a.to(dtype).mT, mode="r")
     _, upper_b = torch.linalg.qr(b.to(dtype).mT, mode="r")
     sigma = torch.linalg.svdvals(upper_a @ upper_b.mT)
     share = sigma / sigma.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(dtype).tiny)
-    return torch.special.entr(share).sum(dim=-1).exp()
+    return torch.special.entr(share).sum(dim=-1).exp().where(finite, torch.nan)

@@ -51,7 +51,9 @@ class FactorDiagnostics(Callback):
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if batch_idx or trainer.sanity_checking or not trainer.is_global_zero or not self.every_n_validations:
+        if batch_idx or trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        if not trainer.is_global_zero or not self.every_n_validations:
             return
         self._validations += 1
         if (self._validations - 1) % self.every_n_validations:
@@ -78,6 +80,12 @@ class FactorDiagnostics(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        self._remove_hooks()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._remove_hooks()
+
+    def _remove_hooks(self) -> None:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []

@@ -9,6 +9,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
+from lit_t6.training.callbacks.throughput import ends_training
+
 
 class SaveOnInterrupt(Checkpoint):
     """At the first SIGINT, training finishes its step, saves `last.ckpt` and stops; the second stops it at once.
@@ -37,8 +39,15 @@ class SaveOnInterrupt(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         stepped, self._last_step = trainer.global_step != self._last_step, trainer.global_step
-        if not (self.interrupted and stepped):
-            return
+        if self.interrupted and stepped and not _validation_follows(trainer):
+            self._save_and_stop(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.interrupted and not ends_training(trainer, trainer.global_step):
+            self._save_and_stop(trainer)
+
+    @staticmethod
+    def _save_and_stop(trainer: L.Trainer) -> None:
         saver = trainer.checkpoint_callback
         if isinstance(saver, ModelCheckpoint) and saver.dirpath is not None:
             saver.last_model_path = str(Path(saver.dirpath) / f"{saver.CHECKPOINT_NAME_LAST}.ckpt")
@@ -50,9 +59,17 @@ class SaveOnInterrupt(Checkpoint):
         self._hand_back()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self._hand_back()
+        if not isinstance(exception, KeyboardInterrupt):  # then Lightning refuses further ones, and ends the process
+            self._hand_back()
 
     def _hand_back(self) -> None:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
             self._before = None
+
+
+def _validation_follows(trainer: L.Trainer) -> bool:
+    """Whether this batch is followed by a validation, which is not to be lost; only Lightning's loop knows."""
+    loop = trainer.fit_loop
+    assert loop._data_fetcher is not None
+    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)

@@ -111,7 +111,9 @@ class TrainingProgress(ProgressBar):
             self._last_line, self._last_printed = time.monotonic(), step
             total = self._total_steps(trainer)
             of = f" of {total:,}" if total else ""
-            print(f"step {step:,}{of}  {self._figures(trainer)}{self._time_left(step, total)}", flush=True)
+            print(
+                f"step {step:,}{of}  {self._figures(trainer)}{self._time_left(trainer.global_step, total)}", flush=True
+            )
 
     def _time_left(self, step: int, total: int | None) -> str:
         assert self._first is not None

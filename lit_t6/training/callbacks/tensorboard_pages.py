@@ -1,5 +1,6 @@
 """What TensorBoard shows beside plain curves: configuration, model, a chart layout, HParams, loss over tokens."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,7 @@ class TensorBoardPages(Callback):
 
     def __init__(self, config: T6Config, optimizer: OptimizerConfig, throughput: Throughput) -> None:
         self.config, self.optimizer, self.throughput = config, optimizer, throughput
+        self._listener: Callable[[Record, dict[str, float]], None] = partial(self._add_over_tokens, [])
 
     @staticmethod
     def _writers(trainer: L.Trainer) -> list[SummaryWriter]:
@@ -118,7 +120,10 @@ class TensorBoardPages(Callback):
         return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.throughput.listeners = [partial(self._add_over_tokens, self._writers(trainer))]
+        if self._listener in self.throughput.listeners:  # of an earlier training
+            self.throughput.listeners.remove(self._listener)
+        self._listener = partial(self._add_over_tokens, self._writers(trainer))
+        self.throughput.listeners.append(self._listener)
         facts = run_facts(trainer, self.config)  # log_dir is broadcast: every rank has to ask
         saved = Path(trainer.log_dir or ".") / "config.yaml"
         if saved.is_file():

@@ -127,6 +127,8 @@ class Throughput(Callback):
     ) -> None:
         if self._running_since is None:
             self._running_since = mark(pl_module.device)
+            if not self._spans:  # what callbacks did at a validation is not of the training
+                _reset_peak(pl_module.device)
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
@@ -185,9 +187,6 @@ class Throughput(Callback):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._pause(pl_module.device)
         self._write(trainer)
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        _reset_peak(pl_module.device)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._write(trainer)

@@ -1,12 +1,18 @@
+import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_t6.attention import TPAConfig
 from lit_t6.model import T6Config
 from lit_t6.training import Throughput
 from lit_t6.training.callbacks import throughput
+
+from ..runs import SMALL, fit
 
 CONFIG = T6Config(vocab_size=100, max_seq_len=8, d_model=32, num_layers=1, attention=TPAConfig(2, 8))
 
@@ -105,3 +111,51 @@ def test_peaks_are_dense(monkeypatch, name, peak):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
     assert throughput.peak_flops(torch.device("cuda")) == peak
     assert throughput.peak_flops(torch.device("cpu")) is None
+
+
+def test_a_throughput_of_ones_own_is_used(tmp_path, prepared):
+    own = Throughput(SMALL)
+    fit(tmp_path, prepared, SMALL, callbacks=[own], max_steps=3)
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    assert [event.step for event in events.Scalars("train/loss_over_tokens")] == [128, 256, 384]
+    assert own.latest["step"] == 2
+
+
+class WallClock(Callback):
+    """Waits for the GPU after every step, and notes the time and the loss."""
+
+    def on_train_start(self, trainer, module):
+        self.times, self.losses = [], []
+
+    def on_train_batch_end(self, trainer, module, outputs, *_):
+        torch.cuda.synchronize()
+        self.times.append(time.perf_counter())
+        self.losses.append(outputs["loss"].item())
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_times_and_figures_are_those_of_their_steps(tmp_path, prepared):
+    config = replace(SMALL, d_model=1024, max_seq_len=256)
+    clock = WallClock()
+    options = {"accelerator": "gpu", "devices": 1, "max_steps": 12, "log_every_n_steps": 3, "val_check_interval": 5}
+    fit(tmp_path, prepared, config, batch_size=32, callbacks=[clock], **options)
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    losses = {event.step: event.value for event in events.Scalars("train/loss")}
+    assert losses == pytest.approx({step: clock.losses[step] for step in (2, 5, 8, 11)})
+    (milliseconds,) = [event.value for event in events.Scalars("perf/step_ms") if event.step == 11]
+    # Between steps 9 and 12 there is the validation after step 10, which is not counted.
+    steps = [1000 * (clock.times[n] - clock.times[n - 1]) for n in (9, 11)]
+    assert milliseconds == pytest.approx(sum(steps) / 2, rel=0.3)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_steps_that_are_not_logged_wait_for_nothing(tmp_path, prepared):
+    class NoWaiting(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            torch.cuda.set_sync_debug_mode("error" if trainer.global_step in (5, 6) else "default")
+
+        def on_train_end(self, *_):
+            torch.cuda.set_sync_debug_mode("default")
+
+    options = {"accelerator": "gpu", "devices": 1, "max_steps": 8, "log_every_n_steps": 4, "val_check_interval": 100}
+    fit(tmp_path, prepared, SMALL, callbacks=[NoWaiting()], **options)
