@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
+TRAINERS = ("fit", "validate", "test", "predict")
 CHECKPOINT = "logs/quickstart/version_0/checkpoints/last.ckpt"
 EXAMPLES = {
     "prepare": """\
@@ -103,7 +104,8 @@ def print_completion(shell: Literal["bash", "zsh", "tcsh"]) -> None:
 
     from lit_t6.completion import completion_script
 
-    parsers = {command: capture_parser(partial(run, [command])) for command in COMMANDS}
+    parsers = {command: capture_parser(partial(run, [command])) for command in COMMANDS if command not in TRAINERS}
+    parsers["fit"] = capture_parser(partial(run, ["fit"]))
     trainers: dict[str, Any] = parsers["fit"]._subcommands_action.choices  # type: ignore[union-attr]  # one for four
     print(completion_script(shell, parsers | trainers))
 
@@ -146,7 +148,7 @@ def _run_trainer(command: str, arguments: list[str]) -> Any:
 
 COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     "prepare": _prepare,
-    **{command: partial(_run_trainer, command) for command in ("fit", "validate", "test", "predict")},
+    **{command: partial(_run_trainer, command) for command in TRAINERS},
     "generate": _generate,
     "completion": _completion,
 }

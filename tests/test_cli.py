@@ -136,7 +136,9 @@ def test_every_command_has_help_and_the_overview_names_it(capsys):
         with pytest.raises(SystemExit) as stop:
             main([command, "--help"])
         assert stop.value.code == 0
-        assert "usage: " in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert "usage: " in shown
+        assert "examples:" in shown
 
 
 @pytest.mark.parametrize(
@@ -146,6 +148,8 @@ def test_every_command_has_help_and_the_overview_names_it(capsys):
         (["train"], "error: there is no command 'train'. There are prepare, fit"),
         (["validat"], "error: there is no command 'validat'; did you mean validate?"),
         (["prepare", "nowhere", "--output", "out"], "error: nowhere: no such file or folder."),
+        (["validate"], "error: validate needs --ckpt_path, the checkpoint to evaluate"),
+        (["generate", "--ckpt_path", "README.md"], "error: README.md: not a checkpoint, or a damaged one."),
         (["validate", "--ckpt_path", "none.ckpt"], "error: none.ckpt: no such checkpoint."),
         (["generate", "--ckpt_path", "none.ckpt"], "error: none.ckpt: no such checkpoint."),
         (
@@ -163,7 +167,11 @@ def test_every_command_has_help_and_the_overview_names_it(capsys):
         (["fit", "--model.attention.rank_qq=3"], "TPAConfig has no setting 'rank_qq'; did you mean rank_q? It has num"),
         (["fit", "--model.attention.rank_q=three"], "error: model.attention.rank_q: expected int, got 'three'."),
         (["fit", "--model.attention.head_dim=4096"], "no head count meets the budget of 2,359,296 parameters a layer"),
-        (["fit", "--trainer.accelerator=tpus"], "accelerator"),
+        (
+            ["fit", "--trainer.logger=TensorBordLogger"],
+            "'TensorBordLogger' is not known; did you mean TensorBoardLogger?",
+        ),
+        (["fit", "--model.init=variannce"], "model.init: 'variannce' is not one of its values; did you mean variance?"),
         (["fit", "--convert=true"], "error: --convert true needs --ckpt_path"),
         (["prepare", "--vocab_siz=9", "x"], "error: there is no option --vocab_siz; did you mean --vocab_size?"),
         (["generate"], "ckpt_path"),

@@ -49,7 +49,9 @@ class BareLitT6(LitT6):
         return []
 
 
-def train(settings: dict[str, Any], data: str, batch_size: int, steps: int, *, bare: bool) -> dict[str, float]:
+def train(
+    settings: dict[str, Any], data: str, batch_size: int, steps: int, folder: str, *, bare: bool
+) -> dict[str, float]:
     """One training; `bare` without callbacks and loggers. Returns milliseconds a step, and of a validation."""
     torch.manual_seed(0)
     model = {key: value for key, value in settings["model"].items() if key not in ("optimizer", "compile", "attention")}
@@ -58,27 +60,26 @@ def train(settings: dict[str, Any], data: str, batch_size: int, steps: int, *, b
     kind = BareLitT6 if bare else LitT6
     module = kind(config, OptimizerConfig(warmup_steps=10), compile=bool(settings["model"].get("compile")))
     clock = StepClock()
-    with tempfile.TemporaryDirectory() as folder:
-        logger = TensorBoardLogger(folder, default_hp_metric=False)
-        trainer = L.Trainer(
-            max_steps=steps,
-            precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
-            val_check_interval=steps * 10,
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            log_every_n_steps=10,
-            gradient_clip_val=1.0,
-            logger=False if bare else logger,
-            enable_progress_bar=not bare,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            callbacks=[clock] if bare else [clock, TrainingProgress(0.0)],
-            limit_val_batches=4,
-            accelerator="auto",
-            devices=1,
-        )
-        trainer.fit(module, TokenDataModule(data, batch_size, num_workers=4))
-        validation = _seconds_of_validation_end(trainer, module) if not bare else 0.0
+    logger = TensorBoardLogger(folder, default_hp_metric=False)
+    trainer = L.Trainer(
+        max_steps=steps,
+        precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
+        val_check_interval=steps * 10,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        gradient_clip_val=1.0,
+        logger=False if bare else logger,
+        enable_progress_bar=not bare,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[clock] if bare else [clock, TrainingProgress(0.0)],
+        limit_val_batches=4,
+        accelerator="auto",
+        devices=1,
+    )
+    trainer.fit(module, TokenDataModule(data, batch_size, num_workers=4))
+    validation = _seconds_of_validation_end(trainer, module) if not bare else 0.0
     return {"step_ms": clock.milliseconds_a_step(trainer), "validation_callbacks_ms": 1000 * validation}
 
 
@@ -122,12 +123,14 @@ def main() -> None:
     settings = yaml.safe_load(Path(options.config).read_text(encoding="utf-8"))
     torch.set_float32_matmul_precision("high")
     runs: dict[str, list[dict[str, float]]] = {"without": [], "with": []}
-    for _ in range(options.turns):
-        for name in runs:
-            torch._dynamo.reset()
-            found = train(settings, options.data, options.batch_size, options.steps, bare=name == "without")
-            runs[name].append(found)
-            print(f"{name:<8} {found['step_ms']:.3f} ms a step", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(options.turns):
+            for name in runs:
+                torch._dynamo.reset()
+                arguments = (settings, options.data, options.batch_size, options.steps, folder)
+                found = train(*arguments, bare=name == "without")
+                runs[name].append(found)
+                print(f"{name:<8} {found['step_ms']:.3f} ms a step", flush=True)
     without, with_ = (statistics.median(run["step_ms"] for run in runs[name]) for name in ("without", "with"))
     validation = statistics.median(run["validation_callbacks_ms"] for run in runs["with"])
     interval = settings["trainer"]["val_check_interval"]

@@ -156,7 +156,8 @@ class TokenDataModule(L.LightningDataModule):
         if self.manifest.vocab_size > vocab_size:
             raise ValueError(
                 f"model.vocab_size={vocab_size}, but the tokenizer of {self.path} has {self.manifest.vocab_size} "
-                f"tokens; set --model.vocab_size {self.manifest.vocab_size} or more."
+                f"tokens; set --model.vocab_size {self.manifest.vocab_size} or more, or, for a model that is trained, "
+                f"take data of its own tokenizer (prepare --tokenizer)."
             )
         self.seq_len = self.hparams["seq_len"] or max_seq_len
 

@@ -96,9 +96,15 @@ class T6CLI(LightningCLI):
         """
         options = arrange(words)
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
+        checkpoint = option_value(options, "--ckpt_path")
+        about_a_model = ("--ckpt_path", "--config", "--model", "-h", "--help", "--print_config")
+        if command != "fit" and not any(option.startswith(about_a_model) for option in options):
+            raise ValueError(
+                f"{command} needs --ckpt_path, the checkpoint to evaluate; with --config alone it takes the model as "
+                f"it starts, untrained."
+            )
         try:
             with tempfile.TemporaryDirectory() as folder:
-                checkpoint = option_value(options, "--ckpt_path")
                 if checkpoint is not None and checkpoint not in (*_RESUME_WORDS, "null"):
                     from_checkpoint = Path(folder) / "checkpoint.yaml"
                     from_checkpoint.write_text(yaml.safe_dump(read_checkpoint(checkpoint).options()), encoding="utf-8")

@@ -43,6 +43,8 @@ def generate_text(
     sampling = SamplingConfig(temperature, top_k, top_p)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device={device}: PyTorch {torch.__version__} sees no GPU here; use --device cpu.")
     checkpoint = read_checkpoint(ckpt_path)
     bpe = load_tokenizer(tokenizer) if tokenizer else checkpoint.tokenizer()
     if bpe is None:

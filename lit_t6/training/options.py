@@ -151,7 +151,7 @@ def explain(message: str, known: Iterable[str]) -> str:
         name = unknown_class[1] or unknown_class[2]
         return f"{key[1]}: {name!r} is not known{nearest(name, _lightning_classes())}"
     choices = re.findall(r"'([^']+)'", " ".join(re.findall(r"Literal\[([^\]]+)\]", message)))
-    given = re.search(r"Given value: (.*)", message)
+    given = re.search(r"G(?:iven|ot) value: (.*)", message)
     if key and choices and given:
         values = ", ".join(dict.fromkeys(choices))
         return f"{key[1]}: {given[1]!r} is not one of its values{nearest(given[1], choices)} There are {values}."

@@ -94,14 +94,15 @@ def test_a_damaged_checkpoint_is_named(options, capsys):
     assert f"{last}: not a checkpoint, or a damaged one" in capsys.readouterr().err
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(options, tmp_path, capsys):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_same_command_goes_on(options, tmp_path, capsys, number):
     words = [*options, *ENDLESS, *QUIET, "--trainer.val_check_interval=100000", "--trainer.enable_progress_bar=true"]
     command = [sys.executable, "-W", "ignore", "cli.py", "fit", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             if line.startswith("step "):
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         rest = process.stdout.read()
     assert process.returncode == 1
     assert "Stopping after this step" in rest

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a training after the step at hand, with a checkpoint."""
+"""Ctrl-C, or SIGTERM, ends a training after the step at hand, with a checkpoint."""
 
 import signal
 import threading
@@ -13,7 +13,7 @@ from lit_t6.training.callbacks.throughput import ends_training
 
 
 class SaveOnInterrupt(Checkpoint):
-    """At the first SIGINT, training finishes its step, saves `last.ckpt` and stops; the second stops it at once.
+    """At the first SIGINT or SIGTERM, training finishes its step, saves `last.ckpt` and stops; a second stops at once.
 
     It is a Checkpoint so that Lightning calls it after all others, whose state is saved with it. Only where one process
     trains: several would have to agree on the step.
@@ -21,13 +21,13 @@ class SaveOnInterrupt(Checkpoint):
 
     def __init__(self) -> None:
         self.interrupted = False
-        self._before: Any = None
+        self._before: dict[int, Any] = {}
         self._last_step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._last_step = trainer.global_step
         if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._note)
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.interrupted:
@@ -63,9 +63,9 @@ class SaveOnInterrupt(Checkpoint):
             self._hand_back()
 
     def _hand_back(self) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
 
 
 def _validation_follows(trainer: L.Trainer) -> bool:

@@ -149,6 +149,7 @@ def test_on_a_gpu_times_and_figures_are_those_of_their_steps(tmp_path, prepared)
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_on_a_gpu_steps_that_are_not_logged_wait_for_nothing(tmp_path, prepared):
     class NoWaiting(Callback):
         def on_train_batch_start(self, trainer, *_):
