@@ -84,6 +84,7 @@ class TokenDataModule(L.LightningDataModule):
         self.samples_seen = 0
         """Training samples consumed so far, over all ranks."""
         self._manifest: Manifest | None = None
+        self._verified = False
 
     @property
     def manifest(self) -> Manifest:
@@ -102,7 +103,9 @@ class TokenDataModule(L.LightningDataModule):
         Raises:
             ValueError: no prepared data, or a damaged shard.
         """
-        verify_shards(self.path, self.manifest)
+        if not self._verified:  # Lightning asks once more what the command line has asked before
+            verify_shards(self.path, self.manifest)
+            self._verified = True
 
     def setup(self, stage: str) -> None:
         """Open the manifest and check that it is of the tokenizer beside it; set gradient accumulation.
@@ -165,6 +168,12 @@ class TokenDataModule(L.LightningDataModule):
         if self.trainer is None:
             raise ValueError("TokenDataModule: no trainer is attached; pass it to Trainer.fit, validate or predict.")
         return self.trainer
+
+    @property
+    def sequences_per_step(self) -> int:
+        """Sequences that an optimizer step takes, over all devices, once a trainer is set up."""
+        trainer = self._attached_trainer()
+        return self.batch_size * trainer.accumulate_grad_batches * trainer.world_size
 
     def windows(self, split: Split, *, cover: bool) -> TokenWindows:
         """The windows of a split; see `TokenWindows`.

@@ -1,15 +1,13 @@
 """Whether shards are still what `prepare` wrote: their hashes against the manifest's, looked at once."""
 
-import hashlib
 import json
 from pathlib import Path
 
 from tqdm import tqdm
 
-from lit_t6.data.manifest import Manifest
+from lit_t6.data.manifest import Manifest, file_hash
 
 VERIFIED_NAME = "verified.json"
-_PIECE = 1 << 24
 _SHOW_FROM = 500_000_000  # bytes that take long enough for a progress bar
 
 
@@ -36,17 +34,13 @@ def verify_shards(folder: Path, manifest: Manifest) -> None:
     with tqdm(total=total, desc="checking shards", unit="B", unit_scale=True, disable=total < _SHOW_FROM) as bar:
         for shard in waiting:
             path = folder / shard.file
-            digest = hashlib.sha256()
-            with path.open("rb") as file:
-                while piece := file.read(_PIECE):
-                    digest.update(piece)
-                    bar.update(len(piece))
-            if digest.hexdigest() != shard.sha256:
+            if file_hash(path) != shard.sha256:
                 raise ValueError(
                     f"{path}: damaged: its contents are not what prepare wrote (its hash is not the manifest's). Run "
                     f"`python cli.py prepare` again, with --overwrite true."
                 )
             noted[shard.file] = _mark(path, shard.sha256)
+            bar.update(path.stat().st_size)
     _write_notes(folder, noted)
 
 

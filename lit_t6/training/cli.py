@@ -27,10 +27,9 @@ from lit_t6.training.checkpoint import convert_weights, read_checkpoint
 from lit_t6.training.memory import StageOfFailure, explain_out_of_memory, is_out_of_memory
 from lit_t6.training.module import LitT6
 from lit_t6.training.optimizer import OptimizerConfig
-from lit_t6.training.options import PARSER_MODE, HelpFormatter, arrange, option_value, parse
+from lit_t6.training.options import arrange, option_value, parse, parser_settings
 from lit_t6.training.run_folder import RunFolder, find_unfinished, forget, tell_child_processes
 
-COMMANDS = ("fit", "validate", "test", "predict")
 _RESUME_WORDS = ("last", "best", "hpc")
 
 
@@ -111,8 +110,8 @@ class T6CLI(LightningCLI):
                     options = ["--config", str(from_checkpoint), *options]
                 saves = RunFolder if command == "fit" else None
                 parsers = {
-                    name: _parser_settings(name, examples if name == command else "") for name in COMMANDS
-                } | _parser_settings("COMMAND")
+                    name: parser_settings(name, examples if name == command else "") for name in cls.subcommands()
+                } | parser_settings("COMMAND")
                 return cls(args=[command, *options], save_config_callback=saves, parser_kwargs=parsers, **_SETTINGS)
         except MisconfigurationException as error:
             raise ValueError(" ".join(str(error).split())) from error
@@ -122,7 +121,7 @@ class T6CLI(LightningCLI):
     @classmethod
     def build(cls, options: list[str]) -> Self:
         """Build `trainer`, `model` and `datamodule` from options, and run nothing."""
-        settings = {**_SETTINGS, "parser_kwargs": _parser_settings("build")}
+        settings = {**_SETTINGS, "parser_kwargs": parser_settings("build")}
         return cls(args=arrange(options), run=False, save_config_callback=None, **settings)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -283,21 +282,3 @@ class T6CLI(LightningCLI):
             message = str(error).splitlines()[0]
         if message:  # the error, and with it all that its frames hold, is gone here
             raise ValueError(explain_out_of_memory(self.model, self.datamodule, self.trainer, self.failure, message))
-
-
-def _parser_settings(command: str, examples: str = "") -> dict[str, Any]:
-    purposes = {
-        "fit": "Train a model. Configuration files stack, later ones win, and every option below can be typed.",
-        "validate": "Loss, perplexity and bits per byte of a checkpoint on the validation split.",
-        "test": "Loss, perplexity and bits per byte of a checkpoint on the test split.",
-        "predict": "Loss and bits per byte of every document, as JSON lines (predictions.path).",
-    }
-    return {
-        "allow_abbrev": False,  # --trainer.max_step would be taken as max_steps, silently
-        "exit_on_error": False,  # errors come as exceptions, to be told in one line
-        "parser_mode": PARSER_MODE,
-        "usage": f"python cli.py {command} [--config FILE ...] [--ckpt_path FILE] [--dotted.option VALUE ...]",
-        "description": purposes.get(command, ""),
-        "epilog": examples,
-        "formatter_class": HelpFormatter,
-    }

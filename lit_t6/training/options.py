@@ -23,6 +23,30 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Leaves descriptions and examples as they are written."""
 
 
+def parser_settings(command: str, examples: str = "") -> dict[str, Any]:
+    """Arguments of the parser of a trainer's command.
+
+    Args:
+        command: its name.
+        examples: shown at the end of its help.
+    """
+    purposes = {
+        "fit": "Train a model. Configuration files stack, later ones win, and every option below can be typed.",
+        "validate": "Loss, perplexity and bits per byte of a checkpoint on the validation split.",
+        "test": "Loss, perplexity and bits per byte of a checkpoint on the test split.",
+        "predict": "Loss and bits per byte of every document, as JSON lines (predictions.path).",
+    }
+    return {
+        "allow_abbrev": False,  # --trainer.max_step would be taken as max_steps, silently
+        "exit_on_error": False,  # errors come as exceptions, to be told in one line
+        "parser_mode": PARSER_MODE,
+        "usage": f"python cli.py {command} [--config FILE ...] [--ckpt_path FILE] [--dotted.option VALUE ...]",
+        "description": purposes.get(command, ""),
+        "epilog": examples,
+        "formatter_class": HelpFormatter,
+    }
+
+
 def option_keys(parser: ArgumentParser) -> Iterator[str]:
     """The keys of a parser's options, such as "model.d_model"."""
     for action in parser._actions:
@@ -145,18 +169,17 @@ def explain(message: str, known: Iterable[str]) -> str:
             names = sorted(short_names()) + classes
             near = nearest(value.rpartition(".")[2], names)
             return f"model.attention: {value!r} is not a mechanism{near} There are {', '.join(names)}."
-    key = re.search(r'[Kk]ey "([^"]+)"', message)
+    keys = re.findall(r'[Kk]ey "([^"]+)"', message)
     unknown_class = re.search(r"import path string: (\S+)|has no attribute '(\w+)'", message)
-    if key and unknown_class:
+    if keys and unknown_class:
         name = unknown_class[1] or unknown_class[2]
-        return f"{key[1]}: {name!r} is not known{nearest(name, _lightning_classes())}"
+        return f"{keys[0]}: {name!r} is not known{nearest(name, _lightning_classes())}"
     choices = re.findall(r"'([^']+)'", " ".join(re.findall(r"Literal\[([^\]]+)\]", message)))
     given = re.search(r"G(?:iven|ot) value: (.*)", message)
-    if key and choices and given:
+    if keys and choices and given:
         values = ", ".join(dict.fromkeys(choices))
-        return f"{key[1]}: {given[1]!r} is not one of its values{nearest(given[1], choices)} There are {values}."
+        return f"{keys[0]}: {given[1]!r} is not one of its values{nearest(given[1], choices)} There are {values}."
     wrong_type = re.search(r"Expected an? <class '(\w+)'>\. Got value: (.*)", message)
-    keys = re.findall(r'[Kk]ey "([^"]+)"', message)
     if wrong_type and keys:
         return f"{'.'.join(keys)}: expected {wrong_type[1]}, got {wrong_type[2]!r}."
     missing = re.search(r"File does not exist: '([^']+)'", message)

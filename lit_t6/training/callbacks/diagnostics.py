@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lit_t6.attention import TensorProductAttention
 from lit_t6.ops import TPAFactors, effective_rank
+from lit_t6.training.callbacks.throughput import logged_step
 
 FACTORS = TPAFactors._fields
 RANKS = ("effective_rank_k", "effective_rank_v")
@@ -94,7 +95,7 @@ class FactorDiagnostics(Callback):
         layers, self._seen = self._seen, []
         if not layers:
             return
-        step = max(0, trainer.global_step - 1)  # as Lightning numbers what a validation after this step logs
+        step = logged_step(trainer)
         values = {f"factors/{name}": sum(layer[name] for layer in layers) / len(layers) for name in layers[0]}
         values |= {f"factors/{name}/layer_{n:02}": layer[name] for n, layer in enumerate(layers) for name in layer}
         for logger in trainer.loggers:

@@ -33,7 +33,7 @@ def run_facts(trainer: L.Trainer, config: T6Config) -> dict[str, str]:
         splits = ", ".join(f"{split.tokens:,} {name}" for name, split in data.manifest.splits.items())
         facts["data"] = f"{data.path}: tokens {splits}; vocabulary of {data.manifest.vocab_size:,}"
         seq_len = data.seq_len or config.max_seq_len
-        sequences = data.batch_size * trainer.accumulate_grad_batches * trainer.world_size
+        sequences = data.sequences_per_step
         tokens = sequences * seq_len
         accumulated = f" ({trainer.accumulate_grad_batches} batches)" if trainer.accumulate_grad_batches > 1 else ""
         facts["step"] = f"{sequences} sequences of {seq_len} = {tokens:,} tokens{accumulated}"

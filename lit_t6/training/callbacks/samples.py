@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lit_t6.data import TokenDataModule
 from lit_t6.model import SamplingConfig, T6Model
 from lit_t6.training.callbacks.text_page import add_text, as_code
+from lit_t6.training.callbacks.throughput import logged_step
 from lit_t6.training.streaming import stream_text
 
 
@@ -66,6 +67,5 @@ class SampleWriter(Callback):
                     text += " …"
                     break
         for logger in loggers:
-            step = max(0, trainer.global_step - 1)  # as Lightning numbers what a validation after this step logs
-            add_text(logger.experiment, "samples/continuation", as_code(text), step)
+            add_text(logger.experiment, "samples/continuation", as_code(text), logged_step(trainer))
         self._since = time.perf_counter()

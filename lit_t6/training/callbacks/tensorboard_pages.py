@@ -1,7 +1,5 @@
 """What TensorBoard shows beside plain curves: configuration, model, a chart layout, HParams, loss over tokens."""
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +44,7 @@ def hyperparameters(
     config: T6Config, optimizer: OptimizerConfig, data: TokenDataModule | None, trainer: L.Trainer
 ) -> dict[str, Any]:
     """The columns of TensorBoard's HParams: numbers but for the first two, and the same in every run."""
-    tokens = 0
-    if data is not None:
-        sequences = data.batch_size * trainer.accumulate_grad_batches * trainer.world_size
-        tokens = sequences * (data.seq_len or config.max_seq_len)
+    tokens = data.sequences_per_step * (data.seq_len or config.max_seq_len) if data is not None else 0
     numbers = {
         "parameters": config.num_parameters(),
         "cache_bytes_per_token": cache_bytes_per_token(config, str(trainer.precision)),
@@ -111,7 +106,8 @@ class TensorBoardPages(Callback):
 
     def __init__(self, config: T6Config, optimizer: OptimizerConfig, throughput: Throughput) -> None:
         self.config, self.optimizer, self.throughput = config, optimizer, throughput
-        self._listener: Callable[[Record, dict[str, float]], None] = partial(self._add_over_tokens, [])
+        self._open: list[SummaryWriter] = []
+        throughput.listeners.append(self._add_over_tokens)
 
     @staticmethod
     def _writers(trainer: L.Trainer) -> list[SummaryWriter]:
@@ -120,10 +116,7 @@ class TensorBoardPages(Callback):
         return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._listener in self.throughput.listeners:  # of an earlier training
-            self.throughput.listeners.remove(self._listener)
-        self._listener = partial(self._add_over_tokens, self._writers(trainer))
-        self.throughput.listeners.append(self._listener)
+        self._open = self._writers(trainer)
         facts = run_facts(trainer, self.config)  # log_dir is broadcast: every rank has to ask
         saved = Path(trainer.log_dir or ".") / "config.yaml"
         if saved.is_file():
@@ -133,15 +126,17 @@ class TensorBoardPages(Callback):
             plain = {"model": dict(pl_module.hparams), **({"data": dict(data.hparams)} if data is not None else {})}
             configuration = yaml.safe_dump(plain, sort_keys=False)
         table = "\n".join(["| | |", "|---|---|", *(f"| **{name}** | {value} |" for name, value in facts.items())])
-        for writer in self._writers(trainer):
+        for writer in self._open:
             writer.add_custom_scalars(LAYOUT)
             add_text(writer, "run/configuration", as_code(configuration))
             add_text(writer, "run/model", f"{table}\n\n{weights_table(pl_module)}")
             self._add_hyperparameters(writer, trainer)
 
-    @staticmethod
-    def _add_over_tokens(writers: list[SummaryWriter], record: Record, values: dict[str, float]) -> None:
-        for writer in writers:
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._open = []  # another training with the same Throughput brings its own pages
+
+    def _add_over_tokens(self, record: Record, values: dict[str, float]) -> None:
+        for writer in self._open:
             writer.add_scalar(f"train/loss{OVER_TOKENS}", values["train/loss"], record.total_tokens)
 
     def _add_hyperparameters(self, writer: SummaryWriter, trainer: L.Trainer) -> None:
@@ -157,5 +152,5 @@ class TensorBoardPages(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         value = trainer.callback_metrics.get("val/loss")
         if value is not None and not trainer.sanity_checking and trainer.state.fn == "fit":
-            for writer in self._writers(trainer):
+            for writer in self._open:
                 writer.add_scalar(f"val/loss{OVER_TOKENS}", value, self.throughput.total_tokens)

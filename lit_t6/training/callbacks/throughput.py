@@ -161,8 +161,9 @@ class Throughput(Callback):
         for tag, figure in getattr(pl_module, "step_figures", {}).items():
             values[tag] = figure.detach().to("cpu", non_blocking=True)
         ready = mark(pl_module.device)
-        step = trainer.global_step - 1
-        return Record(step, self._total_tokens, values, self._spans, ready, self._steps, self._tokens, seq_len)
+        return Record(
+            logged_step(trainer), self._total_tokens, values, self._spans, ready, self._steps, self._tokens, seq_len
+        )
 
     def _write(self, trainer: L.Trainer) -> None:
         """Log what is pending, once it is computed."""
@@ -210,6 +211,11 @@ def is_logging_step(trainer: L.Trainer, step: int) -> bool:
     """
     interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set outside of Trainer's own class
     return interval > 0 and (step % interval == 0 or ends_training(trainer, step))
+
+
+def logged_step(trainer: L.Trainer) -> int:
+    """The number under which Lightning logs the optimizer step done last, and a validation after it: counted from 0."""
+    return max(0, trainer.global_step - 1)
 
 
 def mark(device: torch.device) -> Mark:
