@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_t6 import LitT6, T6Config, TokenDataModule
 from lit_t6.training import OptimizerConfig, TrainingProgress, ValidateAtEnd
+from lit_t6.training.callbacks import SampleWriter
 
 SETTLING = 20  # steps that are not timed: compilation, allocation
 
@@ -33,9 +34,7 @@ class StepClock(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         if trainer.global_step in (SETTLING, trainer.max_steps):
-            if pl_module.device.type == "cuda":
-                torch.cuda.synchronize()
-            now = time.perf_counter()
+            now = _synchronized_time(pl_module)
             self.began, self.ended = (now, 0.0) if trainer.global_step == SETTLING else (self.began, now)
 
     def milliseconds_a_step(self, trainer: L.Trainer) -> float:
@@ -51,8 +50,8 @@ class BareLitT6(LitT6):
 
 def train(
     settings: dict[str, Any], data: str, batch_size: int, steps: int, folder: str, *, bare: bool
-) -> dict[str, float]:
-    """One training; `bare` without callbacks and loggers. Returns milliseconds a step, and of a validation."""
+) -> dict[str, Any]:
+    """One training; `bare` without callbacks and loggers. Milliseconds a step, and of each callback at a validation."""
     torch.manual_seed(0)
     model = {key: value for key, value in settings["model"].items() if key not in ("optimizer", "compile", "attention")}
     attention = settings["model"]["attention"]
@@ -79,35 +78,41 @@ def train(
         devices=1,
     )
     trainer.fit(module, TokenDataModule(data, batch_size, num_workers=4))
-    validation = _seconds_of_validation_end(trainer, module) if not bare else 0.0
-    return {"step_ms": clock.milliseconds_a_step(trainer), "validation_callbacks_ms": 1000 * validation}
+    step_ms = clock.milliseconds_a_step(trainer)
+    interval = settings["trainer"]["val_check_interval"] * step_ms / 1000
+    validation = {} if bare else _milliseconds_of_validation(trainer, module, interval)
+    return {"step_ms": step_ms, "validation_ms": validation}
 
 
-def _seconds_of_validation_end(trainer: L.Trainer, module: LitT6) -> float:
-    """What our callbacks do at a validation, done once more and timed: diagnostics, a sample, curves."""
+def _milliseconds_of_validation(trainer: L.Trainer, module: LitT6, interval: float) -> dict[str, float]:
+    """What each of our callbacks takes at a validation, `interval` seconds after the last: done again and timed."""
     data: TokenDataModule = trainer.datamodule  # type: ignore[attr-defined]  # set by fit
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set outside of its class
+    ours = [c for c in callbacks if not isinstance(c, StepClock | TrainingProgress | ValidateAtEnd)]
     loader = iter(data.val_dataloader())
     batch = {name: value.to(module.device) for name, value in next(loader).items()}
     del loader
-    seconds = []
-    for hooked in (False, True) * 3:
-        if module.device.type == "cuda":
-            torch.cuda.synchronize()
-        began = time.perf_counter()
-        ours = [c for c in callbacks if hooked and not isinstance(c, StepClock | TrainingProgress | ValidateAtEnd)]
-        for callback in ours:
+    taken: dict[str, list[float]] = {}
+    for callback in [None, *ours] * 3:  # None: the validation step alone, to be taken off
+        if isinstance(callback, SampleWriter):
+            callback._since = time.perf_counter() - interval  # its text may take a share of the time since
+        began = _synchronized_time(module)
+        if callback:
             callback.on_validation_batch_start(trainer, module, batch, 0)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             module._nats(batch)
-        for callback in ours:
+        if callback:
             callback.on_validation_batch_end(trainer, module, None, batch, 0)
-        for callback in ours:
             callback.on_validation_end(trainer, module)
-        if module.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[1::2]) - statistics.median(seconds[::2])
+        taken.setdefault(type(callback).__name__, []).append(1000 * (_synchronized_time(module) - began))
+    alone = statistics.median(taken.pop("NoneType"))
+    return {name: max(0.0, statistics.median(seen) - alone) for name, seen in taken.items()}
+
+
+def _synchronized_time(module: L.LightningModule) -> float:
+    if module.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def main() -> None:
@@ -122,7 +127,7 @@ def main() -> None:
     options = parser.parse_args()
     settings = yaml.safe_load(Path(options.config).read_text(encoding="utf-8"))
     torch.set_float32_matmul_precision("high")
-    runs: dict[str, list[dict[str, float]]] = {"without": [], "with": []}
+    runs: dict[str, list[dict[str, Any]]] = {"without": [], "with": []}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(options.turns):
             for name in runs:
@@ -132,12 +137,18 @@ def main() -> None:
                 runs[name].append(found)
                 print(f"{name:<8} {found['step_ms']:.3f} ms a step", flush=True)
     without, with_ = (statistics.median(run["step_ms"] for run in runs[name]) for name in ("without", "with"))
-    validation = statistics.median(run["validation_callbacks_ms"] for run in runs["with"])
+    parts = {
+        name: statistics.median(run["validation_ms"][name] for run in runs["with"])
+        for name in runs["with"][0]["validation_ms"]
+    }
+    validation = sum(parts.values())
     interval = settings["trainer"]["val_check_interval"]
     cost = (with_ - without + validation / interval) / without
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
     print(f"{device}, torch {torch.__version__}: {without:.3f} ms a step without, {with_:.3f} ms with callbacks")
     a_step = validation / interval
+    for name, taken in parts.items():
+        print(f"  at a validation, {name:<20} {taken:7.1f} ms")
     print(f"at a validation they take {validation:.0f} ms; every {interval} steps, that is {a_step:.3f} ms a step")
     print(f"cost: {100 * cost:.2f} % of a step")
     if options.output:
