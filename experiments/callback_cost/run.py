@@ -135,7 +135,8 @@ def main() -> None:
                 arguments = (settings, options.data, options.batch_size, options.steps, folder)
                 found = train(*arguments, bare=name == "without")
                 runs[name].append(found)
-                print(f"{name:<8} {found['step_ms']:.3f} ms a step", flush=True)
+                parts = {name: round(taken, 1) for name, taken in found["validation_ms"].items()}
+                print(f"{name:<8} {found['step_ms']:.3f} ms a step; at a validation {parts or 'nothing'}", flush=True)
     without, with_ = (statistics.median(run["step_ms"] for run in runs[name]) for name in ("without", "with"))
     parts = {
         name: statistics.median(run["validation_ms"][name] for run in runs["with"])
