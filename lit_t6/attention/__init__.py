@@ -1,7 +1,8 @@
 """Attention mechanisms: a configuration and a module each, usable in anybody's network."""
 
-from lit_t6.attention.base import AttentionConfig, AttentionModule
+from lit_t6.attention.base import AttentionConfig, AttentionModule, RotaryAttentionConfig
 from lit_t6.attention.budget import attention_budget, solve_num_heads
+from lit_t6.attention.cache import AttentionCache, FactorCache, KeyValueCache, LatentCache
 from lit_t6.attention.initialization import InitScheme, check_init
 from lit_t6.attention.multi_head import MultiHeadAttention, MultiHeadConfig
 from lit_t6.attention.registry import comparable_numbers, mechanisms, short_names
@@ -9,11 +10,16 @@ from lit_t6.attention.rotary import RotaryEmbedding
 from lit_t6.attention.tpa import TensorProductAttention, TPAConfig
 
 __all__ = [
+    "AttentionCache",
     "AttentionConfig",
     "AttentionModule",
+    "FactorCache",
     "InitScheme",
+    "KeyValueCache",
+    "LatentCache",
     "MultiHeadAttention",
     "MultiHeadConfig",
+    "RotaryAttentionConfig",
     "RotaryEmbedding",
     "TPAConfig",
     "TensorProductAttention",

@@ -1,30 +1,80 @@
-"""What every attention mechanism offers: a configuration that can count and build, and a module that can run."""
+"""What every attention mechanism offers: a configuration that can count and build, and a module that can run.
 
+Letters: B batch, T positions, C model width, H heads, D head size of queries and keys, E of values.
+"""
+
+import math
 from abc import ABC, abstractmethod
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self, get_args, get_type_hints
 
+import torch
 from torch import Tensor, nn
 
+from lit_t6.attention.cache import AttentionCache
 from lit_t6.attention.initialization import InitScheme
+
+HEAD_NORM_EPS = 1e-5  # upstream's
 
 
 class AttentionModule(nn.Module, ABC):
-    """Causal self-attention (B, T, C) → (B, T, C), usable in any network."""
+    """Causal self-attention (B, T, C) → (B, T, C), usable in any network.
 
-    out: nn.Linear
+    Args:
+        d_model: C.
+        config: of the mechanism; `num_heads` must be known.
 
-    @abstractmethod
-    def forward(self, x: Tensor, *, positions: Tensor | None = None, document_ids: Tensor | None = None) -> Tensor:
+    Raises:
+        ValueError: `config.num_heads` is null.
+    """
+
+    def __init__(self, d_model: int, config: "AttentionConfig") -> None:
+        super().__init__()
+        self.d_model = d_model
+        self.out = nn.Linear(config.heads() * config.value_size, d_model, bias=False)
+        self.head_norm = nn.RMSNorm(config.value_size, HEAD_NORM_EPS) if config.head_norm else None
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        positions: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        cache: AttentionCache | None = None,
+    ) -> Tensor:
         """Attend.
 
         Args:
             x: hidden states (B, T, C), after the block's norm.
             positions: integers (T,) or (B, T) for RoPE; 0 … T-1 if not given.
             document_ids: integers (B, T): a position sees its own document only.
+            cache: from `config.build_cache`: x are the next tokens of its rows, and are added to it. They see what it
+                holds, and those before them in x.
 
         Returns:
             (B, T, C).
+
+        Raises:
+            ValueError: the cache is full, or came with positions or documents.
+        """
+        if cache is not None:
+            if positions is not None or document_ids is not None:
+                raise ValueError(
+                    "a cache knows the positions of its tokens: pass no positions or document_ids with it."
+                )
+            positions = cache.next_positions(x.shape[1])
+        heads = self.attend(x, positions, document_ids, cache)
+        if self.head_norm is not None:
+            heads = self.head_norm(heads)
+        return self.out(heads.flatten(-2))
+
+    @abstractmethod
+    def attend(
+        self, x: Tensor, positions: Tensor | None, document_ids: Tensor | None, cache: AttentionCache | None
+    ) -> Tensor:
+        """What the heads read, (B, T, H, E), before their norm and the output projection; arguments as `forward`.
+
+        With a cache, `positions` are given: those that follow it. The new tokens are appended here.
         """
 
     @abstractmethod
@@ -34,6 +84,8 @@ class AttentionModule(nn.Module, ABC):
     def reset_parameters(self, scheme: InitScheme = "upstream", variance: float | None = None) -> None:
         """Draw all weights afresh; the output projection starts at zero, so that the block starts as the identity."""
         self.reset_input_projections(scheme, variance)
+        if self.head_norm is not None:
+            self.head_norm.reset_parameters()
         nn.init.zeros_(self.out.weight)
 
 
@@ -42,16 +94,44 @@ class AttentionConfig(ABC):
 
     short_names: ClassVar[dict[str, dict[str, Any]]] = {}
     """What people type for the mechanism, such as "TPA", and the settings that each name stands for."""
+    cache_class: ClassVar[type[AttentionCache]]
     num_heads: int | None
     head_dim: int
+    head_norm: bool
 
     @abstractmethod
     def num_parameters(self, d_model: int) -> int:
-        """Weights of one layer's attention (paper Table 1), for a configuration whose `num_heads` is known."""
+        """Weights of one layer's attention (paper Table 1), for a configuration whose `num_heads` is known.
+
+        The weights of RMSNorms come on top of the paper's formulas.
+        """
 
     @abstractmethod
+    def cache_shapes(self) -> dict[str, tuple[int, ...]]:
+        """What decoding keeps of a token in each layer, by name."""
+
+    @abstractmethod
+    def decode_multiply_adds_per_cached_token(self) -> int:
+        """Multiply-adds that one new token's attention takes for each cached token in a layer (paper A.4)."""
+
+    @property
+    def value_size(self) -> int:
+        """E, numbers that a head reads of each value."""
+        return self.head_dim
+
     def cache_numbers_per_token(self) -> int:
         """Numbers that decoding keeps for each token in each layer (paper Table 1)."""
+        return sum(math.prod(shape) for shape in self.cache_shapes().values())
+
+    def build_cache(
+        self,
+        batch_size: int,
+        capacity: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> AttentionCache:
+        """An empty cache for one layer; see `lit_t6.attention.AttentionCache`."""
+        return self.cache_class(self.cache_shapes(), batch_size, capacity, dtype, device)
 
     @abstractmethod
     def attention_flops_per_token(self, seq_len: int) -> float:
@@ -117,9 +197,66 @@ def check_positive(owner: str, **values: int | None) -> None:
             raise ValueError(f"{owner}: {name} must be at least 1, got {value}.")
 
 
-def check_rope_dim(owner: str, head_dim: int) -> None:
-    """Raise ValueError unless RoPE can pair the features of a head."""
-    if head_dim % 2:
-        raise ValueError(
-            f"{owner}: head_dim={head_dim} is odd, but RoPE rotates pairs of features; take {head_dim + 1}."
-        )
+@dataclass(kw_only=True)
+class RotaryAttentionConfig(AttentionConfig):
+    """Settings of the mechanisms whose whole heads are rotated by their positions.
+
+    Args:
+        rope_base: base of the rotary frequencies.
+        rope_fraction: rotate this share of the features only, the first ones (partial RoPE).
+        rope_decay: multiply rotated features by rope_decay^angle, as upstream's "RoPE with decay"; null does not.
+        head_norm: RMSNorm with a weight on what each head reads, before the output projection.
+
+    Raises:
+        ValueError: a fraction outside (0, 1], or one that leaves no pair of features; a decay outside (0, 1].
+    """
+
+    rope_base: float = 10000.0
+    rope_fraction: float = 1.0
+    rope_decay: float | None = None
+    head_norm: bool = False
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        check_positive(name, num_heads=self.num_heads, head_dim=self.head_dim)
+        if self.rotated_size % 2 and self.rope_fraction == 1:
+            raise ValueError(
+                f"{name}: head_dim={self.head_dim} is odd, but RoPE rotates pairs of features; "
+                f"take {self.head_dim + 1}."
+            )
+        if not 0 < self.rope_fraction <= 1:
+            raise ValueError(f"{name}: rope_fraction must be in (0, 1], got {self.rope_fraction}.")
+        if self.rope_dim < 2:
+            raise ValueError(
+                f"{name}: rope_fraction={self.rope_fraction} of {self.rotated_size} features leaves no pair to rotate; "
+                f"take at least {2 / self.rotated_size:.3g}."
+            )
+        if self.rope_decay is not None and not 0 < self.rope_decay <= 1:
+            raise ValueError(f"{name}: rope_decay must be in (0, 1], or null for none, got {self.rope_decay}.")
+
+    @property
+    def rotated_size(self) -> int:
+        """Features of the rows that RoPE acts on."""
+        return self.head_dim
+
+    @property
+    def rope_dim(self) -> int:
+        """Features that RoPE rotates: the share of them, made even, as upstream does."""
+        return int(self.rotated_size * self.rope_fraction) // 2 * 2
+
+    @property
+    def head_norm_weights(self) -> int:
+        """Weights of the norm over what a head reads."""
+        return self.value_size if self.head_norm else 0
+
+    @property
+    def label_suffix(self) -> str:
+        """What was chosen besides, for labels; empty for the defaults."""
+        chosen = []
+        if self.rope_fraction != 1:
+            chosen.append(f"{self.rope_fraction:.2g} of RoPE")
+        if self.rope_decay is not None:
+            chosen.append(f"RoPE decay {self.rope_decay:g}")
+        if self.head_norm:
+            chosen.append("head norm")
+        return "".join(f", {what}" for what in chosen)

@@ -9,24 +9,29 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lit_t6.attention.base import AttentionConfig, AttentionModule, check_positive, check_rope_dim
+from lit_t6.attention.base import AttentionModule, RotaryAttentionConfig, check_positive
+from lit_t6.attention.cache import AttentionCache, KeyValueCache
 from lit_t6.attention.initialization import InitScheme, check_init, uniform_, variance_bound, xavier_bound
 from lit_t6.attention.rotary import RotaryEmbedding
-from lit_t6.ops import dense_attention
+from lit_t6.ops import cached_attention, dense_attention
 
 
 @dataclass
-class MultiHeadConfig(AttentionConfig):
+class MultiHeadConfig(RotaryAttentionConfig):
     """Multi-head attention (MHA), with fewer key/value heads: grouped-query (GQA), with one: multi-query (MQA).
 
     Args:
         num_heads: H; null solves for the count that meets the budget of 4·d_model² parameters a layer.
         num_kv_heads: G; null for as many as there are query heads (MHA), 1 for MQA, between for GQA. Divides H.
-        head_dim: D; even.
-        rope_base: base of the rotary frequencies.
+        head_dim: D.
+        rope_base: see `RotaryAttentionConfig`, as the three that follow.
+        rope_fraction: share of the features that RoPE rotates.
+        rope_decay: base of the decay of what RoPE rotates; null for none.
+        head_norm: RMSNorm on what each head reads.
 
     Raises:
-        ValueError: a count below 1, an odd head_dim, or query heads that the key/value heads do not divide.
+        ValueError: a count below 1, an odd head_dim, query heads that the key/value heads do not divide, or RoPE
+            settings out of range.
     """
 
     short_names: ClassVar[dict[str, dict[str, Any]]] = {
@@ -34,17 +39,15 @@ class MultiHeadConfig(AttentionConfig):
         "MQA": {"num_heads": None, "num_kv_heads": 1},
         "GQA": {"num_heads": None, "num_kv_heads": 2},
     }
+    cache_class: ClassVar[type[AttentionCache]] = KeyValueCache
 
     num_heads: int | None = None
     num_kv_heads: int | None = None
     head_dim: int = 64
-    rope_base: float = 10000.0
 
     def __post_init__(self) -> None:
-        check_positive(
-            "MultiHeadConfig", num_heads=self.num_heads, num_kv_heads=self.num_kv_heads, head_dim=self.head_dim
-        )
-        check_rope_dim("MultiHeadConfig", self.head_dim)
+        check_positive("MultiHeadConfig", num_kv_heads=self.num_kv_heads)
+        super().__post_init__()
         if self.num_heads is not None and self.num_heads % self.num_heads_multiple:
             raise ValueError(
                 f"MultiHeadConfig: num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}; "
@@ -66,8 +69,10 @@ class MultiHeadConfig(AttentionConfig):
     @property
     def label(self) -> str:
         if self.num_kv_heads is None or self.num_kv_heads == self.num_heads:
-            return "MHA"
-        return "MQA" if self.num_kv_heads == 1 else f"GQA ({self.num_kv_heads} KV heads)"
+            name = "MHA"
+        else:
+            name = "MQA" if self.num_kv_heads == 1 else f"GQA ({self.num_kv_heads} KV heads)"
+        return name + self.label_suffix
 
     @property
     def projection_rows(self) -> list[int]:
@@ -75,10 +80,13 @@ class MultiHeadConfig(AttentionConfig):
         return [self.heads() * self.head_dim, self.kv_heads * self.head_dim, self.kv_heads * self.head_dim]
 
     def num_parameters(self, d_model: int) -> int:
-        return d_model * (sum(self.projection_rows) + self.heads() * self.head_dim)
+        return d_model * (sum(self.projection_rows) + self.heads() * self.head_dim) + self.head_norm_weights
 
-    def cache_numbers_per_token(self) -> int:
-        return 2 * self.kv_heads * self.head_dim
+    def cache_shapes(self) -> dict[str, tuple[int, ...]]:
+        return dict.fromkeys(("k", "v"), (self.kv_heads, self.head_dim))
+
+    def decode_multiply_adds_per_cached_token(self) -> int:
+        return 2 * self.heads() * self.head_dim
 
     def attention_flops_per_token(self, seq_len: int) -> float:
         return 2 * 2 * self.heads() * self.head_dim * (seq_len + 1) / 2
@@ -100,18 +108,25 @@ class MultiHeadAttention(AttentionModule):
     """
 
     def __init__(self, d_model: int, config: MultiHeadConfig, max_seq_len: int = 1024) -> None:
-        super().__init__()
-        self.config, self.d_model = config, d_model
+        super().__init__(d_model, config)
+        self.config = config
         self.qkv = nn.Linear(d_model, sum(config.projection_rows), bias=False)  # rows: q, k, v, each head-major
-        self.out = nn.Linear(config.heads() * config.head_dim, d_model, bias=False)
-        self.rope = RotaryEmbedding(config.head_dim, max_seq_len, config.rope_base)
+        self.rope = RotaryEmbedding(config.rope_dim, max_seq_len, config.rope_base, config.rope_decay)
         self.reset_parameters()
 
-    def forward(self, x: Tensor, *, positions: Tensor | None = None, document_ids: Tensor | None = None) -> Tensor:
+    def attend(
+        self, x: Tensor, positions: Tensor | None, document_ids: Tensor | None, cache: AttentionCache | None
+    ) -> Tensor:
         parts = self.qkv(x).split(self.config.projection_rows, dim=-1)
         q, k, v = (part.unflatten(-1, (-1, self.config.head_dim)) for part in parts)  # (B, T, H or G, D)
         q, k = self.rope(q, k, positions=positions)
-        return self.out(dense_attention(q, k, v, document_ids=document_ids).flatten(-2))
+        starts_here = cache is None or not cache.longest
+        if cache is not None:
+            cache.append(k=k, v=v)
+            if not starts_here:
+                held = cache.entries()
+                return cached_attention(q, held["k"], held["v"], lengths=cache.lengths)
+        return dense_attention(q, k, v, document_ids=document_ids)
 
     @torch.no_grad()
     def reset_input_projections(self, scheme: InitScheme, variance: float | None = None) -> None:

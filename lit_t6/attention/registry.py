@@ -1,5 +1,6 @@
 """The mechanisms that this package exports, and the short names that people type for them."""
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,10 @@ class ShortName:
     init_args: dict[str, Any]
 
 
-def mechanisms() -> list[type[AttentionConfig]]:
+def mechanisms(base: type[AttentionConfig] = AttentionConfig) -> list[type[AttentionConfig]]:
     """The configuration class of every mechanism of `lit_t6.attention`."""
-    return [m for m in AttentionConfig.__subclasses__() if m.__module__.startswith("lit_t6.attention.")]
+    found = [mechanism for child in base.__subclasses__() for mechanism in (child, *mechanisms(child))]
+    return [m for m in found if m.__module__.startswith("lit_t6.attention.") and not inspect.isabstract(m)]
 
 
 def short_names() -> dict[str, ShortName]:

@@ -15,22 +15,24 @@ class RotaryEmbedding(nn.Module):
     and a checkpoint need not hold it.
 
     Args:
-        dim: number of features that rotate; even.
+        dim: number of features that rotate, the first ones of a row; even.
         max_seq_len: positions held from the start; longer inputs extend the table by themselves.
         base: see `lit_t6.ops.rope_angles`.
+        decay: see `lit_t6.ops.rope_angles`.
 
     Raises:
         ValueError: `dim` is odd.
     """
 
-    def __init__(self, dim: int, max_seq_len: int = 1024, base: float = 10000.0) -> None:
+    def __init__(self, dim: int, max_seq_len: int = 1024, base: float = 10000.0, decay: float | None = None) -> None:
         super().__init__()
-        self.dim, self.base = dim, base
+        self.dim, self.base, self.decay = dim, base, decay
         self._fill(max_seq_len, torch.device("cpu"))
 
     def _fill(self, num_positions: int, device: torch.device) -> None:
         with torch.inference_mode(False):  # a table made in inference mode could never be trained with
-            self.cos, self.sin = rope_angles(torch.arange(num_positions, device=device), self.dim, self.base)
+            positions = torch.arange(num_positions, device=device)
+            self.cos, self.sin = rope_angles(positions, self.dim, self.base, self.decay)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RotaryEmbedding":
         """Follow the module to another device, but never to another type."""
@@ -52,13 +54,13 @@ class RotaryEmbedding(nn.Module):
             cos and sin, each (T, dim / 2) or (B, T, dim / 2), float32.
         """
         if positions is not None:
-            return rope_angles(positions, self.dim, self.base)
+            return rope_angles(positions, self.dim, self.base, self.decay)
         if length > self.cos.shape[0] or device != self.cos.device:
             held = self.cos.shape[0]
             self._fill(held if length <= held else max(length, 2 * held), device)
         return self.cos[:length], self.sin[:length]
 
     def forward(self, *rows: Tensor, positions: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Rotate each of `rows`, all (B, T, N, dim) with N free, by the same positions."""
+        """Rotate each of `rows`, all (B, T, N, dim or more) with N free, by the same positions."""
         cos, sin = self.tables(rows[0].shape[1], rows[0].device, positions)
         return tuple(apply_rope(x, cos, sin) for x in rows)

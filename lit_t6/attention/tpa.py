@@ -10,14 +10,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lit_t6.attention.base import AttentionConfig, AttentionModule, check_positive, check_rope_dim
+from lit_t6.attention.base import AttentionModule, RotaryAttentionConfig, check_positive
+from lit_t6.attention.cache import AttentionCache, FactorCache
 from lit_t6.attention.initialization import InitScheme, check_init, uniform_, variance_bound, xavier_bound
 from lit_t6.attention.rotary import RotaryEmbedding
 from lit_t6.ops import Impl, TPAFactors, check_impl, tpa_attention
 
 
 @dataclass
-class TPAConfig(AttentionConfig):
+class TPAConfig(RotaryAttentionConfig):
     """Tensor product attention: queries, keys and values are sums of outer products of per-token factors.
 
     Args:
@@ -35,24 +36,18 @@ class TPAConfig(AttentionConfig):
 
     short_names: ClassVar[dict[str, dict[str, Any]]] = {"TPA": {"num_heads": None}}
 
+    cache_class: ClassVar[type[AttentionCache]] = FactorCache
+
     num_heads: int | None = None
     head_dim: int = 64
     rank_q: int = 6
     rank_k: int = 2
     rank_v: int = 2
-    rope_base: float = 10000.0
     impl: Impl = "auto"
 
     def __post_init__(self) -> None:
-        check_positive(
-            "TPAConfig",
-            num_heads=self.num_heads,
-            head_dim=self.head_dim,
-            rank_q=self.rank_q,
-            rank_k=self.rank_k,
-            rank_v=self.rank_v,
-        )
-        check_rope_dim("TPAConfig", self.head_dim)
+        check_positive("TPAConfig", rank_q=self.rank_q, rank_k=self.rank_k, rank_v=self.rank_v)
+        super().__post_init__()
         check_impl(self.impl)
 
     @property
@@ -71,8 +66,18 @@ class TPAConfig(AttentionConfig):
     def num_parameters(self, d_model: int) -> int:
         return d_model * self.num_factor_columns + d_model * self.heads() * self.head_dim
 
-    def cache_numbers_per_token(self) -> int:
-        return (self.rank_k + self.rank_v) * (self.heads() + self.head_dim)
+    def cache_shapes(self) -> dict[str, tuple[int, ...]]:
+        heads, size = self.heads(), self.head_dim
+        return {
+            "a_k": (self.rank_k, heads),
+            "b_k": (self.rank_k, size),
+            "a_v": (self.rank_v, heads),
+            "b_v": (self.rank_v, size),
+        }
+
+    def decode_multiply_adds_per_cached_token(self) -> int:
+        heads, size = self.heads(), self.head_dim
+        return self.rank_q * self.rank_k * (size + heads) + heads * self.rank_v * size
 
     def attention_flops_per_token(self, seq_len: int) -> float:
         width = self.heads() * self.head_dim
@@ -96,13 +101,11 @@ class TensorProductAttention(AttentionModule):
     """
 
     def __init__(self, d_model: int, config: TPAConfig, max_seq_len: int = 1024) -> None:
-        super().__init__()
-        self.config, self.d_model = config, d_model
-        heads, head_dim = config.heads(), config.head_dim
+        super().__init__(d_model, config)
+        self.config = config
         # One GEMM for all factors; its rows are a_q, a_k, a_v, b_q, b_k, b_v, each rank-major.
         self.factors = nn.Linear(d_model, config.num_factor_columns, bias=False)
-        self.out = nn.Linear(heads * head_dim, d_model, bias=False)
-        self.rope = RotaryEmbedding(head_dim, max_seq_len, config.rope_base)
+        self.rope = RotaryEmbedding(config.rope_dim, max_seq_len, config.rope_base, config.rope_decay)
         self.reset_parameters()
 
     def _blocks(self) -> list[tuple[int, int]]:
@@ -127,10 +130,11 @@ class TensorProductAttention(AttentionModule):
         b_q, b_k = self.rope(b_q, b_k, positions=positions)
         return TPAFactors(a_q, b_q, a_k, b_k, a_v, b_v)
 
-    def forward(self, x: Tensor, *, positions: Tensor | None = None, document_ids: Tensor | None = None) -> Tensor:
+    def attend(
+        self, x: Tensor, positions: Tensor | None, document_ids: Tensor | None, cache: AttentionCache | None
+    ) -> Tensor:
         factors = self.compute_factors(x, positions)
-        heads = tpa_attention(factors, document_ids=document_ids, impl=self.config.impl)  # (B, T, H, D)
-        return self.out(heads.flatten(-2))
+        return tpa_attention(factors, document_ids=document_ids, impl=self.config.impl)
 
     @torch.no_grad()
     def reset_input_projections(self, scheme: InitScheme, variance: float | None = None) -> None:

@@ -1,7 +1,7 @@
 """Arithmetic on tensors: RoPE, masks, dense attention and tensor product attention. Knows no modules."""
 
-from lit_t6.ops.attention import dense_attention
-from lit_t6.ops.masks import visibility
+from lit_t6.ops.attention import cached_attention, dense_attention
+from lit_t6.ops.masks import cache_visibility, visibility
 from lit_t6.ops.rope import apply_rope, rope_angles
 from lit_t6.ops.tpa import Impl, TPAFactors, check_impl, effective_rank, materialise, tpa_attention
 
@@ -9,6 +9,8 @@ __all__ = [
     "Impl",
     "TPAFactors",
     "apply_rope",
+    "cache_visibility",
+    "cached_attention",
     "check_impl",
     "dense_attention",
     "effective_rank",

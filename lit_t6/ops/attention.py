@@ -1,12 +1,14 @@
 """Softmax attention over dense queries, keys and values, through PyTorch's fused kernels.
 
-Letters: B batch, T positions, H query heads, G key/value heads, D and E head sizes of keys and of values.
+Letters: B batch, T positions, N new positions, M cached ones, H query heads, G key/value heads, D and E head sizes of
+keys and of values.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lit_t6.ops.masks import check_rows, visibility
+from lit_t6.ops.masks import cache_visibility, check_rows, visibility
 
 
 def dense_attention(
@@ -57,3 +59,39 @@ def dense_attention(
     if sees_something is not None:
         out = out * sees_something
     return out.transpose(1, 2)
+
+
+def cached_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, lengths: Tensor | None = None, scale: float | None = None
+) -> Tensor:
+    """Attention of the newest tokens to a cache of keys and values, causal among themselves.
+
+    The H / G query heads that share a key head are taken as further queries of it, so that no key is repeated.
+
+    Args:
+        q: queries (B, N, H, D) of the last N valid entries of each row.
+        k: keys (B, M, G, D), those of the new tokens included; H a multiple of G.
+        v: values (B, M, G, E).
+        lengths: (B,) integers: valid entries of each row, M if not given; query n sees the first lengths - N + n + 1.
+        scale: of the logits; 1/√D if not given.
+
+    Returns:
+        (B, N, H, E), in the type of `q`. A query that sees nothing gives zeros.
+
+    Raises:
+        ValueError: `lengths` of another shape.
+    """
+    batch, num_queries, num_heads, _ = q.shape
+    num_keys, num_kv_heads = k.shape[1:3]
+    check_rows(batch, num_keys, lengths=lengths, document_ids=None)
+    if lengths is None:
+        lengths = q.new_full((batch,), num_keys, dtype=torch.int64)
+    mask = cache_visibility(num_queries, num_keys, lengths)  # (B, 1, N, M)
+    sees_something = mask.any(dim=-1, keepdim=True)
+    mask = (mask | ~sees_something).repeat_interleave(num_heads // num_kv_heads, dim=2)
+    queries = q.unflatten(2, (num_kv_heads, -1)).movedim(2, 1).flatten(2, 3)  # (B, G, N·H/G, D)
+    out = F.scaled_dot_product_attention(
+        queries.to(k.dtype), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, scale=scale
+    )
+    out = out.unflatten(2, (num_queries, -1)).movedim(1, 2).flatten(2, 3)  # (B, N, H, E)
+    return (out * sees_something.transpose(1, 2)).to(q.dtype)

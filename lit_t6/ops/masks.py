@@ -38,6 +38,21 @@ def visibility(
     return mask
 
 
+def cache_visibility(num_queries: int, num_keys: int, lengths: Tensor) -> Tensor:
+    """Boolean mask of the cached keys that each of the newest tokens sees.
+
+    Args:
+        num_queries: N; the queries are the last N of the valid entries of their row.
+        num_keys: M, entries of the cache.
+        lengths: (B,) integers: valid entries of each row, the N new ones included.
+
+    Returns:
+        (B, 1, N, M): query n sees the first lengths - N + n + 1 entries.
+    """
+    seen = lengths[:, None] - num_queries + 1 + torch.arange(num_queries, device=lengths.device)
+    return (torch.arange(num_keys, device=lengths.device) < seen[..., None])[:, None]
+
+
 def check_rows(batch: int, length: int, *, lengths: Tensor | None, document_ids: Tensor | None) -> None:
     """Raise ValueError unless the descriptions of the rows have one entry a row, or a position.
 

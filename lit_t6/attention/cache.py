@@ -1,0 +1,139 @@
+"""What decoding keeps of the tokens that came before, preallocated, one class a mechanism.
+
+Letters: B batch, N new positions, M cached positions, H heads, G key/value heads, D and E head sizes, R rank.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+
+class AttentionCache:
+    """Named numbers of every token that one layer has seen, in buffers of a fixed capacity.
+
+    Rows have lengths of their own (ragged batches). New tokens are written behind the last of their row; what was
+    there before is not copied. For reading, `entries` gives views.
+
+    Args:
+        shapes: what is kept of a token, by name, such as {"k": (G, D), "v": (G, E)}.
+        batch_size: B, rows.
+        capacity: tokens that a row can hold.
+        dtype: of the buffers.
+        device: of the buffers.
+
+    Raises:
+        ValueError: a batch size or a capacity below 1.
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        batch_size: int,
+        capacity: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        for name, value in (("batch_size", batch_size), ("capacity", capacity)):
+            if value < 1:
+                raise ValueError(f"cache: {name} must be at least 1, got {value}.")
+        self.capacity = capacity
+        self.buffers = {
+            name: torch.zeros(batch_size, capacity, *shape, dtype=dtype, device=device)
+            for name, shape in shapes.items()
+        }
+        self.lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
+        """(B,): tokens that each row holds."""
+        self.longest = 0
+        """No row is longer than this: known without asking the GPU."""
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return self.lengths.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the buffers take, filled or not."""
+        return sum(buffer.nbytes for buffer in self.buffers.values())
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes that one token of one row takes."""
+        return self.nbytes // (self.batch_size * self.capacity)
+
+    def next_positions(self, num_new: int) -> Tensor:
+        """Positions (B, N) at which the next tokens of each row stand."""
+        return self.lengths[:, None] + torch.arange(num_new, device=self.lengths.device)
+
+    @torch.no_grad()
+    def append(self, **new: Tensor) -> None:
+        """Write the newest tokens behind the last of each row.
+
+        Args:
+            new: by the names of `shapes`, each (B, N, …).
+
+        Raises:
+            ValueError: the cache is full; nothing was written then.
+        """
+        assert new.keys() == self.buffers.keys(), f"expected {list(self.buffers)}, got {list(new)}"
+        batch, num_new = next(iter(new.values())).shape[:2]
+        if batch != self.batch_size:
+            raise ValueError(f"cache: it was made for {self.batch_size} rows, got {batch}.")
+        if self.longest + num_new > self.capacity:
+            raise ValueError(
+                f"the cache is full: {self.longest} of its {self.capacity} positions are taken and {num_new} more "
+                f"came; make it with a capacity of at least {self.longest + num_new}, or reset or truncate it."
+            )
+        rows = torch.arange(batch, device=self.lengths.device)[:, None]
+        places = self.next_positions(num_new)
+        for name, values in new.items():
+            self.buffers[name][rows, places] = values.to(self.buffers[name].dtype)
+        self.lengths += num_new
+        self.longest += num_new
+
+    def entries(self) -> dict[str, Tensor]:
+        """Views of what is kept, each (B, M, …) with M = `longest`; row b is valid up to `lengths[b]`."""
+        return {name: buffer[:, : self.longest] for name, buffer in self.buffers.items()}
+
+    def reset(self) -> None:
+        """Forget all tokens."""
+        self.lengths.zero_()
+        self.longest = 0
+
+    def truncate(self, lengths: int | Sequence[int] | Tensor) -> None:
+        """Forget the last tokens of rows, such as padding or refused drafts.
+
+        Args:
+            lengths: tokens that each row keeps, or one number for all rows.
+
+        Raises:
+            ValueError: not one number a row, a negative one, or more than a row has.
+        """
+        kept = torch.as_tensor(lengths, dtype=torch.int64).cpu()
+        if kept.ndim and kept.shape != (self.batch_size,):
+            raise ValueError(
+                f"cache: truncate got lengths of shape {tuple(kept.shape)}, expected ({self.batch_size},)."
+            )
+        kept = kept.expand(self.batch_size)
+        held = self.lengths.cpu()
+        if ((kept < 0) | (kept > held)).any():
+            raise ValueError(f"cache: rows hold {held.tolist()} tokens and cannot be truncated to {kept.tolist()}.")
+        self.lengths.copy_(kept)
+        self.longest = int(kept.max())
+
+
+class KeyValueCache(AttentionCache):
+    """Keys, rotated, and values: MHA, MQA, GQA, MFA, and TPA with dense keys and values. `k` (G, D), `v` (G, E)."""
+
+
+class FactorCache(AttentionCache):
+    """The contextual factors of keys and values: TPA. `a_k` (Rk, H), `b_k` (Rk, D), `a_v` (Rv, H), `b_v` (Rv, E).
+
+    `b_k` is rotated, unless it is shared with the values. Static factors are not kept; of third order, `c_k` and `c_v`
+    are kept beside a `b_k` and a `b_v` of the smaller size.
+    """
+
+
+class LatentCache(AttentionCache):
+    """The latent after its norm, `latent` (dc,), and the rotated key that all heads share, `k_rope` (Dr,): MLA."""
