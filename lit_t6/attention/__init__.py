@@ -7,7 +7,8 @@ from lit_t6.attention.initialization import InitScheme, check_init
 from lit_t6.attention.multi_head import MultiHeadAttention, MultiHeadConfig
 from lit_t6.attention.registry import comparable_numbers, mechanisms, short_names
 from lit_t6.attention.rotary import RotaryEmbedding
-from lit_t6.attention.tpa import TensorProductAttention, TPAConfig
+from lit_t6.attention.tpa import TensorProductAttention
+from lit_t6.attention.tpa_config import TPAConfig
 
 __all__ = [
     "AttentionCache",

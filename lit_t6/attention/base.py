@@ -94,7 +94,6 @@ class AttentionConfig(ABC):
 
     short_names: ClassVar[dict[str, dict[str, Any]]] = {}
     """What people type for the mechanism, such as "TPA", and the settings that each name stands for."""
-    cache_class: ClassVar[type[AttentionCache]]
     num_heads: int | None
     head_dim: int
     head_norm: bool
@@ -113,6 +112,11 @@ class AttentionConfig(ABC):
     @abstractmethod
     def decode_multiply_adds_per_cached_token(self) -> int:
         """Multiply-adds that one new token's attention takes for each cached token in a layer (paper A.4)."""
+
+    @property
+    @abstractmethod
+    def cache_class(self) -> type[AttentionCache]:
+        """The mechanism's kind of cache."""
 
     @property
     def value_size(self) -> int:

@@ -39,7 +39,7 @@ class MultiHeadConfig(RotaryAttentionConfig):
         "MQA": {"num_heads": None, "num_kv_heads": 1},
         "GQA": {"num_heads": None, "num_kv_heads": 2},
     }
-    cache_class: ClassVar[type[AttentionCache]] = KeyValueCache
+    cache_class = KeyValueCache
 
     num_heads: int | None = None
     num_kv_heads: int | None = None

@@ -1,91 +1,35 @@
-"""Tensor product attention (arXiv 2501.06425, section 3.1).
+"""Tensor product attention (arXiv 2501.06425, section 3.1) and its variants.
 
-Letters: B batch, T positions, C model width, H heads, D head size, R rank.
+Letters: B batch, T positions, M cached positions, C model width, H heads, G key/value heads, D and E head sizes, R
+rank.
 """
 
+from __future__ import annotations
+
 import math
-from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from lit_t6.attention.base import AttentionModule, RotaryAttentionConfig, check_positive
-from lit_t6.attention.cache import AttentionCache, FactorCache
+from lit_t6.attention.base import AttentionModule
+from lit_t6.attention.cache import AttentionCache
 from lit_t6.attention.initialization import InitScheme, check_init, uniform_, variance_bound, xavier_bound
+from lit_t6.attention.multi_head import MultiHeadAttention
 from lit_t6.attention.rotary import RotaryEmbedding
-from lit_t6.ops import Impl, TPAFactors, check_impl, tpa_attention
+from lit_t6.attention.tpa_config import HeadActivation, TPAConfig
+from lit_t6.ops import (
+    TPAFactors,
+    cached_attention,
+    dense_attention,
+    head_groups,
+    materialise,
+    outer_features,
+    tpa_attention,
+    tpa_decode,
+)
 
-
-@dataclass
-class TPAConfig(RotaryAttentionConfig):
-    """Tensor product attention: queries, keys and values are sums of outer products of per-token factors.
-
-    Args:
-        num_heads: H; null solves for the count that meets the budget of 4·d_model² parameters a layer.
-        head_dim: D, of queries, keys and values; even.
-        rank_q: number of outer products that make up the queries of a token.
-        rank_k: of the keys; cached.
-        rank_v: of the values; cached.
-        rope_base: base of the rotary frequencies.
-        impl: how the attention is computed, see `lit_t6.ops.tpa_attention`.
-
-    Raises:
-        ValueError: a count below 1, an odd head_dim, or an unknown impl.
-    """
-
-    short_names: ClassVar[dict[str, dict[str, Any]]] = {"TPA": {"num_heads": None}}
-
-    cache_class: ClassVar[type[AttentionCache]] = FactorCache
-
-    num_heads: int | None = None
-    head_dim: int = 64
-    rank_q: int = 6
-    rank_k: int = 2
-    rank_v: int = 2
-    impl: Impl = "auto"
-
-    def __post_init__(self) -> None:
-        check_positive("TPAConfig", rank_q=self.rank_q, rank_k=self.rank_k, rank_v=self.rank_v)
-        super().__post_init__()
-        check_impl(self.impl)
-
-    @property
-    def label(self) -> str:
-        return f"TPA ({self.rank_q}, {self.rank_k}, {self.rank_v})"
-
-    @property
-    def backend(self) -> str:
-        return "the reference einsum" if self.impl == "reference" else super().backend
-
-    @property
-    def num_factor_columns(self) -> int:
-        """Columns of the one GEMM that makes all factors: (Rq + Rk + Rv)(H + D)."""
-        return (self.rank_q + self.rank_k + self.rank_v) * (self.heads() + self.head_dim)
-
-    def num_parameters(self, d_model: int) -> int:
-        return d_model * self.num_factor_columns + d_model * self.heads() * self.head_dim
-
-    def cache_shapes(self) -> dict[str, tuple[int, ...]]:
-        heads, size = self.heads(), self.head_dim
-        return {
-            "a_k": (self.rank_k, heads),
-            "b_k": (self.rank_k, size),
-            "a_v": (self.rank_v, heads),
-            "b_v": (self.rank_v, size),
-        }
-
-    def decode_multiply_adds_per_cached_token(self) -> int:
-        heads, size = self.heads(), self.head_dim
-        return self.rank_q * self.rank_k * (size + heads) + heads * self.rank_v * size
-
-    def attention_flops_per_token(self, seq_len: int) -> float:
-        width = self.heads() * self.head_dim
-        rank_sums = 2 * (self.rank_q + self.rank_k + self.rank_v) * width
-        return rank_sums + 2 * 2 * width * (seq_len + 1) / 2
-
-    def build(self, d_model: int, max_seq_len: int = 1024) -> "TensorProductAttention":
-        return TensorProductAttention(d_model, self, max_seq_len)
+Parts = dict[str, Tensor]
+"""Dense parts and factors by name ("q", "a_k", "b_v", …), each (B, T or M, count, size)."""
 
 
 class TensorProductAttention(AttentionModule):
@@ -93,7 +37,7 @@ class TensorProductAttention(AttentionModule):
 
     Args:
         d_model: C.
-        config: ranks, heads and head size; `num_heads` must be known.
+        config: ranks, heads, head size and variant; `num_heads` must be known.
         max_seq_len: positions of the rotary table to start with; it extends itself.
 
     Raises:
@@ -103,60 +47,186 @@ class TensorProductAttention(AttentionModule):
     def __init__(self, d_model: int, config: TPAConfig, max_seq_len: int = 1024) -> None:
         super().__init__(d_model, config)
         self.config = config
-        # One GEMM for all factors; its rows are a_q, a_k, a_v, b_q, b_k, b_v, each rank-major.
-        self.factors = nn.Linear(d_model, config.num_factor_columns, bias=False)
+        # One GEMM for all that depends on the token; its rows are those of `config.pieces()`, each rank-major.
+        self.factors = nn.Linear(d_model, config.num_columns, bias=False)
+        self.static = nn.ParameterDict(
+            {name: nn.Parameter(torch.empty(shape)) for name, shape in config.static_pieces().items()}
+        )
         self.rope = RotaryEmbedding(config.rope_dim, max_seq_len, config.rope_base, config.rope_decay)
         self.reset_parameters()
 
-    def _blocks(self) -> list[tuple[int, int]]:
-        """(rank, size of a row) of a_q, a_k, a_v, b_q, b_k, b_v, in the order of the factor weight's rows."""
-        ranks = (self.config.rank_q, self.config.rank_k, self.config.rank_v)
-        return [(rank, size) for size in (self.config.heads(), self.config.head_dim) for rank in ranks]
+    @classmethod
+    @torch.no_grad()
+    def from_multi_head(cls, module: MultiHeadAttention) -> TensorProductAttention:
+        """The tensor product attention that is a given MHA, MQA or GQA (paper section 4).
 
-    def _split(self, flat: Tensor, dim: int) -> tuple[Tensor, ...]:
-        return flat.split([rank * size for rank, size in self._blocks()], dim=dim)
+        A is static: of queries Rq = H and a_i = H·e_i, of keys and values R = G and a_j = G·(the heads of group j).
+        """
+        theirs = module.config
+        heads, groups = theirs.heads(), theirs.kv_heads
+        config = TPAConfig(
+            heads,
+            theirs.head_dim,
+            heads,
+            groups,
+            groups,
+            static_a=True,
+            rope_base=theirs.rope_base,
+            rope_fraction=theirs.rope_fraction,
+            rope_decay=theirs.rope_decay,
+            head_norm=theirs.head_norm,
+        )
+        ours = cls(module.d_model, config, module.rope.cos.shape[0]).to(module.out.weight)
+        ours.factors.weight.copy_(module.qkv.weight)
+        ours.out.load_state_dict(module.out.state_dict())
+        if ours.head_norm is not None and module.head_norm is not None:
+            ours.head_norm.load_state_dict(module.head_norm.state_dict())
+        for factor in ours.static.values():
+            factor.copy_(head_groups(factor.shape[0], heads))
+        return ours
+
+    def split(self, rows: Tensor, dim: int = 0) -> Parts:
+        """Cut the rows of the factor weight, or the columns that they make, by the names of `config.pieces()`."""
+        pieces = self.config.pieces()
+        parts = rows.split([count * size for count, size in pieces.values()], dim)
+        return dict(zip(pieces, parts, strict=True))
+
+    def _compute(self, x: Tensor) -> Parts:
+        """Everything that is made from each token, before RoPE."""
+        pieces = self.config.pieces()
+        parts = {name: part.unflatten(-1, pieces[name]) for name, part in self.split(self.factors(x), -1).items()}
+        return {name: _activated(part, name, self.config.head_activation) for name, part in parts.items()}
+
+    def _complete(self, parts: Parts) -> Parts:
+        """With static factors, as stride-0 expands, and shared ones."""
+        like = next(iter(parts.values()))
+        static = {
+            name: _activated(factor, name, self.config.head_activation).to(like.dtype).expand(*like.shape[:2], -1, -1)
+            for name, factor in self.static.items()
+        }
+        whole = parts | static
+        if self.config.shared_b:
+            whole |= {name.replace("k", "v"): whole[name] for name in ("b_k", "c_k") if name in whole}
+        return whole
+
+    def _rotate(self, parts: Parts, letters: str, positions: Tensor | None) -> Parts:
+        """With RoPE on the dense part or the B of the queries, the keys, or both."""
+        names = [letter if letter in parts else f"b_{letter}" for letter in letters]
+        return parts | dict(zip(names, self.rope(*(parts[name] for name in names), positions=positions), strict=True))
+
+    def _features(self, parts: Parts, letter: str) -> Tensor:
+        """B (B, T, R, D or E); of third order, made from its two factors."""
+        b = parts[f"b_{letter}"]
+        return outer_features(b, parts[f"c_{letter}"]) if f"c_{letter}" in parts else b
+
+    def _heads(self, parts: Parts, letter: str) -> Tensor:
+        """Queries, keys or values (B, T, H or G, D or E)."""
+        if letter in parts:
+            return parts[letter]
+        return materialise(parts[f"a_{letter}"], self._features(parts, letter))
+
+    def _pair(self, parts: Parts, letter: str) -> tuple[Tensor, Tensor]:
+        """A (B, T, R, H) and B (B, T, R, D or E); dense heads are factors too, with an A that is fixed (section 4)."""
+        if letter not in parts:
+            return parts[f"a_{letter}"], self._features(parts, letter)
+        dense = parts[letter]
+        a = head_groups(dense.shape[-2], self.config.heads(), dtype=dense.dtype, device=dense.device)
+        return a.expand(*dense.shape[:2], -1, -1), dense
 
     def compute_factors(self, x: Tensor, positions: Tensor | None = None) -> TPAFactors:
-        """The six factors of every token, b_q and b_k rotated.
+        """The six factors of every token, b_q and b_k rotated; dense heads as factors with a fixed A.
 
         Args:
             x: (B, T, C).
             positions: integers (T,) or (B, T); 0 … T-1 if not given.
         """
-        flat = self._split(self.factors(x), -1)
-        a_q, a_k, a_v, b_q, b_k, b_v = (
-            part.unflatten(-1, block) for part, block in zip(flat, self._blocks(), strict=True)
-        )  # each (B, T, R, H or D)
-        b_q, b_k = self.rope(b_q, b_k, positions=positions)
-        return TPAFactors(a_q, b_q, a_k, b_k, a_v, b_v)
+        parts = self._rotate(self._complete(self._compute(x)), "qk", positions)
+        return TPAFactors(*(factor for letter in "qkv" for factor in self._pair(parts, letter)))
 
     def attend(
         self, x: Tensor, positions: Tensor | None, document_ids: Tensor | None, cache: AttentionCache | None
     ) -> Tensor:
-        factors = self.compute_factors(x, positions)
-        return tpa_attention(factors, document_ids=document_ids, impl=self.config.impl)
+        config = self.config
+        parts = self._complete(self._compute(x))
+        rotated = self._rotate(parts, "qk", positions)
+        if cache is not None:
+            starts_here = not cache.longest
+            kept = parts if config.rotates_on_read else rotated
+            cache.append(**{name: kept[name] for name in cache.buffers})
+            if not starts_here:
+                return self._decode(rotated, cache)
+        if config.impl == "reference" or (config.factorized == "qkv" and config.rope_on == "factors"):
+            factors = TPAFactors(*(factor for letter in "qkv" for factor in self._pair(rotated, letter)))
+            return tpa_attention(factors, document_ids=document_ids, impl=config.impl)
+        if config.rope_on == "factors":
+            q, k = (self._heads(rotated, letter) for letter in "qk")
+        else:
+            q, k = self.rope(*(self._heads(parts, letter) for letter in "qk"), positions=positions)
+        return dense_attention(q, k, self._heads(parts, "v"), document_ids=document_ids)
+
+    def _decode(self, new: Parts, cache: AttentionCache) -> Tensor:
+        """What the newest tokens read from the cache, which holds them already: (B, T, H, E)."""
+        held = self._complete(cache.entries())
+        if self.config.rotates_on_read:
+            held = self._rotate(held, "k", None)  # a token stands at the position of its place in the cache
+        if "k" in held:
+            return cached_attention(self._heads(new, "q"), held["k"], held["v"], lengths=cache.lengths)
+        factors = (*self._pair(new, "q"), *self._pair(held, "k"), *self._pair(held, "v"))
+        return tpa_decode(*factors, lengths=cache.lengths, impl=self.config.impl)
 
     @torch.no_grad()
     def reset_input_projections(self, scheme: InitScheme, variance: float | None = None) -> None:
-        """Draw the factor weights.
+        """Draw the factors' weights.
 
-        upstream: Xavier over a 3-D view of each factor's weight, which makes the spread fall with the rank.
-        paper: Xavier over each factor's (R·H or R·D, C) matrix (appendix G).
-        variance: an entry of Q is a mean of R products of an A and a B entry, so Var Q = Var A · Var B / R; A and B
-        share the factor evenly.
+        upstream: Xavier over a 3-D view of each factor's weight, which makes the spread fall with the rank; dense
+        queries by Xavier, dense keys and values as nn.Linear does.
+        paper: Xavier over each (R·H or R·D, C) matrix (appendix G); of static factors, over the (R, H or D) matrix, as
+        "upstream" too.
+        variance: an entry of Q is a mean of R products of an A and a B entry, so Var Q = E[A²] · Var B / R. A and B
+        share the factor evenly; under an activation, A's inputs have variance 1 and B takes the rest.
         """
         check_init(scheme, variance)
-        channels = self.d_model
-        for index, (weight, (rank, size)) in enumerate(
-            zip(self._split(self.factors.weight, 0), self._blocks(), strict=True)
-        ):
-            if scheme == "paper":
-                bound = xavier_bound(channels, rank * size)
-            elif scheme == "variance":
+        weights = self.split(self.factors.weight) | dict(self.static.items())
+        for name, weight in weights.items():
+            count, size = (self.config.pieces() | self.config.static_pieces())[name]
+            fan_in = 1 if name in self.static else self.d_model
+            if scheme == "variance":
                 assert variance is not None
-                bound = variance_bound(math.sqrt(rank * variance), channels)
-            elif index < 3:  # upstream's view of an A weight is (C, H, R); Xavier's fans are dims 0 and 1, times dim 2
-                bound = xavier_bound(channels * rank, size * rank)
+                bound = variance_bound(self._entry_variance(name, variance), fan_in)
+            elif name in self.static:
+                bound = xavier_bound(count, size)
+            elif scheme == "paper" or name == "q":
+                bound = xavier_bound(fan_in, count * size)
+            elif name in ("k", "v"):
+                bound = fan_in**-0.5
+            elif name.startswith("a_"):  # upstream's view is (C, H, R); Xavier's fans are dims 0 and 1, times dim 2
+                bound = xavier_bound(fan_in * count, size * count)
             else:  # its view of a B weight is (C, R, D)
-                bound = xavier_bound(channels * size, rank * size)
+                bound = xavier_bound(fan_in * size, count * size)
             uniform_(weight, bound)
+
+    def _entry_variance(self, name: str, variance: float) -> float:
+        """Variance of the entries of a part with which those of Q, K or V have a given one."""
+        if name in ("q", "k", "v"):
+            return variance
+        activation, rank = self.config.head_activation, self.config.rank(name[-1])
+        if activation == "none":
+            of_a = of_b = math.sqrt(rank * variance)
+        else:
+            of_a, of_b = 1.0, rank * variance / _mean_square(activation, self.config.heads())
+        if name.startswith("a_"):
+            return of_a
+        return of_b if self.config.third_order_dim is None else math.sqrt(of_b)
+
+
+def _activated(part: Tensor, name: str, activation: HeadActivation) -> Tensor:
+    """An A factor (…, R, H) through its activation; other parts as they are."""
+    if activation == "none" or not name.startswith("a_"):
+        return part
+    return part.sigmoid() if activation == "sigmoid" else part.softmax(dim=-1)
+
+
+def _mean_square(activation: HeadActivation, num_heads: int) -> float:
+    """E[A²] of an activated factor whose inputs are standard normal, from many draws of a generator of its own."""
+    draws = torch.randn(4096, num_heads, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return _activated(draws, "a_", activation).square().mean().item()

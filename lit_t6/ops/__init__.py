@@ -3,7 +3,17 @@
 from lit_t6.ops.attention import cached_attention, dense_attention
 from lit_t6.ops.masks import cache_visibility, visibility
 from lit_t6.ops.rope import apply_rope, rope_angles
-from lit_t6.ops.tpa import Impl, TPAFactors, check_impl, effective_rank, materialise, tpa_attention
+from lit_t6.ops.tpa import (
+    Impl,
+    TPAFactors,
+    check_impl,
+    effective_rank,
+    head_groups,
+    materialise,
+    outer_features,
+    tpa_attention,
+    tpa_decode,
+)
 
 __all__ = [
     "Impl",
@@ -14,8 +24,11 @@ __all__ = [
     "check_impl",
     "dense_attention",
     "effective_rank",
+    "head_groups",
     "materialise",
+    "outer_features",
     "rope_angles",
     "tpa_attention",
+    "tpa_decode",
     "visibility",
 ]

@@ -1,13 +1,15 @@
 """What every attention mechanism must do; a suite to run over a new one.
 
-A mechanism comes in as its configuration: something with `num_parameters(d_model)` and `build(d_model)` whose module
-maps (B, T, C) to (B, T, C) and takes `positions` and `document_ids`.
+A mechanism comes in as its configuration: something with `num_parameters(d_model)`, `cache_numbers_per_token()`,
+`build_cache(batch_size, capacity, dtype)` and `build(d_model)`, whose module maps (B, T, C) to (B, T, C) and takes
+`positions`, `document_ids` and `cache`.
 
     @pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__)
     def test_contract(check):
         check(MyMechanismConfig(num_heads=7, head_dim=16), d_model=48)
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -52,10 +54,16 @@ def check_gradients_flow(config: Any, d_model: int) -> None:
 
 
 def check_gradients_are_right(config: Any, d_model: int) -> None:
-    """Automatic differentiation agrees with finite differences in float64."""
+    """Automatic differentiation, by the input and by every weight, agrees with finite differences in float64."""
     module, x = _example(config, d_model)
+    names, weights = zip(*module.named_parameters(), strict=True)
+
+    def attend(x: Tensor, *weights: Tensor) -> Tensor:
+        return torch.func.functional_call(module, dict(zip(names, weights, strict=True)), (x,))
+
     small = x[:1, :4].clone().requires_grad_()
-    assert torch.autograd.gradcheck(module, (small,), eps=1e-6, atol=1e-6)
+    # fast_mode compares random projections of the Jacobian: all of it at once, in a few evaluations
+    assert torch.autograd.gradcheck(attend, (small, *weights), eps=1e-6, atol=1e-6, fast_mode=True)
 
 
 def check_type_is_kept(config: Any, d_model: int) -> None:
@@ -105,6 +113,78 @@ def check_starts_as_zero(config: Any, d_model: int) -> None:
     assert not config.build(d_model)(x).any()
 
 
+def _decode(
+    module: nn.Module, x: Tensor, cache: Any, prompt: Sequence[int], chunks: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Feed rows to a cache: their prompts, padded on the right, then some tokens at a time until a row ends.
+
+    Returns what came out for the tokens after the prompts, and what the full forward gives there.
+    """
+    rows = torch.arange(len(x))[:, None]
+    module(x[:, : max(prompt)], cache=cache)
+    cache.truncate(list(prompt))
+    full, seen, came, expected = module(x), torch.tensor(prompt)[:, None], [], []
+    for size in chunks:
+        places = seen + torch.arange(size)
+        came.append(module(x[rows, places], cache=cache))
+        expected.append(full[rows, places])
+        seen = seen + size
+    return torch.cat(came, dim=1), torch.cat(expected, dim=1)
+
+
+def _cache_full_of_rubbish(config: Any, batch_size: int, capacity: int) -> Any:
+    """A cache whose unused places hold large numbers: nobody may read them."""
+    cache = config.build_cache(batch_size, capacity, torch.float64)
+    for buffer in cache.buffers.values():
+        buffer.fill_(1e3)
+    return cache
+
+
+def check_cached_decoding_is_the_full_forward(config: Any, d_model: int) -> None:
+    """With a cache, token by token after prompts of different lengths, comes what the full forward gives."""
+    module, x = _example(config, d_model)
+    with torch.no_grad():
+        came, expected = _decode(module, x, _cache_full_of_rubbish(config, 2, 9), prompt=(4, 2), chunks=[1] * 5)
+    torch.testing.assert_close(came, expected, rtol=1e-9, atol=1e-9)
+
+
+def check_cached_decoding_takes_several_tokens(config: Any, d_model: int) -> None:
+    """Some tokens at once, causal among themselves; in a cache that was filled, truncated and reset before."""
+    module, x = _example(config, d_model)
+    cache = _cache_full_of_rubbish(config, 2, 12)
+    with torch.no_grad():
+        _decode(module, x, cache, prompt=(3, 5), chunks=[2])
+        cache.reset()
+        came, expected = _decode(module, x, cache, prompt=(1, 3), chunks=[3, 1, 2])
+        torch.testing.assert_close(came, expected, rtol=1e-9, atol=1e-9)
+        cache.truncate((4, 6))
+        again = module(x[:, 7:], cache=cache)
+        expected = module(torch.cat((x[:1, :4], x[:1, 7:]), dim=1))[:, 4:]
+    torch.testing.assert_close(again[:1], expected, rtol=1e-9, atol=1e-9)
+
+
+def check_cache_is_as_large_as_the_formula_says(config: Any, d_model: int) -> None:
+    """Bytes of the buffers are numbers a token, times their size, times tokens, times rows; a full cache says so."""
+    module, x = _example(config, d_model)
+    for dtype in (torch.bfloat16, torch.float64):
+        cache = config.build_cache(2, 5, dtype)
+        assert sum(buffer.nbytes for buffer in cache.buffers.values()) == cache.nbytes
+        assert cache.nbytes == config.cache_numbers_per_token() * dtype.itemsize * 5 * 2
+        assert cache.bytes_per_token == config.cache_numbers_per_token() * dtype.itemsize
+    with torch.no_grad():
+        module(x[:, :4], cache=cache)
+        held = {name: entry.clone() for name, entry in cache.entries().items()}
+        try:
+            module(x[:, 4:6], cache=cache)
+        except ValueError as error:
+            assert "full" in str(error)  # noqa: PT017  # pytest is not needed to run the suite
+        else:
+            raise AssertionError("a full cache took more tokens")
+    assert cache.lengths.tolist() == [4, 4]
+    for name, entry in cache.entries().items():
+        assert torch.equal(entry, held[name]), name
+
+
 CONTRACT = (
     check_parameter_count,
     check_causality,
@@ -116,4 +196,7 @@ CONTRACT = (
     check_documents_are_apart,
     check_longer_than_expected,
     check_starts_as_zero,
+    check_cached_decoding_is_the_full_forward,
+    check_cached_decoding_takes_several_tokens,
+    check_cache_is_as_large_as_the_formula_says,
 )

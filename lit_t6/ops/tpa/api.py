@@ -1,13 +1,15 @@
-"""The one way in: checks the arguments, chooses the implementation, runs it."""
+"""The ways in: checks the arguments, chooses the implementation, runs it."""
 
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from lit_t6.ops.attention import dense_attention
 from lit_t6.ops.masks import check_rows
+from lit_t6.ops.tpa.decode import tpa_decode_matmul
 from lit_t6.ops.tpa.factors import TPAFactors, check_factors, materialise
-from lit_t6.ops.tpa.reference import tpa_attention_reference
+from lit_t6.ops.tpa.reference import tpa_attention_reference, tpa_decode_reference
 
 Impl = Literal["auto", "reference"]
 
@@ -63,3 +65,46 @@ def tpa_attention(
         document_ids=document_ids,
         scale=scale,
     )
+
+
+def tpa_decode(
+    a_q: Tensor,
+    b_q: Tensor,
+    a_k: Tensor,
+    b_k: Tensor,
+    a_v: Tensor,
+    b_v: Tensor,
+    *,
+    lengths: Tensor | None = None,
+    scale: float | None = None,
+    impl: Impl = "auto",
+) -> Tensor:
+    """Attention of N new tokens to a cache of factors, causal among themselves (paper Algorithms 2 and 3).
+
+    Args:
+        a_q: head factors of the new queries (B, N, Rq, H).
+        b_q: their feature factors (B, N, Rq, D), rotated.
+        a_k: of the cached keys (B, M, Rk, H), those of the new tokens included.
+        b_k: (B, M, Rk, D), rotated.
+        a_v: of the cached values (B, M, Rv, H).
+        b_v: (B, M, Rv, E).
+        lengths: (B,) integers: valid entries of each row, M if not given; query n sees the first lengths - N + n + 1.
+        scale: of the logits; 1/√D if not given.
+        impl: "reference" is the plain einsum; "auto" the fastest there is for the tensors: so far, matrix products
+            that form the queries but neither keys nor values.
+
+    Returns:
+        (B, N, H, E), in the type of `a_q`. A query that sees nothing gives zeros.
+
+    Raises:
+        ValueError: factors that do not fit together, `lengths` of another shape, or an unknown `impl`.
+    """
+    check_impl(impl)
+    factors = TPAFactors(a_q, b_q, a_k, b_k, a_v, b_v)
+    check_factors(factors, cached=True)
+    batch, num_keys = a_k.shape[:2]
+    check_rows(batch, num_keys, lengths=lengths, document_ids=None)
+    if lengths is None:
+        lengths = torch.full((batch,), num_keys, device=a_k.device)
+    decode = tpa_decode_reference if impl == "reference" else tpa_decode_matmul
+    return decode(factors, lengths=lengths, scale=scale)

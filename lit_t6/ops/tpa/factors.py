@@ -37,8 +37,45 @@ def materialise(a: Tensor, b: Tensor) -> Tensor:
     return torch.einsum("btrh,btrd->bthd", a, b) / a.shape[-2]
 
 
-def check_factors(factors: TPAFactors) -> None:
+def outer_features(b: Tensor, c: Tensor) -> Tensor:
+    """vec(b ⊗ c): the rows of B of third-order attention (paper appendix C), c the slow axis.
+
+    Rotating b rotates every one of the Dc blocks of the result alike (theorem C.1).
+
+    Args:
+        b: (…, Db).
+        c: (…, Dc).
+
+    Returns:
+        (…, Dc·Db).
+    """
+    return (c[..., :, None] * b[..., None, :]).flatten(-2)
+
+
+def head_groups(
+    num_groups: int, num_heads: int, dtype: torch.dtype | None = None, device: torch.device | None = None
+) -> Tensor:
+    """The fixed A with which dense heads are tensor products: G·(1 where group g serves head h) (paper section 4).
+
+    Args:
+        num_groups: G, dense heads; 1 gives MQA's row of ones, H gives H times the identity.
+        num_heads: H, a multiple of G.
+        dtype: of the result.
+        device: of the result.
+
+    Returns:
+        (G, H).
+    """
+    groups = torch.eye(num_groups, dtype=dtype, device=device)
+    return num_groups * groups.repeat_interleave(num_heads // num_groups, dim=1)
+
+
+def check_factors(factors: TPAFactors, *, cached: bool = False) -> None:
     """Raise ValueError unless the six factors fit together.
+
+    Args:
+        factors: of one sequence; or, `cached`, of N new queries and of M cached keys and values.
+        cached: see there.
 
     Raises:
         ValueError: naming the first factor that does not fit, its shape and the expected one.
@@ -46,9 +83,14 @@ def check_factors(factors: TPAFactors) -> None:
     for name, factor in factors._asdict().items():
         if factor.ndim != 4:
             raise ValueError(f"{name} has shape {tuple(factor.shape)}, expected 4 dimensions: (B, T, R, n).")
-    batch, length, _, heads = factors.a_q.shape
+    batch, num_queries, _, heads = factors.a_q.shape
     head_dim = factors.b_q.shape[-1]
-    for letter, num_features in (("q", head_dim), ("k", head_dim), ("v", factors.b_v.shape[-1])):
+    num_keys = factors.a_k.shape[1] if cached else num_queries
+    for letter, length, num_features in (
+        ("q", num_queries, head_dim),
+        ("k", num_keys, head_dim),
+        ("v", num_keys, factors.b_v.shape[-1]),
+    ):
         rank = getattr(factors, f"a_{letter}").shape[-2]
         for name, last in ((f"a_{letter}", heads), (f"b_{letter}", num_features)):
             shape = tuple(getattr(factors, name).shape)
