@@ -213,7 +213,7 @@ class TensorProductAttention(AttentionModule):
         if activation == "none":
             of_a = of_b = math.sqrt(rank * variance)
         else:
-            of_a, of_b = 1.0, rank * variance / _mean_square(activation, self.config.heads())
+            of_a, of_b = 1.0, rank * variance / _mean_square(activation, self.config)
         if name.startswith("a_"):
             return of_a
         return of_b if self.config.third_order_dim is None else math.sqrt(of_b)
@@ -226,7 +226,12 @@ def _activated(part: Tensor, name: str, activation: HeadActivation) -> Tensor:
     return part.sigmoid() if activation == "sigmoid" else part.softmax(dim=-1)
 
 
-def _mean_square(activation: HeadActivation, num_heads: int) -> float:
-    """E[A²] of an activated factor whose inputs are standard normal, from many draws of a generator of its own."""
-    draws = torch.randn(4096, num_heads, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+def _mean_square(activation: HeadActivation, config: TPAConfig) -> float:
+    """E[A²] of an activated factor whose inputs have variance 1, from many draws of a generator of its own."""
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.empty(4096, config.heads(), dtype=torch.float64)
+    if config.static_a:  # the inputs are the weights themselves
+        draws.uniform_(-(3**0.5), 3**0.5, generator=generator)
+    else:  # sums of many products
+        draws.normal_(generator=generator)
     return _activated(draws, "a_", activation).square().mean().item()

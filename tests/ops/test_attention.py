@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lit_t6.ops import dense_attention, visibility
+from lit_t6.ops import cache_visibility, cached_attention, dense_attention, visibility
 
 
 def by_hand(q, k, v, visible, scale):
@@ -49,3 +49,33 @@ def test_a_query_that_sees_nothing_gives_zeros_and_no_nan_gradient():
 
 def test_no_mask_where_all_is_visible():
     assert visibility(3, 3, torch.device("cpu"), causal=False) is None
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 6])
+@pytest.mark.parametrize("num_queries", [1, 3])
+def test_cached_attention_is_softmax_by_hand(kv_heads, num_queries):
+    q = torch.randn(3, num_queries, 6, 4, dtype=torch.float64)
+    k, v = torch.randn(3, 7, kv_heads, 4, dtype=torch.float64), torch.randn(3, 7, kv_heads, 3, dtype=torch.float64)
+    lengths = torch.tensor([7, 4, 0])  # the last row sees nothing
+    expected = by_hand(q, k, v, lambda b, n, m: m < lengths[b] - num_queries + n + 1, 0.5)
+    torch.testing.assert_close(cached_attention(q, k, v, lengths=lengths), expected)
+    full = cached_attention(q, k, v, lengths=torch.full((3,), 7), scale=0.3)
+    torch.testing.assert_close(cached_attention(q, k, v, scale=0.3), full)
+
+
+def test_the_newest_tokens_see_the_cache_and_those_before_them():
+    seen = cache_visibility(2, 4, torch.tensor([4, 2]))[:, 0]
+    assert seen.int().tolist() == [[[1, 1, 1, 0], [1, 1, 1, 1]], [[1, 0, 0, 0], [1, 1, 0, 0]]]
+
+
+def test_a_cache_of_another_type_decides_the_precision_but_not_the_result():
+    q, k, v = torch.randn(1, 1, 2, 8).bfloat16(), torch.randn(1, 5, 2, 8), torch.randn(1, 5, 2, 8)
+    out = cached_attention(q, k, v)
+    assert out.dtype == torch.bfloat16
+    assert torch.equal(out, cached_attention(q.float(), k, v).bfloat16())
+
+
+def test_cached_attention_refuses_lengths_of_another_shape():
+    q = torch.randn(2, 1, 2, 8)
+    with pytest.raises(ValueError, match=r"lengths has shape \(1,\), expected \(2,\)"):
+        cached_attention(q, q, q, lengths=torch.ones(1))

@@ -57,3 +57,22 @@ def test_low_precision_is_rotated_in_float32():
 def test_refuses_what_has_no_pairs(dim):
     with pytest.raises(ValueError, match=rf"even and positive, got {dim}"):
         rope_angles(torch.arange(3), dim)
+
+
+def test_partial_rotation_leaves_the_rest_as_it_is():
+    x = torch.randn(2, 5, 3, 10)
+    angles = rope_angles(torch.arange(5), 4)
+    y = apply_rope(x, *angles)
+    assert torch.equal(y[..., 4:], x[..., 4:])
+    torch.testing.assert_close(y[..., :4], apply_rope(x[..., :4], *angles))
+
+
+def test_decay_shrinks_each_pair_by_its_angle():
+    x = torch.randn(1, 6, 1, 8, dtype=torch.float64)
+    plain = rotated(x, torch.arange(6))
+    decayed = apply_rope(x, *rope_angles(torch.arange(6), 8, decay=0.9))
+    for t in range(6):
+        for pair in range(4):
+            size = 0.9 ** (t * 10000 ** (-pair / 4))
+            for feature in (pair, pair + 4):
+                assert decayed[0, t, 0, feature] == pytest.approx(size * plain[0, t, 0, feature].item(), rel=1e-6)

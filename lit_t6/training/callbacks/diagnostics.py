@@ -3,7 +3,6 @@
 Letters: B batch, T positions, C model width, R rank, H heads, D head size.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -28,7 +27,8 @@ class FactorDiagnostics(Callback):
     At a validation, over some tokens of its first batch: the root mean square of every factor
     (`factors/rms_a_q/layer_00`, …), and the effective rank of the keys and values of a token over its heads
     (`factors/effective_rank_k/layer_00`, …; see `lit_t6.ops.effective_rank`); the means over the layers
-    (`factors/rms_a_q`, …); and a picture of all of them, `factors/figure`. Models without TPA log nothing.
+    (`factors/rms_a_q`, …); and a picture of all of them, `factors/figure`. Dense queries, keys and values have no
+    factors to log; models without TPA log nothing.
 
     Args:
         every_n_validations: look at every n-th validation; 0 never.
@@ -70,7 +70,8 @@ class FactorDiagnostics(Callback):
         stride = max(1, len(x) // self.num_tokens)
         with torch.no_grad():
             factors = module.compute_factors(x[::stride][: self.num_tokens][None])
-        self._seen.append(describe_factors(TPAFactors(*(factor[0].float().cpu() for factor in factors))))
+        factors = TPAFactors(*(factor[0].float().cpu() for factor in factors))
+        self._seen.append(describe_factors(factors, module.config.factorized))
 
     def on_validation_batch_end(
         self,
@@ -104,19 +105,24 @@ class FactorDiagnostics(Callback):
                 logger.experiment.add_figure("factors/figure", draw_factors(layers), step, close=False)
 
 
-def describe_factors(factors: TPAFactors) -> dict[str, float]:
+def describe_factors(factors: TPAFactors, letters: str = "qkv") -> dict[str, float]:
     """Root mean square of each factor, and mean effective rank of keys and values.
 
     Args:
         factors: of some tokens, each (tokens, R, H or D).
+        letters: which of queries, keys and values are made from factors; the others are left out.
 
     Returns:
         `rms_a_q`, …, `rms_b_v`, `effective_rank_k`, `effective_rank_v`.
     """
-    rms: Callable[[Tensor], float] = lambda factor: factor.square().mean().sqrt().item()  # noqa: E731
-    sizes = {f"rms_{name}": rms(factor) for name, factor in factors._asdict().items()}
-    ranks = (effective_rank(factors.a_k, factors.b_k), effective_rank(factors.a_v, factors.b_v))
-    return sizes | {name: rank.mean().item() for name, rank in zip(RANKS, ranks, strict=True)}
+    named = {name: factor for name, factor in factors._asdict().items() if name[-1] in letters}
+    sizes = {f"rms_{name}": factor.square().mean().sqrt().item() for name, factor in named.items()}
+    ranks = {
+        name: effective_rank(named[f"a_{name[-1]}"], named[f"b_{name[-1]}"]).mean().item()
+        for name in RANKS
+        if name[-1] in letters
+    }
+    return sizes | ranks
 
 
 def draw_factors(layers: list[dict[str, float]]) -> Figure:
@@ -129,12 +135,12 @@ def draw_factors(layers: list[dict[str, float]]) -> Figure:
     figure.subplots_adjust(0.12, 0.11, 0.98, 0.92, 0.24)  # a layout engine would take half of the drawing's time
     sizes, ranks = figure.subplots(1, 2)
     numbers = range(len(layers))
-    for name in FACTORS:
+    for name in (name for name in FACTORS if f"rms_{name}" in layers[0]):
         letter = name[-1]
         style = {"color": {"q": "C0", "k": "C1", "v": "C2"}[letter], "linestyle": "-" if name[0] == "a" else "--"}
         sizes.plot(numbers, [layer[f"rms_{name}"] for layer in layers], marker="o", label=name, **style)
-    for name, colour in zip(RANKS, ("C1", "C2"), strict=True):
-        label = {"effective_rank_k": "keys", "effective_rank_v": "values"}[name]
+    for name in (name for name in RANKS if name in layers[0]):
+        label, colour = {"effective_rank_k": ("keys", "C1"), "effective_rank_v": ("values", "C2")}[name]
         ranks.plot(numbers, [layer[name] for layer in layers], marker="o", color=colour, label=label)
     sizes.set(title="Size of the factors", ylabel="root mean square", yscale="log")
     ranks.set(title="Directions that a token's heads use", ylabel="effective rank")
@@ -142,5 +148,6 @@ def draw_factors(layers: list[dict[str, float]]) -> Figure:
         axes.set_xlabel("layer")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        axes.legend(ncols=2)
+        if axes.lines:
+            axes.legend(ncols=2)
     return figure

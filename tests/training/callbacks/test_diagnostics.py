@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -35,6 +37,18 @@ def test_numbers_are_those_of_the_factors():
     assert described["rms_b_v"] == pytest.approx(3 * described["rms_b_k"])
     assert described["effective_rank_k"] == pytest.approx(1)
     assert draw_factors([described]).axes[0].get_xlabel() == "layer"
+
+
+@pytest.mark.parametrize(("factorized", "left"), [("kv", "kv"), ("q", "q")])
+def test_dense_parts_are_left_out(tmp_path, prepared, factorized, left):
+    attention = replace(SMALL.attention, factorized=factorized, rope_on="heads")
+    fit(tmp_path, prepared, replace(SMALL, attention=attention), max_steps=1)
+    tags = EventAccumulator(str(tmp_path / "run")).Reload().Tags()
+    logged = {tag.split("/")[1] for tag in tags["scalars"] if tag.startswith("factors/")}
+    assert logged == {f"rms_{ab}_{letter}" for ab in "ab" for letter in left} | {
+        f"effective_rank_{letter}" for letter in left if letter != "q"
+    }
+    assert "factors/figure" in tags["images"]
 
 
 def test_other_mechanisms_and_zero_log_nothing(tmp_path, prepared):
