@@ -1,6 +1,6 @@
 import pytest
 
-from lit_t6.attention import MultiHeadConfig, TPAConfig
+from lit_t6.attention import LatentConfig, MFAConfig, MultiHeadConfig, TPAConfig
 from lit_t6.testing import CONTRACT
 
 MECHANISMS = {
@@ -10,6 +10,10 @@ MECHANISMS = {
     "mha": MultiHeadConfig(num_heads=3, head_dim=16),
     "mqa": MultiHeadConfig(num_heads=5, num_kv_heads=1, head_dim=16),
     "gqa": MultiHeadConfig(num_heads=6, num_kv_heads=2, head_dim=16),
+    "mla": LatentConfig(num_heads=3, head_dim=8),
+    "mla, odd": LatentConfig(5, 7, value_dim=9, rope_dim=6, query_latent_dim=11, kv_latent_dim=13, head_norm=True),
+    "mfa": MFAConfig(num_heads=3, head_dim=16),
+    "mfa, odd": MFAConfig(num_heads=7, head_dim=10, query_rank=9, rope_fraction=0.5, head_norm=True),
 }
 
 
