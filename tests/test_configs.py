@@ -4,7 +4,7 @@ import pytest
 import torch
 import yaml
 
-from lit_t6.attention import MultiHeadConfig, TPAConfig
+from lit_t6.attention import LatentConfig, MultiHeadConfig, TPAConfig, solve_num_heads
 from lit_t6.model import T6Config
 from lit_t6.training.cli import T6CLI
 
@@ -16,7 +16,10 @@ HEADS = {  # paper Table 10
     "mqa": (23, 31, 39, 49),
     "gqa": (22, 30, 38, 48),
     "tpa": (34, 47, 61, 78),
+    "mla": (13, 11, 18, 29),  # solved: the table's 12, 23, 34, 49 are not of equal size at its latent sizes
 }
+CLASSES = {"tpa": TPAConfig, "mla": LatentConfig}
+SOLVED_OVER_MEDIUM = {"tpa": 47, "mha": 16, "mqa": 31, "gqa": 30, "mla": 23, "mfa": 57}  # heads of size 64
 
 
 def build(path):
@@ -48,18 +51,26 @@ def test_the_paper_is_complete():
     assert sorted(f"configs/paper/{size}-{mechanism}.yaml" for size in SIZES for mechanism in HEADS) == PAPER
 
 
+def half_a_head(config):
+    """What rounding to whole heads may cost a model whose head count is solved: MLA's heads are large."""
+    if not isinstance(config.attention, LatentConfig):
+        return 0
+    assert config.attention == solve_num_heads(config.attention, config.d_model)
+    counts = [config.attention.with_num_heads(n).num_parameters(config.d_model) for n in (1, 2)]
+    return config.num_layers * (counts[1] - counts[0]) / 2
+
+
 @pytest.mark.parametrize("path", PAPER)
 def test_sizes_and_head_counts_of_the_paper(path):
     size, mechanism = Path(path).stem.split("-")
     config = build(path).model.config
-    assert config.num_parameters() == pytest.approx(SIZES[size], rel=0.005)
+    assert config.num_parameters() == pytest.approx(SIZES[size], abs=0.005 * SIZES[size] + half_a_head(config))
     data = build(path).datamodule
     for devices in (1, 2, 4, 8):
         assert data.global_batch_size % (data.batch_size * devices) == 0
     assert config.attention.num_heads == HEADS[mechanism][list(SIZES).index(size)]
     assert config.ffn_width == 8 * config.d_model // 3
-    expected = TPAConfig if mechanism == "tpa" else MultiHeadConfig
-    assert type(config.attention) is expected
+    assert type(config.attention) is CLASSES.get(mechanism, MultiHeadConfig)
 
 
 @pytest.mark.parametrize("path", PAPER)
@@ -74,9 +85,9 @@ def test_a_paper_file_is_its_model_file_but_for_mechanism_and_width(path):
     assert ours == base
 
 
-@pytest.mark.parametrize("mechanism", ["tpa", "mha", "mqa", "gqa"])
+@pytest.mark.parametrize("mechanism", SOLVED_OVER_MEDIUM)
 def test_attention_files_solve_for_the_budget_over_any_other(mechanism):
     with torch.device("meta"):
         words = ["--config=configs/paper/medium-tpa.yaml", f"--config=configs/attention/{mechanism}.yaml"]
         config = T6CLI.build([*words, "--trainer.accelerator=cpu", "--trainer.logger=false"]).model.config
-    assert config.attention.num_heads == HEADS[mechanism][1]
+    assert config.attention.num_heads == SOLVED_OVER_MEDIUM[mechanism]
