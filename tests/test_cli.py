@@ -154,7 +154,7 @@ def test_typed_over_later_over_earlier_config_over_checkpoint(options, tmp_path)
     assert finished.model.config.d_model == 64  # checkpoint
 
 
-@pytest.mark.parametrize("name", ["TPA", "MHA", "MQA", "GQA"])
+@pytest.mark.parametrize("name", ["TPA", "MHA", "MQA", "GQA", "MLA", "MFA"])
 def test_short_names_of_mechanisms(options, name):
     finished, _ = fit(options, "--model.attention", name, "--trainer.max_steps=1")
     typed = finished.model.config.attention
@@ -192,7 +192,7 @@ def test_completion_knows_commands_options_and_mechanisms(capsys, tmp_path):
 
     assert set(complete("")) == set(COMMANDS)
     assert complete("fit", "--model.d_") == ["--model.d_model"]
-    assert complete("fit", "--model.attention", "") == ["GQA", "MHA", "MQA", "TPA"]
+    assert complete("fit", "--model.attention", "") == ["GQA", "MFA", "MHA", "MLA", "MQA", "TPA"]
     assert "--max_new_tokens" in complete("generate", "--max")
 
 

@@ -4,6 +4,8 @@ from lit_t6.attention.base import AttentionConfig, AttentionModule, RotaryAttent
 from lit_t6.attention.budget import attention_budget, solve_num_heads
 from lit_t6.attention.cache import AttentionCache, FactorCache, KeyValueCache, LatentCache
 from lit_t6.attention.initialization import InitScheme, check_init
+from lit_t6.attention.latent import LatentAttention, LatentConfig
+from lit_t6.attention.mfa import MFAConfig, MultiMatrixFactorizationAttention
 from lit_t6.attention.multi_head import MultiHeadAttention, MultiHeadConfig
 from lit_t6.attention.registry import comparable_numbers, mechanisms, short_names
 from lit_t6.attention.rotary import RotaryEmbedding
@@ -17,9 +19,13 @@ __all__ = [
     "FactorCache",
     "InitScheme",
     "KeyValueCache",
+    "LatentAttention",
     "LatentCache",
+    "LatentConfig",
+    "MFAConfig",
     "MultiHeadAttention",
     "MultiHeadConfig",
+    "MultiMatrixFactorizationAttention",
     "RotaryAttentionConfig",
     "RotaryEmbedding",
     "TPAConfig",
