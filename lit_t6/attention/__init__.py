@@ -1,7 +1,13 @@
 """Attention mechanisms: a configuration and a module each, usable in anybody's network."""
 
 from lit_t6.attention.base import AttentionConfig, AttentionModule, RotaryAttentionConfig
-from lit_t6.attention.budget import attention_budget, solve_num_heads
+from lit_t6.attention.budget import (
+    AttentionBudget,
+    attention_budget,
+    compare_budgets,
+    measure_budget,
+    solve_num_heads,
+)
 from lit_t6.attention.cache import AttentionCache, FactorCache, KeyValueCache, LatentCache
 from lit_t6.attention.initialization import InitScheme, check_init
 from lit_t6.attention.multi_head import MultiHeadAttention, MultiHeadConfig
@@ -10,6 +16,7 @@ from lit_t6.attention.rotary import RotaryEmbedding
 from lit_t6.attention.tpa import TensorProductAttention, TPAConfig
 
 __all__ = [
+    "AttentionBudget",
     "AttentionCache",
     "AttentionConfig",
     "AttentionModule",
@@ -26,6 +33,8 @@ __all__ = [
     "attention_budget",
     "check_init",
     "comparable_numbers",
+    "compare_budgets",
+    "measure_budget",
     "mechanisms",
     "short_names",
     "solve_num_heads",
