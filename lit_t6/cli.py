@@ -41,6 +41,15 @@ EXAMPLES = {
   python cli.py generate --ckpt_path {CHECKPOINT} --prompt "It was" --seed 1
   python cli.py generate --ckpt_path {CHECKPOINT} --temperature 0 --max_new_tokens 50
 """,
+    "budget": """\
+  python cli.py budget
+      every mechanism at the same number of parameters
+  python cli.py budget --base configs/model/medium.yaml --config configs/attention/tpa.yaml --config MHA
+  python cli.py budget --base configs/model/medium.yaml --config TPA --config TPA,rank_q=4 --config TPA,rank_k=1
+      one mechanism at several settings; files, a short name and settings of one model are joined by commas
+  python cli.py budget -c configs/paper/xl-tpa.yaml -c configs/paper/xl-mha.yaml --context 32768 --batch_size 8
+  python cli.py budget --model.d_model 2048 --model.attention.head_dim 128 --format json
+""",
     "completion": """\
   lit-t6 completion bash > ~/.local/share/bash-completion/completions/lit-t6
   lit-t6 completion zsh > "${fpath[1]}/_lit-t6"
@@ -58,6 +67,8 @@ training (Lightning; every option of a YAML file is also a --dotted.option)
   validate   loss, perplexity and bits per byte of a checkpoint on the validation split
   test       the same on the test split
   predict    the loss of every document, as JSONL
+choose
+  budget     parameters, cache bytes and decode cost of configurations, as a table; needs no data
 use
   generate   continue a prompt with a trained model
   completion a script with which the shell completes commands and options
@@ -65,7 +76,7 @@ use
 examples
 {examples}
 `python cli.py COMMAND --help` lists the options of a command; --debug shows where an error arose.
-""".format(examples="".join(EXAMPLES[command] for command in ("prepare", "fit", "validate", "generate")))
+""".format(examples="".join(EXAMPLES[command] for command in ("prepare", "fit", "validate", "budget", "generate")))
 
 
 def _prepare(arguments: list[str]) -> Any:
@@ -91,6 +102,24 @@ def _generate(arguments: list[str]) -> Any:
     return generate_text(**_given(_function_parser("generate", generate_text), arguments))
 
 
+def _budget(arguments: list[str]) -> Any:
+    from lit_t6.budget_table import print_budgets
+    from lit_t6.training.cli import build_model
+    from lit_t6.training.options import arrange, parse, take_options
+
+    overrides, others = take_options(arguments, "--model")
+    parser = _function_parser("budget", print_budgets, skip={"models", "base", "overrides"}, config=False)
+    several: dict[str, Any] = {"action": "append", "default": [], "metavar": "FILE[,NAME][,KEY=VALUE]"}
+    parser.add_argument("-c", "--config", help="a model; once for each", **several)
+    parser.add_argument("--base", help="what comes under each model", **several)
+    # For the help, completion and the names of options; what they mean depends on each model's mechanism.
+    parser.add_function_arguments(build_model, "model", skip={"optimizer", "compile"})
+    helps = [word for word in overrides if word.startswith("--model.attention.help=")]
+    options = parse(parser, arrange([*others, *helps])).as_dict()
+    del options["model"]
+    return print_budgets(options.pop("config"), overrides=overrides, **options)
+
+
 def print_completion(shell: Literal["bash", "zsh", "tcsh"]) -> None:
     """Print a script with which the shell completes `lit-t6`: commands, options, files.
 
@@ -114,7 +143,9 @@ def _completion(arguments: list[str]) -> Any:
     return print_completion(**_given(_function_parser("completion", print_completion), arguments))
 
 
-def _function_parser(name: str, function: Callable[..., Any], skip: set[str | int] | None = None) -> Any:
+def _function_parser(
+    name: str, function: Callable[..., Any], skip: set[str | int] | None = None, config: bool = True
+) -> Any:
     """A parser whose options and help are the function's own arguments and docstring."""
     from jsonargparse import ArgumentParser
 
@@ -128,7 +159,8 @@ def _function_parser(name: str, function: Callable[..., Any], skip: set[str | in
         exit_on_error=False,
         allow_abbrev=False,
     )
-    parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options")
+    if config:
+        parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options")
     parser.add_function_arguments(function, skip=skip, as_positional=name == "completion")
     return parser
 
@@ -149,6 +181,7 @@ def _run_trainer(command: str, arguments: list[str]) -> Any:
 COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     "prepare": _prepare,
     **{command: partial(_run_trainer, command) for command in TRAINERS},
+    "budget": _budget,
     "generate": _generate,
     "completion": _completion,
 }
@@ -161,8 +194,8 @@ def run(words: Sequence[str]) -> Any:
         words: a command and its options, as typed after `cli.py`.
 
     Returns:
-        The manifest of `prepare`, the text of `generate`; of the others the finished run, with its `trainer`, `model`
-        and `datamodule`.
+        The manifest of `prepare`, the rows of `budget`, the text of `generate`; of the others the finished run, with
+        its `trainer`, `model` and `datamodule`.
 
     Raises:
         ValueError: an error of the user's.

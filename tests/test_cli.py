@@ -194,6 +194,8 @@ def test_completion_knows_commands_options_and_mechanisms(capsys, tmp_path):
     assert complete("fit", "--model.d_") == ["--model.d_model"]
     assert complete("fit", "--model.attention", "") == ["GQA", "MFA", "MHA", "MLA", "MQA", "TPA"]
     assert "--max_new_tokens" in complete("generate", "--max")
+    assert complete("budget", "--cache_") == ["--cache_dtype"]
+    assert complete("budget", "--model.d_") == ["--model.d_model"]
 
 
 def test_debug_shows_where(tmp_path):

@@ -1,7 +1,13 @@
 """Attention mechanisms: a configuration and a module each, usable in anybody's network."""
 
 from lit_t6.attention.base import AttentionConfig, AttentionModule, RotaryAttentionConfig
-from lit_t6.attention.budget import attention_budget, solve_num_heads
+from lit_t6.attention.budget import (
+    AttentionBudget,
+    attention_budget,
+    compare_budgets,
+    measure_budget,
+    solve_num_heads,
+)
 from lit_t6.attention.cache import AttentionCache, FactorCache, KeyValueCache, LatentCache
 from lit_t6.attention.initialization import InitScheme, check_init
 from lit_t6.attention.latent import LatentAttention, LatentConfig
@@ -13,6 +19,7 @@ from lit_t6.attention.tpa import TensorProductAttention
 from lit_t6.attention.tpa_config import TPAConfig
 
 __all__ = [
+    "AttentionBudget",
     "AttentionCache",
     "AttentionConfig",
     "AttentionModule",
@@ -33,6 +40,8 @@ __all__ = [
     "attention_budget",
     "check_init",
     "comparable_numbers",
+    "compare_budgets",
+    "measure_budget",
     "mechanisms",
     "short_names",
     "solve_num_heads",

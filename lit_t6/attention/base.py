@@ -113,6 +113,13 @@ class AttentionConfig(ABC):
     def decode_multiply_adds_per_cached_token(self) -> int:
         """Multiply-adds that one new token's attention takes for each cached token in a layer (paper A.4)."""
 
+    def projection_flops_per_token(self, d_model: int) -> int:
+        """FLOPs of one layer's weights for a token, forward: two for each weight that multiplies it.
+
+        A mechanism whose weights do not all multiply the token, such as static factors, says here which do.
+        """
+        return 2 * self.num_parameters(d_model)
+
     @property
     @abstractmethod
     def cache_class(self) -> type[AttentionCache]:

@@ -109,6 +109,34 @@ def _mechanism_options(name: str) -> list[str]:
     return ["--model.attention", known.class_path, *(word for setting in settings for word in setting)]
 
 
+def take_options(options: Sequence[str], name: str) -> tuple[list[str], list[str]]:
+    """Words about one thing, and the others.
+
+    Args:
+        options: as typed.
+        name: such as "--model": the options of that name and those below it, --model.KEY, are taken.
+
+    Returns:
+        The options taken, each as one word --KEY=VALUE, and the rest as it was.
+
+    Raises:
+        ValueError: an option without a value.
+    """
+    taken: list[str] = []
+    others: list[str] = []
+    rest = iter(options)
+    for option in rest:
+        key, equals, value = option.partition("=")
+        if key != name and not key.startswith(f"{name}."):
+            others.append(option)
+            continue
+        value = value if equals else next(rest, "")
+        if not value:
+            raise ValueError(f"{key} needs a value.")
+        taken.append(f"{key}={value}")
+    return taken, others
+
+
 def option_value(options: Sequence[str], name: str) -> str | None:
     """What was typed for an option; the last word counts."""
     value = None

@@ -1,6 +1,17 @@
-import pytest
+"""The paper's Tables 1, 9 and 10 and appendix A.4, written out by hand."""
 
-from lit_t6.attention import MultiHeadConfig, TPAConfig, attention_budget, solve_num_heads
+import pytest
+import torch
+
+from lit_t6.attention import (
+    MultiHeadConfig,
+    TPAConfig,
+    attention_budget,
+    compare_budgets,
+    measure_budget,
+    mechanisms,
+    solve_num_heads,
+)
 
 WIDTHS = {"small": 768, "medium": 1024, "large": 1280, "xl": 1600}
 # Paper Table 10. Its small TPA has 34 heads, where 33 is nearer to the budget.
@@ -10,6 +21,64 @@ PAPER = {
     "gqa": (MultiHeadConfig(num_kv_heads=2), (22, 30, 38, 48)),
     "tpa": (TPAConfig(), (33, 47, 61, 78)),
 }
+# Paper Table 1: a configuration, C, numbers cached for a token in a layer, parameters of a layer.
+TABLE_1 = [
+    (MultiHeadConfig(12), 768, 2 * 12 * 64, 4 * 768 * 12 * 64),
+    (MultiHeadConfig(12, 12, 32), 768, 2 * 12 * 32, 4 * 768 * 12 * 32),
+    (MultiHeadConfig(23, 1), 768, 2 * 64, 2 * 768 * 64 * (23 + 1)),
+    (MultiHeadConfig(22, 2), 768, 2 * 2 * 64, 2 * 768 * 64 * (22 + 2)),
+    (MultiHeadConfig(32, 8, 128), 4096, 2 * 8 * 128, 2 * 4096 * 128 * (32 + 8)),
+    (TPAConfig(34), 768, (2 + 2) * (34 + 64), 768 * (6 + 2 + 2) * (34 + 64) + 768 * 34 * 64),
+    (TPAConfig(47, 128, 5, 2, 3), 1024, (2 + 3) * (47 + 128), 1024 * (5 + 2 + 3) * (47 + 128) + 1024 * 47 * 128),
+]
+# Paper appendix A.4: multiply-adds of a new token's attention for each cached token in a layer.
+DECODING = [
+    # C = 2048
+    (MultiHeadConfig(32, None, 64), 4096),
+    (MultiHeadConfig(32, 1, 64), 4096),
+    (MultiHeadConfig(32, 8, 64), 4096),
+    (TPAConfig(32, 64, 16, 1, 1), 3584),
+    (TPAConfig(32, 64, 16, 2, 2), 7168),
+    (TPAConfig(32, 64, 8, 1, 1), 2816),
+    (TPAConfig(32, 64, 8, 2, 2), 5632),
+    # C = 4096
+    (MultiHeadConfig(32, None, 128), 8192),
+    (MultiHeadConfig(32, 1, 128), 8192),
+    (MultiHeadConfig(32, 8, 128), 8192),
+    (TPAConfig(32, 128, 16, 1, 1), 6656),
+    (TPAConfig(32, 128, 8, 1, 1), 5376),
+    # C = 7168
+    (MultiHeadConfig(64, None, 128), 16384),
+    (MultiHeadConfig(64, 1, 128), 16384),
+    (MultiHeadConfig(64, 8, 128), 16384),
+    (TPAConfig(64, 128, 16, 1, 1), 11264),
+    (TPAConfig(64, 128, 8, 1, 1), 9728),
+]
+
+
+@pytest.mark.parametrize(("config", "d_model", "cached", "parameters"), TABLE_1, ids=lambda value: str(value)[:60])
+def test_table_1(config, d_model, cached, parameters):
+    assert config.cache_numbers_per_token() == cached
+    assert config.num_parameters(d_model) == parameters
+    measured = measure_budget(config, d_model, num_layers=3, bytes_per_number=4)
+    assert measured.cache_numbers_per_token_per_layer == cached
+    assert measured.cache_bytes_per_token == 3 * 4 * cached
+    assert measured.parameters_per_layer == parameters
+    assert measured.parameters_over_budget == parameters / (4 * d_model**2)
+    with torch.device("meta"):
+        assert sum(weight.numel() for weight in config.build(d_model).parameters()) == parameters
+
+
+@pytest.mark.parametrize(("config", "multiply_adds"), DECODING, ids=lambda value: str(value)[:60])
+def test_decoding_arithmetic_of_appendix_a_4(config, multiply_adds):
+    assert config.decode_multiply_adds_per_cached_token() == multiply_adds
+    measured = measure_budget(config, 2048)
+    assert measured.decode_multiply_adds_per_cached_token_per_layer == multiply_adds
+    assert measured.decode_flops_per_cached_token_per_layer == 2 * multiply_adds
+
+
+def test_every_mechanism_has_a_row():
+    assert {type(row[0]) for row in TABLE_1} == set(mechanisms())
 
 
 @pytest.mark.parametrize("mechanism", PAPER)
@@ -30,20 +99,33 @@ def test_no_other_head_count_is_nearer(mechanism, d_model):
     assert distance(heads) <= min(distance(heads + step), distance(heads - step))
 
 
-def test_table_1():
-    c, h, d = 768, 34, 64
-    assert TPAConfig(h, d, 6, 2, 2).num_parameters(c) == c * 10 * (h + d) + c * h * d
-    assert TPAConfig(h, d, 6, 2, 3).cache_numbers_per_token() == 5 * (h + d)
-    assert MultiHeadConfig(12).num_parameters(c) == 4 * c * 12 * d
-    assert MultiHeadConfig(12).cache_numbers_per_token() == 2 * 12 * d
-    assert MultiHeadConfig(23, 1).num_parameters(c) == 2 * c * d * 24
-    assert MultiHeadConfig(23, 1).cache_numbers_per_token() == 2 * d
-    assert MultiHeadConfig(22, 2).num_parameters(c) == 2 * c * d * 24
-    assert MultiHeadConfig(22, 2).cache_numbers_per_token() == 2 * 2 * d
-
-
 def test_a_budget_that_no_head_count_meets():
     with pytest.raises(
         ValueError, match=r"TPA \(6, 2, 2\): no head count meets the budget of 4,096 parameters .* d_model=32"
     ):
         solve_num_heads(TPAConfig(), 32)
+
+
+def test_ratios_are_to_multi_head_attention_of_the_same_budget():
+    mha, mqa, tpa = compare_budgets([MultiHeadConfig(), MultiHeadConfig(num_kv_heads=1), TPAConfig()], 1024)
+    assert (mha.num_heads, mqa.num_heads, tpa.num_heads) == (16, 31, 47)
+    assert mha.parameters_over_mha == mha.cache_over_mha == mha.decode_over_mha == mha.projection_flops_over_mha == 1
+    assert mqa.cache_over_mha == 1 / 16
+    assert mqa.decode_over_mha == 31 / 16
+    assert tpa.cache_over_mha == 4 * (47 + 64) / (2 * 1024)
+    assert tpa.decode_over_mha == (12 * (64 + 47) + 47 * 2 * 64) / (2 * 1024)
+    assert tpa.parameters_over_mha == tpa.projection_flops_over_mha == (10 * (47 + 64) + 47 * 64) / (4 * 1024)
+
+
+def test_flops_of_training_a_token():
+    measured = measure_budget(MultiHeadConfig(16), 1024, seq_len=5)
+    assert measured.projection_flops_per_token_per_layer == 2 * 4 * 1024**2
+    # Query · key and weight · value with the 1, 2, … 5 keys that the tokens see: 3 on average.
+    assert measured.attention_flops_per_token_per_layer == 2 * (2 * 16 * 64) * 3
+    # Queries, keys and values are formed from their factors besides.
+    measured = measure_budget(TPAConfig(16), 1024, seq_len=5)
+    assert measured.attention_flops_per_token_per_layer == 2 * (2 * 16 * 64) * 3 + 2 * (6 + 2 + 2) * 16 * 64
+
+
+def test_an_odd_head_size_is_compared_too():
+    assert measure_budget(TPAConfig(8, 9, rope_fraction=0.5), 72).cache_over_mha == 4 * (8 + 9) / (2 * 72)
