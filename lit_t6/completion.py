@@ -30,6 +30,6 @@ def completion_script(shell: str, commands: Mapping[str, ArgumentParser]) -> str
         for key in option_keys(parser):
             choices = sorted(short_names()) if key == "model.attention" else None
             action = words.add_argument(f"--{key}", choices=choices)
-            if key in ("config", "ckpt_path", "tokenizer", "output") or key.endswith("path"):
+            if key in ("config", "ckpt_path", "tokenizer", "output", "prompts_file") or key.endswith("path"):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]  # how shtab is told
     return str(shtab.complete(whole, shell))

@@ -193,6 +193,7 @@ def test_completion_knows_commands_options_and_mechanisms(capsys, tmp_path):
     assert set(complete("")) == set(COMMANDS)
     assert complete("fit", "--model.d_") == ["--model.d_model"]
     assert complete("fit", "--model.attention", "") == ["GQA", "MHA", "MQA", "TPA"]
+    assert complete("generate", "--prompts") == ["--prompts_file"]
     assert "--max_new_tokens" in complete("generate", "--max")
 
 
