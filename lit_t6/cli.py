@@ -40,6 +40,13 @@ EXAMPLES = {
     "generate": f"""\
   python cli.py generate --ckpt_path {CHECKPOINT} --prompt "It was" --seed 1
   python cli.py generate --ckpt_path {CHECKPOINT} --temperature 0 --max_new_tokens 50
+      the likeliest token each time: the same text without a seed
+  python cli.py generate --ckpt_path {CHECKPOINT} --prompt "It was" --stop '["\\n\\n"]'
+      ends before the first empty line; a text also ends at end-of-text and after --max_new_tokens
+  python cli.py generate --ckpt_path {CHECKPOINT} --prompts_file prompts.txt --num_samples 4 --output texts.jsonl
+      a prompt a line (or .jsonl with a "prompt" each), four texts of each, all computed as one batch
+  python cli.py generate --ckpt_path {CHECKPOINT} --prompts_file prompts.txt --batch_size 8
+      eight rows at a time, where memory is short; stderr says how much the cache takes
 """,
     "budget": """\
   python cli.py budget
@@ -70,7 +77,7 @@ training (Lightning; every option of a YAML file is also a --dotted.option)
 choose
   budget     parameters, cache bytes and decode cost of configurations, as a table; needs no data
 use
-  generate   continue a prompt with a trained model
+  generate   continue prompts with a trained model
   completion a script with which the shell completes commands and options
 
 examples
@@ -194,7 +201,7 @@ def run(words: Sequence[str]) -> Any:
         words: a command and its options, as typed after `cli.py`.
 
     Returns:
-        The manifest of `prepare`, the rows of `budget`, the text of `generate`; of the others the finished run, with
+        The manifest of `prepare`, the rows of `budget`, what `generate` printed; of the others the finished run, with
         its `trainer`, `model` and `datamodule`.
 
     Raises:

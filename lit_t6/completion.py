@@ -8,6 +8,9 @@ from jsonargparse import ArgumentParser
 from lit_t6.attention import short_names
 from lit_t6.training.options import option_keys
 
+FILES = ("config", "base", "ckpt_path", "tokenizer", "output", "prompts_file")
+"""Options, besides those that end in "path", whose values are files."""
+
 
 def completion_script(shell: str, commands: Mapping[str, ArgumentParser]) -> str:
     """The script, for commands, options, mechanisms and files.
@@ -30,6 +33,6 @@ def completion_script(shell: str, commands: Mapping[str, ArgumentParser]) -> str
         for key in option_keys(parser):
             choices = sorted(short_names()) if key == "model.attention" else None
             action = words.add_argument(f"--{key}", choices=choices)
-            if key in ("config", "base", "ckpt_path", "tokenizer", "output") or key.endswith("path"):
+            if key in FILES or key.endswith("path"):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]  # how shtab is told
     return str(shtab.complete(whole, shell))

@@ -192,7 +192,9 @@ def test_completion_knows_commands_options_and_mechanisms(capsys, tmp_path):
 
     assert set(complete("")) == set(COMMANDS)
     assert complete("fit", "--model.d_") == ["--model.d_model"]
-    assert complete("fit", "--model.attention", "") == ["GQA", "MFA", "MHA", "MLA", "MQA", "TPA"]
+    names = ["GQA", "MFA", "MHA", "MLA", "MQA", "TPA", "TPA-KVonly", "TPA-Qonly"]
+    assert complete("fit", "--model.attention", "") == names
+    assert complete("generate", "--prompts") == ["--prompts_file"]
     assert "--max_new_tokens" in complete("generate", "--max")
     assert complete("budget", "--cache_") == ["--cache_dtype"]
     assert complete("budget", "--model.d_") == ["--model.d_model"]

@@ -37,6 +37,7 @@ def workplace(tmp_path_factory, texts, prepared):
     for name in ("cli.py", "lit_t6", "configs"):
         (folder / name).symlink_to(Path(name).resolve())
     (folder / "my_texts").symlink_to(texts)
+    (folder / "prompts.txt").write_text("It was\nA statement is\n")
     (folder / "data").mkdir()
     (folder / "data" / "shakespeare").symlink_to(prepared)
     return folder

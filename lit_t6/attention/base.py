@@ -9,12 +9,21 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self, get_args, get_type_hints
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_t6.attention.cache import AttentionCache
 from lit_t6.attention.initialization import InitScheme
 
 HEAD_NORM_EPS = 1e-5  # upstream's
+
+
+class WeightedRMSNorm(nn.RMSNorm):
+    """RMSNorm whose weight takes the type of its input: under autocast they differ, and no fused kernel takes both."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.weight is not None
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
 class AttentionModule(nn.Module, ABC):
@@ -32,7 +41,7 @@ class AttentionModule(nn.Module, ABC):
         super().__init__()
         self.d_model = d_model
         self.out = nn.Linear(config.heads() * config.value_size, d_model, bias=False)
-        self.head_norm = nn.RMSNorm(config.value_size, HEAD_NORM_EPS) if config.head_norm else None
+        self.head_norm = WeightedRMSNorm(config.value_size, HEAD_NORM_EPS) if config.head_norm else None
 
     def forward(
         self,

@@ -66,6 +66,24 @@ class AttentionCache:
         """Positions (B, N) at which the next tokens of each row stand."""
         return self.lengths[:, None] + torch.arange(num_new, device=self.lengths.device)
 
+    def check_room(self, batch_size: int, num_new: int) -> None:
+        """Refuse tokens that `append` could not write.
+
+        Args:
+            batch_size: their rows.
+            num_new: N, how many of each row.
+
+        Raises:
+            ValueError: another batch size, or more tokens than there is room for.
+        """
+        if batch_size != self.batch_size:
+            raise ValueError(f"cache: it was made for {self.batch_size} rows, got {batch_size}.")
+        if self.longest + num_new > self.capacity:
+            raise ValueError(
+                f"the cache is full: {self.longest} of its {self.capacity} positions are taken and {num_new} more "
+                f"came; make it with a capacity of at least {self.longest + num_new}, or reset or truncate it."
+            )
+
     @torch.no_grad()
     def append(self, **new: Tensor) -> None:
         """Write the newest tokens behind the last of each row.
@@ -78,13 +96,7 @@ class AttentionCache:
         """
         assert new.keys() == self.buffers.keys(), f"expected {list(self.buffers)}, got {list(new)}"
         batch, num_new = next(iter(new.values())).shape[:2]
-        if batch != self.batch_size:
-            raise ValueError(f"cache: it was made for {self.batch_size} rows, got {batch}.")
-        if self.longest + num_new > self.capacity:
-            raise ValueError(
-                f"the cache is full: {self.longest} of its {self.capacity} positions are taken and {num_new} more "
-                f"came; make it with a capacity of at least {self.longest + num_new}, or reset or truncate it."
-            )
+        self.check_room(batch, num_new)
         rows = torch.arange(batch, device=self.lengths.device)[:, None]
         places = self.next_positions(num_new)
         for name, values in new.items():
@@ -136,4 +148,7 @@ class FactorCache(AttentionCache):
 
 
 class LatentCache(AttentionCache):
-    """The latent after its norm, `latent` (dc,), and the rotated key that all heads share, `k_rope` (Dr,): MLA."""
+    """MLA: `latent` (dc + Dr,), the latent after its norm and behind it the rotated key that all heads share.
+
+    In one buffer, since decoding reads the whole of it as the key and its first part as the value.
+    """

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_t6.attention.base import AttentionConfig, AttentionModule, check_positive
+from lit_t6.attention.base import AttentionConfig, AttentionModule, WeightedRMSNorm, check_positive
 from lit_t6.attention.cache import AttentionCache, LatentCache
 from lit_t6.attention.initialization import InitScheme, check_init, uniform_, variance_bound, xavier_bound
 from lit_t6.attention.rotary import RotaryEmbedding
@@ -44,7 +43,7 @@ class LatentConfig(AttentionConfig):
     """
 
     short_names: ClassVar[dict[str, dict[str, Any]]] = {"MLA": {"num_heads": None}}
-    cache_class: ClassVar[type[AttentionCache]] = LatentCache
+    cache_class = LatentCache
 
     num_heads: int | None = None
     head_dim: int = 64
@@ -121,7 +120,7 @@ class LatentConfig(AttentionConfig):
         return queries + keys_values + heads * self.value_size * d_model + norms
 
     def cache_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"latent": (self.kv_latent_size,), "k_rope": (self.rope_size,)}
+        return {"latent": (self.kv_latent_size + self.rope_size,)}
 
     def decode_multiply_adds_per_cached_token(self) -> int:
         return self.heads() * (2 * self.kv_latent_size + self.rope_size)
@@ -131,14 +130,6 @@ class LatentConfig(AttentionConfig):
 
     def build(self, d_model: int, max_seq_len: int = 1024) -> "LatentAttention":
         return LatentAttention(d_model, self, max_seq_len)
-
-
-class LatentNorm(nn.RMSNorm):
-    """RMSNorm whose weight takes the type of its input: under autocast they differ, and no fused kernel takes both."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        assert self.weight is not None
-        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
 class LatentAttention(AttentionModule):
@@ -162,10 +153,10 @@ class LatentAttention(AttentionModule):
         self.config = config
         heads, latent, query_latent = config.heads(), config.kv_latent_size, config.query_latent_size
         self.query_down = nn.Linear(d_model, query_latent, bias=False)
-        self.query_norm = LatentNorm(query_latent, LATENT_NORM_EPS)
+        self.query_norm = WeightedRMSNorm(query_latent, LATENT_NORM_EPS)
         self.query_up = nn.Linear(query_latent, heads * config.query_size, bias=False)
         self.kv_down = nn.Linear(d_model, latent + config.rope_size, bias=False)
-        self.kv_norm = LatentNorm(latent, LATENT_NORM_EPS)
+        self.kv_norm = WeightedRMSNorm(latent, LATENT_NORM_EPS)
         self.kv_up = nn.Linear(latent, heads * (config.head_dim + config.value_size), bias=False)
         self.rope = RotaryEmbedding(config.rope_size, max_seq_len, config.rope_base)
         self.reset_parameters()
@@ -181,7 +172,7 @@ class LatentAttention(AttentionModule):
         q_rope, k_rope = self.rope(q_rope, k_rope.unsqueeze(-2), positions=positions)  # one head of rotated keys
         starts_here = cache is None or not cache.longest
         if cache is not None:
-            cache.append(latent=latent, k_rope=k_rope.squeeze(-2))
+            cache.append(latent=torch.cat((latent, k_rope.squeeze(-2)), dim=-1))
             if not starts_here:
                 return self._attend_absorbed(q_plain, q_rope, cache)
         kv = self.kv_up(latent).unflatten(-1, (-1, config.head_dim + config.value_size))
@@ -198,11 +189,10 @@ class LatentAttention(AttentionModule):
         config = self.config
         up = self.kv_up.weight.unflatten(0, (-1, config.head_dim + config.value_size))
         key_up, value_up = up.split((config.head_dim, config.value_size), dim=1)  # (H, D, dc), (H, E, dc)
-        held = cache.entries()
-        latent, k_rope = held["latent"], held["k_rope"]
+        k = cache.entries()["latent"].unsqueeze(2)  # (B, M, 1, dc + Dr)
         q = torch.cat((torch.einsum("bnhd,hdc->bnhc", q_plain, key_up.to(q_plain.dtype)), q_rope), dim=-1)
-        k = torch.cat((latent, k_rope), dim=-1).unsqueeze(2)  # (B, M, 1, dc + Dr)
-        read = cached_attention(q, k, latent.unsqueeze(2), lengths=cache.lengths, scale=config.scale)
+        v = k[..., : config.kv_latent_size]
+        read = cached_attention(q, k, v, lengths=cache.lengths, scale=config.scale)
         return torch.einsum("bnhc,hec->bnhe", read, value_up.to(read.dtype))
 
     def _matrices(self) -> Iterator[tuple[Tensor, bool]]:

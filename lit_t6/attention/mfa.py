@@ -34,7 +34,7 @@ class MFAConfig(RotaryAttentionConfig):
     """
 
     short_names: ClassVar[dict[str, dict[str, Any]]] = {"MFA": {"num_heads": None}}
-    cache_class: ClassVar[type[AttentionCache]] = KeyValueCache
+    cache_class = KeyValueCache
 
     num_heads: int | None = None
     head_dim: int = 256

@@ -199,6 +199,9 @@ class TPAConfig(RotaryAttentionConfig):
         static = sum(count * size for count, size in self.static_pieces().values())
         return d_model * (self.num_columns + self.heads() * self.value_size) + static + self.head_norm_weights
 
+    def projection_flops_per_token(self, d_model: int) -> int:
+        return 2 * d_model * (self.num_columns + self.heads() * self.value_size)  # static factors multiply no token
+
     def cache_shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: shape for name, shape in self.pieces().items() if name[-1] in "kv"}
 

@@ -1,8 +1,20 @@
 """The T6 language model and how text is drawn from it."""
 
+from lit_t6.model.cache import ModelCache
 from lit_t6.model.config import T6Config
 from lit_t6.model.feed_forward import SwiGLU
-from lit_t6.model.generation import SamplingConfig, generate, sample
+from lit_t6.model.generation import Generation, Prompts
+from lit_t6.model.sampling import SamplingConfig, sample
 from lit_t6.model.t6 import IGNORED_TARGET, T6Model
 
-__all__ = ["IGNORED_TARGET", "SamplingConfig", "SwiGLU", "T6Config", "T6Model", "generate", "sample"]
+__all__ = [
+    "IGNORED_TARGET",
+    "Generation",
+    "ModelCache",
+    "Prompts",
+    "SamplingConfig",
+    "SwiGLU",
+    "T6Config",
+    "T6Model",
+    "sample",
+]

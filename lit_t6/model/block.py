@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from lit_t6.attention import AttentionModule
+from lit_t6.attention import AttentionCache, AttentionModule
 from lit_t6.model.config import T6Config
 from lit_t6.model.feed_forward import SwiGLU
 
@@ -21,6 +21,12 @@ class Block(nn.Module):
         self.feed_forward_norm = config.build_norm()
         self.feed_forward = SwiGLU(config.d_model, config.ffn_width)
 
-    def forward(self, x: Tensor, positions: Tensor | None = None, document_ids: Tensor | None = None) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), positions=positions, document_ids=document_ids)
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        cache: AttentionCache | None = None,
+    ) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), positions=positions, document_ids=document_ids, cache=cache)
         return x + self.feed_forward(self.feed_forward_norm(x))

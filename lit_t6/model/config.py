@@ -81,11 +81,13 @@ class T6Config:
     def flops_per_token(self, seq_len: int) -> float:
         """FLOPs of a forward pass for a token, on average over a causal sequence; a multiply-add is two.
 
-        Every weight is used once, the tied one by the head; attention counts the visible half of its products.
-        A training step takes three times as many.
+        Every weight that multiplies is used once, the tied one by the head; attention counts the visible half of its
+        products. A training step takes three times as many.
         """
-        attention = self.resolved().attention.attention_flops_per_token(seq_len)
-        return 2 * self.num_parameters() + self.num_layers * attention
+        attention = self.resolved().attention
+        projections = attention.projection_flops_per_token(self.d_model) + 2 * 3 * self.d_model * self.ffn_width
+        head = 2 * self.vocab_size * self.d_model
+        return head + self.num_layers * (projections + attention.attention_flops_per_token(seq_len))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings, with the mechanism as class_path and init_args: the form of YAML files.

@@ -1,94 +1,137 @@
-"""Sampling text from a language model, a token at a time.
+"""Continuing prompts with a language model, a token at a time, each computed once.
 
-Letters: B batch, T positions, V vocabulary.
+Letters: B batch, T positions, C model width, V vocabulary.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from lit_t6.model.cache import ModelCache
+from lit_t6.model.sampling import SamplingConfig, sample
+
+Prompts = Tensor | Sequence[Tensor] | Sequence[Sequence[int]]
 
 
-@dataclass
-class SamplingConfig:
-    """How the next token is drawn from the logits.
+class DecodingModel(Protocol):
+    """What generation asks of a model; `T6Model` has it."""
 
-    Args:
-        temperature: divides the logits; 0 takes the likeliest token.
-        top_k: draw among this many likeliest tokens only; null for all.
-        top_p: draw among the fewest likeliest tokens whose probabilities reach this sum; 1 for all.
+    @property
+    def head(self) -> Callable[[Tensor], Tensor]:
+        """Logits (B, V) of hidden states (B, C)."""
 
-    Raises:
-        ValueError: a negative temperature, top_k below 1, or top_p outside (0, 1].
-    """
+    def new_cache(self, batch_size: int, capacity: int | None = None) -> ModelCache:
+        """An empty cache."""
 
-    temperature: float = 0.8
-    top_k: int | None = None
-    top_p: float = 0.95
-
-    def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"temperature must be 0 (greedy) or above, got {self.temperature}.")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1, or null for all tokens, got {self.top_k}.")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be in (0, 1], got {self.top_p}.")
+    def hidden_states(self, tokens: Tensor, *, cache: ModelCache | None = None) -> Tensor:
+        """Inputs of the head (B, T, C), the tokens (B, T) being added to the cache."""
 
 
-def sample(logits: Tensor, sampling: SamplingConfig, generator: torch.Generator | None = None) -> Tensor:
-    """Draw a token for each row.
+class Generation(Iterator[Tensor]):
+    """An iterator over the next token of each row, (B,) int64 on the model's device.
+
+    The model sees a window of each row's tokens, of `context` at most: of a longer prompt its last ones. When a row's
+    window is full, the next token opens a new one, of the last half (rounded up): the cache is then computed again,
+    with the whole windows of the rows that are not full. What a row sees depends on that row alone.
 
     Args:
-        logits: (B, V).
-        sampling: temperature and cuts; top_k comes before top_p.
-        generator: of the random numbers, on the device of `logits`; the global one if not given.
-
-    Returns:
-        (B,) integer ids.
-    """
-    if sampling.temperature == 0:
-        return logits.argmax(dim=-1)
-    ordered, ids = (logits.float() / sampling.temperature).sort(dim=-1, descending=True)
-    if sampling.top_k is not None:
-        ordered[:, sampling.top_k :] = float("-inf")
-    probabilities = ordered.softmax(dim=-1)
-    before = probabilities.cumsum(dim=-1) - probabilities  # the likeliest token has 0 before it: it always stays
-    probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)
-    drawn = torch.multinomial(probabilities, 1, generator=generator)
-    return ids.gather(-1, drawn).squeeze(-1)
-
-
-@torch.no_grad()
-def generate(
-    model: Callable[[Tensor], Tensor],
-    tokens: Tensor,
-    max_new_tokens: int,
-    sampling: SamplingConfig,
-    seed: int | None = None,
-    context: int | None = None,
-) -> Iterator[Tensor]:
-    """Continue prompts of equal length, computing the whole context again for every token.
-
-    Args:
-        model: tokens (B, T) → logits (B, T, V).
-        tokens: the prompts, (B, T) with T ≥ 1.
-        max_new_tokens: how many tokens to yield.
+        model: what computes; without gradients, and in the mode that it is in.
+        prompts: integer ids, (B, T), or one sequence a row, of any lengths from 1.
+        max_new_tokens: how many tokens to yield for each row.
         sampling: how they are drawn.
-        seed: of the drawing; null takes the global random state.
-        context: the model sees at most this many last tokens.
-
-    Yields:
-        The next token of each row, (B,).
+        context: tokens that the model sees at most, from 1.
+        seed: of the drawing, one for the batch; null takes the global random state.
+        end_token: a row that has yielded it is finished and goes on yielding it; when all rows are, the iteration
+            ends. Null for none.
 
     Raises:
-        ValueError: an empty prompt.
+        ValueError: no prompts, an empty one, one that is no sequence of integers, or a negative `max_new_tokens`.
     """
-    if tokens.shape[-1] == 0:
-        raise ValueError("the prompt is empty: give at least one token, for example the tokenizer's end-of-text.")
-    generator = None if seed is None else torch.Generator(tokens.device).manual_seed(seed)
-    for _ in range(max_new_tokens):
-        seen = tokens if context is None else tokens[:, -context:]
-        new = sample(model(seen)[:, -1], sampling, generator)
-        tokens = torch.cat((tokens, new[:, None]), dim=1)
-        yield new
+
+    def __init__(
+        self,
+        model: DecodingModel,
+        prompts: Prompts,
+        max_new_tokens: int,
+        sampling: SamplingConfig,
+        context: int,
+        seed: int | None = None,
+        end_token: int | None = None,
+    ) -> None:
+        if max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens must be at least 0, got {max_new_tokens}.")
+        rows = [row[-context:] for row in _as_rows(prompts)]
+        # The last token drawn is never read.
+        needed = max(len(row) for row in rows) + max(max_new_tokens - 1, 0)
+        self.cache = model.new_cache(len(rows), min(context, needed))
+        """What the model keeps of the rows."""
+        device = self.cache.device
+        self.finished = torch.zeros(len(rows), dtype=torch.bool, device=device)
+        """(B,): rows that have yielded the end token."""
+        self._model, self._sampling, self._context, self._end_token = model, sampling, context, end_token
+        self._left = max_new_tokens
+        self._generator = None if seed is None else torch.Generator(device).manual_seed(seed)
+        self._windows = [row.to(device, torch.int64) for row in rows]  # as of when the cache was last filled
+        self._since: list[Tensor] = []  # tokens drawn since, each (B,)
+
+    @torch.no_grad()
+    def __next__(self) -> Tensor:
+        if not self._left or (self._end_token is not None and self.finished.all()):
+            raise StopIteration
+        self._left -= 1
+        if self._since and self.cache.longest < self._context:
+            hidden = self._model.hidden_states(self._since[-1][:, None], cache=self.cache)[:, 0]
+        else:
+            if self._since:
+                self._open_new_windows()
+            hidden = self._fill_cache()
+        new = sample(self._model.head(hidden), self._sampling, self._generator)
+        if self._end_token is not None:
+            new = new.masked_fill(self.finished, self._end_token)
+            self.finished |= new == self._end_token
+        self._since.append(new)
+        return new
+
+    def _fill_cache(self) -> Tensor:
+        """Compute all windows in one pass; hidden states (B, C) of the last token of each."""
+        lengths = [len(window) for window in self._windows]
+        self.cache.reset()
+        # Padding stands on the right, where no real token sees it, and is forgotten at once.
+        hidden = self._model.hidden_states(pad_sequence(self._windows, batch_first=True), cache=self.cache)
+        if min(lengths) < max(lengths):
+            self.cache.truncate(lengths)
+        rows, last = torch.tensor([range(len(lengths)), [length - 1 for length in lengths]], device=hidden.device)
+        return hidden[rows, last]
+
+    def _open_new_windows(self) -> None:
+        half = (self._context + 1) // 2
+        drawn, self._since = torch.stack(self._since, dim=1), []
+        for row, finished in enumerate(self.finished.tolist()):
+            window = torch.cat((self._windows[row], drawn[row]))
+            if finished:
+                window = window[-1:]  # nobody reads what it says: take little room
+            elif len(window) > self._context:
+                window = window[-half:]
+            self._windows[row] = window
+
+
+def _as_rows(prompts: Prompts) -> list[Tensor]:
+    rows = [torch.as_tensor(row) for row in prompts]
+    if not rows:
+        raise ValueError("there are no prompts: give at least one.")
+    for number, row in enumerate(rows, 1):
+        if row.ndim != 1:
+            raise ValueError(
+                f"prompts: expected a tensor (B, T) or one sequence of ids a row, got an entry of shape "
+                f"{tuple(row.shape)}; for one prompt pass tokens[None], or [ids]."
+            )
+        if not len(row):
+            raise ValueError(
+                f"prompt {number} is empty: give at least one token, for example the tokenizer's end-of-text."
+            )
+        if row.is_floating_point() or row.is_complex() or row.dtype == torch.bool:
+            raise ValueError(f"prompt {number} is of type {row.dtype}, expected integer ids.")
+    return rows

@@ -3,7 +3,6 @@
 Letters: B batch, T positions, C model width, V vocabulary.
 """
 
-from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -11,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_t6.model.block import Block
+from lit_t6.model.cache import ModelCache
 from lit_t6.model.config import T6Config
-from lit_t6.model.generation import SamplingConfig, generate
+from lit_t6.model.generation import Generation, Prompts
+from lit_t6.model.sampling import SamplingConfig
 
 IGNORED_TARGET = -100
 """A target with this value is not predicted: padding."""
@@ -47,27 +48,66 @@ class T6Model(nn.Module):
             block.attention.reset_parameters(self.config.init, self.config.init_variance)
             block.feed_forward.reset_parameters()
 
+    def new_cache(self, batch_size: int, capacity: int | None = None, dtype: torch.dtype | None = None) -> ModelCache:
+        """An empty cache for decoding, on the model's device.
+
+        Args:
+            batch_size: B, rows.
+            capacity: tokens that a row can hold; `max_seq_len` if not given.
+            dtype: of what is kept; if not given, autocast's where autocast is on, else that of the weights.
+
+        Raises:
+            ValueError: a batch size or a capacity below 1.
+        """
+        device = self.embedding.weight.device
+        if capacity is None:
+            capacity = self.config.max_seq_len
+        if dtype is None:
+            autocast = torch.is_autocast_enabled(device.type)
+            dtype = torch.get_autocast_dtype(device.type) if autocast else self.embedding.weight.dtype
+        build = self.config.attention.build_cache
+        return ModelCache([build(batch_size, capacity, dtype, device) for _ in self.blocks])
+
     def hidden_states(
-        self, tokens: Tensor, *, positions: Tensor | None = None, document_ids: Tensor | None = None
+        self,
+        tokens: Tensor,
+        *,
+        positions: Tensor | None = None,
+        cache: ModelCache | None = None,
+        document_ids: Tensor | None = None,
     ) -> Tensor:
         """Inputs of the head, (B, T, C); arguments as `forward`."""
+        if cache is not None:
+            cache.check(len(self.blocks), *tokens.shape)
         x = self.embedding(tokens)
-        for block in self.blocks:
-            x = block(x, positions, document_ids)
+        for index, block in enumerate(self.blocks):
+            x = block(x, positions, document_ids, None if cache is None else cache.layers[index])
         return self.norm(x)
 
-    def forward(self, tokens: Tensor, *, positions: Tensor | None = None, document_ids: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        positions: Tensor | None = None,
+        cache: ModelCache | None = None,
+        document_ids: Tensor | None = None,
+    ) -> Tensor:
         """Logits of the next token at every position.
 
         Args:
             tokens: integer ids (B, T).
             positions: integers (T,) or (B, T) for RoPE; 0 … T-1 if not given.
+            cache: from `new_cache`: the tokens are the next ones of its rows, see what it holds, and are added to it.
             document_ids: integers (B, T): a position sees its own document only.
 
         Returns:
             (B, T, V).
+
+        Raises:
+            ValueError: the cache is full or not for this model and batch (no layer has written then), or came with
+                positions or documents.
         """
-        return self.head(self.hidden_states(tokens, positions=positions, document_ids=document_ids))
+        return self.head(self.hidden_states(tokens, positions=positions, cache=cache, document_ids=document_ids))
 
     def loss(
         self,
@@ -91,7 +131,26 @@ class T6Model(nn.Module):
         return loss.view_as(targets) if reduction == "none" else loss
 
     def generate(
-        self, tokens: Tensor, max_new_tokens: int, sampling: SamplingConfig | None = None, seed: int | None = None
-    ) -> Iterator[Tensor]:
-        """Continue the prompts one token at a time; see `lit_t6.model.generation.generate`."""
-        return generate(self, tokens, max_new_tokens, sampling or SamplingConfig(), seed, self.config.max_seq_len)
+        self,
+        prompts: Prompts,
+        max_new_tokens: int,
+        sampling: SamplingConfig | None = None,
+        seed: int | None = None,
+        end_token: int | None = None,
+    ) -> Generation:
+        """Continue prompts one token at a time: an iterator over the next token of each row, (B,).
+
+        Never compiled, whatever `loss` and `forward` are: each token would be another shape.
+
+        Args:
+            prompts: integer ids, (B, T), or one sequence a row, of any lengths from 1.
+            max_new_tokens: how many tokens to yield for each row.
+            sampling: how they are drawn; the default `SamplingConfig` if not given.
+            seed: of the drawing, one for the batch; null takes the global random state.
+            end_token: a row that has yielded it goes on yielding it; the iteration ends when all rows have.
+
+        Raises:
+            ValueError: see `Generation`, which also says what the model sees beyond `max_seq_len` tokens.
+        """
+        sampling = sampling or SamplingConfig()
+        return Generation(self, prompts, max_new_tokens, sampling, self.config.max_seq_len, seed, end_token)

@@ -16,7 +16,7 @@ from lit_t6.training.generate import generate_text
 from lit_t6.training.metrics import LanguageModelMetrics
 from lit_t6.training.module import LitT6
 from lit_t6.training.optimizer import OptimizerConfig
-from lit_t6.training.streaming import stream_text
+from lit_t6.training.streaming import TextStream, generate_texts, stream_text
 
 __all__ = [
     "Checkpoint",
@@ -29,10 +29,12 @@ __all__ = [
     "SaveOnInterrupt",
     "StartPanel",
     "TensorBoardPages",
+    "TextStream",
     "Throughput",
     "TrainingProgress",
     "ValidateAtEnd",
     "generate_text",
+    "generate_texts",
     "read_checkpoint",
     "stream_text",
 ]

@@ -1,46 +1,114 @@
 """Text from a checkpoint: what `python cli.py generate` does."""
 
+import json
 import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 
 from lit_t6.data import load_tokenizer
-from lit_t6.model import SamplingConfig
+from lit_t6.model import SamplingConfig, T6Model
 from lit_t6.training.checkpoint import read_checkpoint
-from lit_t6.training.streaming import stream_text
+from lit_t6.training.prompts import read_prompts
+from lit_t6.training.streaming import StopFilter, TextStream
 
 
 def generate_text(
     ckpt_path: str,
     prompt: str = "",
+    prompts_file: str | None = None,
+    num_samples: int = 1,
     max_new_tokens: int = 200,
     temperature: float = 0.8,
     top_k: int | None = None,
     top_p: float = 0.95,
+    stop: str | list[str] = "",
     seed: int | None = None,
+    batch_size: int | None = None,
+    output: str | None = None,
     tokenizer: str | None = None,
     device: str = "auto",
 ) -> str:
-    """Continue a prompt with a trained model, and print the text as it comes.
+    """Continue prompts with a trained model, and print the text as it comes.
+
+    All rows (prompts times samples) are computed together; their texts are printed in order. Speed and the size of
+    the cache follow on stderr. Of a prompt longer than the model's context the last tokens are read, and stderr says
+    how many are not.
 
     Args:
         ckpt_path: checkpoint that `fit` wrote.
         prompt: the text to go on from; empty starts a new document.
-        max_new_tokens: tokens to add at most.
+        prompts_file: several prompts instead, a line each; .jsonl and .ndjson hold objects with a "prompt".
+        num_samples: continuations of each prompt.
+        max_new_tokens: tokens to add to each at most.
         temperature: divides the logits; 0 takes the likeliest token each time.
         top_k: draw among this many likeliest tokens only.
         top_p: draw among the fewest likeliest tokens whose probabilities reach this sum.
-        seed: of the drawing, to get the same text again.
+        stop: a string, or a list as in '["\\n\\n", "###"]': a text ends before it, as it does at end-of-text.
+        seed: of the drawing, to get the same text again with the same rows and batches.
+        batch_size: rows to compute together at most; null for all.
+        output: a JSONL file to write too, a line for each text: prompt, completion, tokens (how many were drawn).
         tokenizer: a tokenizer.json, for a checkpoint that holds none.
         device: where to run: cpu, cuda, cuda:1, …; auto takes a GPU if there is one.
 
     Returns:
-        Prompt and continuation.
+        What was printed: prompts and continuations.
 
     Raises:
-        ValueError: no such checkpoint, no tokenizer, or settings out of range.
+        ValueError: no such checkpoint or file, no tokenizer, or settings out of range.
     """
     sampling = SamplingConfig(temperature, top_k, top_p)
+    if isinstance(stop, str) and stop.startswith("["):
+        raise ValueError(f'stop: {stop} is not a list of strings as JSON writes it; expected one such as ["###"].')
+    StopFilter(stop or ())  # what cannot be is said before anything is loaded
+    for name, value, least in (
+        ("num_samples", num_samples, 1),
+        ("max_new_tokens", max_new_tokens, 0),
+        ("batch_size", 1 if batch_size is None else batch_size, 1),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}.")
+    if prompts_file and prompt:
+        raise ValueError("--prompt and --prompts_file are both given: put the prompt into the file, or leave one out.")
+    if output and Path(output).is_dir():
+        raise ValueError(f"output {output}: this is a folder; name a file, such as {output}/texts.jsonl.")
+    prompts = read_prompts(prompts_file) if prompts_file else [prompt]
+    model, bpe = _load(ckpt_path, tokenizer, device)
+    rows = [text for text in prompts for _ in range(num_samples)]
+    titles = [f"prompt {p}, sample {s}" for p in range(1, len(prompts) + 1) for s in range(1, num_samples + 1)]
+    size = batch_size or len(rows)
+    printer, lines, num_tokens, largest = _Printer(), [], 0, 0
+    began = time.perf_counter()
+    for first in range(0, len(rows), size):
+        batch = rows[first : first + size]
+        # With one seed for all batches, samples of a prompt in two of them would be the same.
+        stream = TextStream(
+            model, bpe, batch, max_new_tokens, sampling, None if seed is None else seed + first, stop or ()
+        )
+        for title, unread in zip(titles[first:], stream.num_unread, strict=False):
+            if unread:
+                context = model.config.max_seq_len
+                _tell(f"{title}: the first {unread:,} tokens are not read: the model sees {context:,} at most.")
+        printer.show(stream, batch, titles[first : first + size] if len(rows) > 1 else [""])
+        for text, completion in zip(batch, stream.completions, strict=True):
+            lines.append({"prompt": text, "completion": completion.text, "tokens": completion.num_tokens})
+            num_tokens += completion.num_tokens
+        if stream.cache.nbytes > largest:
+            largest, held = stream.cache.nbytes, stream.cache
+    seconds = time.perf_counter() - began
+    if output:
+        _write_lines(Path(output), lines)
+    _tell(
+        f"{num_tokens:,} tokens in {seconds:.2f} s, {num_tokens / seconds:,.1f} tokens/s; cache: "
+        f"{held.bytes_per_token:,} bytes a token, {largest:,} bytes for {held.batch_size:,} × {held.capacity:,} tokens"
+    )
+    return printer.text.removesuffix("\n")
+
+
+def _load(ckpt_path: str, tokenizer: str | None, device: str) -> tuple[T6Model, Tokenizer]:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device.startswith("cuda") and not torch.cuda.is_available():
@@ -49,12 +117,43 @@ def generate_text(
     bpe = load_tokenizer(tokenizer) if tokenizer else checkpoint.tokenizer()
     if bpe is None:
         raise ValueError(f"{ckpt_path}: holds no tokenizer; pass --tokenizer with the tokenizer.json of its data.")
-    model = checkpoint.model(device)
-    text = prompt
-    sys.stdout.write(prompt)
-    for piece in stream_text(model, bpe, prompt, max_new_tokens, sampling, seed):
-        text += piece
-        sys.stdout.write(piece)
+    return checkpoint.model(device), bpe
+
+
+class _Printer:
+    """Prints texts in order, the first that has not ended as it comes; `text` is all that was printed."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def show(self, stream: TextStream, prompts: Sequence[str], titles: Sequence[str]) -> None:
+        """Run a stream to its end; an empty title prints no header."""
+        pieces = iter(stream)
+        for prompt, title, completion in zip(prompts, titles, stream.completions, strict=True):
+            blank = "\n" if self.text else ""
+            self._write((f"{blank}=== {title} ===\n" if title else "") + prompt)
+            printed = 0
+            while True:
+                self._write(completion.text[printed:])
+                printed = len(completion.text)
+                if completion.ended:
+                    break
+                next(pieces, None)  # of whichever row: the others keep their texts until it is their turn
+            self._write("\n")
+
+    def _write(self, text: str) -> None:
+        self.text += text
+        sys.stdout.write(text)
         sys.stdout.flush()
-    sys.stdout.write("\n")
-    return text
+
+
+def _tell(line: str) -> None:
+    sys.stdout.flush()
+    print(line, file=sys.stderr)
+
+
+def _write_lines(path: Path, lines: Sequence[dict[str, object]]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    partial.replace(path)

@@ -1,63 +1,126 @@
 import pytest
 import torch
 
-from lit_t6.attention import TPAConfig
-from lit_t6.model import SamplingConfig, T6Config, T6Model, generate, sample
+from lit_t6.attention import MultiHeadConfig
+from lit_t6.model import SamplingConfig, T6Config, T6Model
+
+from .mechanisms import MECHANISMS, build
+
+GREEDY = SamplingConfig(temperature=0)
+PROMPTS = [[3, 1, 4, 1, 5], [9], [2, 6, 5, 3, 5, 8, 9, 7, 9, 3], [2, 3, 8]]
 
 
-def counting_model(tokens):
+def rows_of(generation):
+    return torch.stack(list(generation), dim=1).tolist()
+
+
+@torch.no_grad()
+def recomputed(model, prompt, num_tokens, context):
+    """Greedy tokens, the whole window computed again for each; a full window gives way to its last half."""
+    window, new = prompt[-context:], []
+    for _ in range(num_tokens):
+        if len(window) > context:
+            window = window[-((context + 1) // 2) :]
+        new.append(int(model(torch.tensor([window]))[0, -1].argmax()))
+        window = [*window, new[-1]]
+    return new
+
+
+@pytest.fixture
+def counter():
     """Always predicts the successor of the last token, modulo 10, with certainty."""
-    return torch.nn.functional.one_hot((tokens + 1) % 10, 10) * 100.0
+    model = T6Model(T6Config(10, 8, 16, 1, MultiHeadConfig(2, 1, 8)))  # blocks start as the identity
+    model.embedding.weight.data = torch.eye(10, 16)
+    model.head.weight = torch.nn.Parameter(100 * torch.eye(10, 16).roll(1, dims=0))
+    return model
 
 
-def test_continues_every_row():
-    new = list(generate(counting_model, torch.tensor([[1, 2], [7, 8]]), 3, SamplingConfig()))
-    assert torch.stack(new, dim=1).tolist() == [[3, 4, 5], [9, 0, 1]]
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+@pytest.mark.parametrize("context", [64, 10, 5, 1])
+def test_greedy_with_the_cache_is_greedy_by_recomputation(mechanism, context):
+    model = build(mechanism, context)
+    expected = [recomputed(model, prompt, 20, context) for prompt in PROMPTS]
+    assert rows_of(model.generate(PROMPTS, 20, GREEDY)) == expected
+    for prompt, alone in zip(PROMPTS, expected, strict=True):
+        assert rows_of(model.generate([prompt], 20, GREEDY)) == [alone]
 
 
-def test_context_is_bounded():
+def test_every_token_is_computed_once(counter):
     seen = []
-
-    def model(tokens):
-        seen.append(tokens.shape[1])
-        return counting_model(tokens)
-
-    list(generate(model, torch.tensor([[1, 2, 3]]), 4, SamplingConfig(), context=5))
-    assert seen == [3, 4, 5, 5]
+    counter.embedding.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
+    list(counter.generate([[1, 2, 3]], 11, GREEDY))
+    assert seen == [3, 1, 1, 1, 1, 1, 4, 1, 1, 1, 1]  # eight tokens are full: on from the last four
 
 
-def test_greedy_takes_the_likeliest_and_cuts_leave_only_the_likely():
-    logits = torch.tensor([[0.0, 3.0, 2.0, 1.0]]).repeat(2000, 1)
-    assert (sample(logits, SamplingConfig(temperature=0)) == 1).all()
-    assert set(sample(logits, SamplingConfig(temperature=5, top_k=2, top_p=1)).tolist()) == {1, 2}
-    # probabilities .644, .237, .087, .032: the first two reach .7 together
-    assert set(sample(logits, SamplingConfig(temperature=1, top_p=0.7)).tolist()) == {1, 2}
-    assert set(sample(logits, SamplingConfig(temperature=1, top_p=1e-6)).tolist()) == {1}
+def test_the_head_and_the_cache_take_what_is_needed_only(counter):
+    logits = []
+    counter.head.register_forward_hook(lambda module, args, out: logits.append(out.shape))
+    generation = counter.generate([[1, 2, 3], [4]], 4)
+    assert generation.cache.capacity == 6
+    list(generation)
+    assert logits == [(2, 10)] * 4
 
 
-def test_samples_follow_the_distribution():
-    probabilities = torch.tensor([0.5, 0.3, 0.2])
-    drawn = sample(probabilities.log().repeat(20000, 1), SamplingConfig(temperature=1, top_p=1))
-    frequencies = torch.bincount(drawn, minlength=3) / 20000
-    torch.testing.assert_close(frequencies, probabilities, rtol=0, atol=0.015)
+def test_prompts_in_all_their_forms(counter):
+    expected = [[3, 4, 5], [9, 0, 1]]
+    tensor = torch.tensor([[1, 2], [7, 8]])
+    for prompts in (tensor, tensor.int(), list(tensor), tensor.tolist(), [torch.tensor([2]), torch.tensor([7, 8])]):
+        new = list(counter.generate(prompts, 3))
+        assert torch.stack(new, dim=1).tolist() == expected
+        assert new[0].dtype == torch.int64
+    assert list(counter.generate(tensor, 0)) == []
+
+
+def test_a_finished_row_goes_on_with_the_end_token_until_all_are_finished(counter):
+    generation = counter.generate([[1], [6], [9]], 20, end_token=0)
+    assert rows_of(generation) == [[2, 3, 4, 5, 6, 7, 8, 9, 0], [7, 8, 9, 0] + [0] * 5, [0] * 9]
+    assert generation.finished.all()
+    assert rows_of(counter.generate([[1], [6]], 3, end_token=0)) == [[2, 3, 4], [7, 8, 9]]
 
 
 def test_a_seed_gives_the_same_text_again():
-    model = T6Model(T6Config(50, 8, 32, 1, TPAConfig(2, 8)))
-    prompt = torch.tensor([[1, 2]])
-    texts = [[int(t) for t in model.generate(prompt, 12, SamplingConfig(1.0), seed)] for seed in (1, 1, 2)]
+    model = T6Model(T6Config(50, 8, 32, 1, MultiHeadConfig(2, 1, 8)))
+    prompts = [[1, 2], [3]]
+    texts = [rows_of(model.generate(prompts, 12, SamplingConfig(1.0), seed)) for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
 
 
+def test_autocast_and_training_go_on_undisturbed():
+    model = T6Model(T6Config(50, 8, 32, 1, MultiHeadConfig(2, 1, 8)))
+    with torch.autocast("cpu", torch.bfloat16):
+        generation = model.generate([[1, 2], [3]], 12, seed=0)
+        assert generation.cache.layers[0].buffers["k"].dtype == torch.bfloat16
+        list(generation)
+    assert model.training
+    assert torch.is_grad_enabled()
+    model.loss(*torch.randint(50, (2, 2, 8))).backward()
+
+
+def test_a_compiled_model_generates_without_compiling():
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    model = build("gqa")
+    model.compile(backend=backend)
+    assert rows_of(model.generate(PROMPTS, 5, GREEDY)) == rows_of(build("gqa").generate(PROMPTS, 5, GREEDY))
+    assert not graphs
+
+
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [({"temperature": -1}, "got -1"), ({"top_k": 0}, "top_k .* got 0"), ({"top_p": 0}, "top_p .* got 0")],
+    ("prompts", "message"),
+    [
+        ([], "there are no prompts"),
+        ([[1], []], "prompt 2 is empty: give at least one token"),
+        (torch.zeros(1, 0, dtype=torch.long), "prompt 1 is empty"),
+        ([1, 2], r"expected a tensor \(B, T\) or one sequence .* entry of shape \(\); .* pass tokens\[None\]"),
+        ([[0.5]], "prompt 1 is of type torch.float32, expected integer ids"),
+    ],
 )
-def test_impossible_settings_are_refused(options, message):
+def test_impossible_prompts_are_refused(counter, prompts, message):
     with pytest.raises(ValueError, match=message):
-        SamplingConfig(**options)
-
-
-def test_an_empty_prompt_is_refused():
-    with pytest.raises(ValueError, match="the prompt is empty"):
-        next(generate(counting_model, torch.zeros(1, 0, dtype=torch.long), 1, SamplingConfig()))
+        counter.generate(prompts, 1)
+    with pytest.raises(ValueError, match="max_new_tokens must be at least 0, got -1"):
+        counter.generate([[1]], -1)

@@ -1,0 +1,94 @@
+"""What decoding with a whole model keeps: one attention cache a layer, all of them at the same tokens."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lit_t6.attention import AttentionCache
+
+
+class ModelCache:
+    """The caches of a model's layers, for `T6Model.forward(tokens, cache=...)`; made by `T6Model.new_cache`.
+
+    Args:
+        layers: one empty cache a layer, of equal batch size and capacity.
+
+    Raises:
+        ValueError: no layers.
+    """
+
+    def __init__(self, layers: Sequence[AttentionCache]) -> None:
+        if not layers:
+            raise ValueError("ModelCache: expected the cache of at least one layer, got none.")
+        self.layers = list(layers)
+
+    @property
+    def batch_size(self) -> int:
+        """B, rows."""
+        return self.layers[0].batch_size
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that a row can hold."""
+        return self.layers[0].capacity
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,): tokens that each row holds."""
+        return self.layers[0].lengths
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row: known without asking the GPU."""
+        return self.layers[0].longest
+
+    @property
+    def device(self) -> torch.device:
+        """Where the buffers are."""
+        return self.lengths.device
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all buffers take, filled or not."""
+        return sum(layer.nbytes for layer in self.layers)
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes that one token of one row takes, over all layers."""
+        return sum(layer.bytes_per_token for layer in self.layers)
+
+    def check(self, num_layers: int, batch_size: int, num_new: int) -> None:
+        """Refuse tokens that some layer could not take, before any layer has taken them.
+
+        Args:
+            num_layers: of the model.
+            batch_size: rows of the new tokens.
+            num_new: new tokens of each row.
+
+        Raises:
+            ValueError: the cache is of another depth or batch size, or is full.
+        """
+        if len(self.layers) != num_layers:
+            raise ValueError(
+                f"cache: it has {len(self.layers)} layers and the model {num_layers}; make it with model.new_cache."
+            )
+        for layer in self.layers:
+            layer.check_room(batch_size, num_new)
+
+    def reset(self) -> None:
+        """Forget all tokens."""
+        for layer in self.layers:
+            layer.reset()
+
+    def truncate(self, lengths: int | Sequence[int] | Tensor) -> None:
+        """Forget the last tokens of rows; see `AttentionCache.truncate`.
+
+        Args:
+            lengths: tokens that each row keeps, (B,), or one number for all rows.
+
+        Raises:
+            ValueError: not one number a row, a negative one, or more than a row has.
+        """
+        for layer in self.layers:
+            layer.truncate(lengths)
