@@ -41,6 +41,11 @@ EXAMPLES = {
   python cli.py generate --ckpt_path {CHECKPOINT} --prompt "It was" --seed 1
   python cli.py generate --ckpt_path {CHECKPOINT} --temperature 0 --max_new_tokens 50
 """,
+    "convert": """\
+  python cli.py convert --from upstream --arch T6 T6-small/ --tokenizer gpt2/tokenizer.json --output t6-small.ckpt
+      T6-small/ holds config.json beside pytorch_model.bin or model.safetensors, as the authors' code saves them
+  python cli.py convert --from upstream --arch llama-gqa weights.pt --config_json config.json --output gqa.ckpt
+""",
     "completion": """\
   lit-t6 completion bash > ~/.local/share/bash-completion/completions/lit-t6
   lit-t6 completion zsh > "${fpath[1]}/_lit-t6"
@@ -60,12 +65,13 @@ training (Lightning; every option of a YAML file is also a --dotted.option)
   predict    the loss of every document, as JSONL
 use
   generate   continue a prompt with a trained model
+  convert    make a checkpoint of a model that the authors' own code (tensorgi/TPA) trained
   completion a script with which the shell completes commands and options
 
 examples
 {examples}
 `python cli.py COMMAND --help` lists the options of a command; --debug shows where an error arose.
-""".format(examples="".join(EXAMPLES[command] for command in ("prepare", "fit", "validate", "generate")))
+""".format(examples="".join(EXAMPLES[command] for command in ("prepare", "fit", "validate", "generate", "convert")))
 
 
 def _prepare(arguments: list[str]) -> Any:
@@ -89,6 +95,26 @@ def _generate(arguments: list[str]) -> Any:
     from lit_t6.training import generate_text
 
     return generate_text(**_given(_function_parser("generate", generate_text), arguments))
+
+
+def _convert(arguments: list[str]) -> Any:
+    from lit_t6.conversion import convert_upstream
+
+    parser = _function_parser("convert", convert_upstream, skip={"path", "overwrite"})
+    parser.add_argument("path", help="what to convert: a folder, or one file of weights")
+    parser.add_argument(
+        "--from", choices=("upstream",), required=True, help="whose checkpoint it is: the authors' code"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the output if it is there")
+    options = _given(parser, arguments)
+    del options["from"]  # one source so far
+    model = convert_upstream(**options)
+    output = options["output"]
+    print(f"{output}: {model.config.attention.label}, {sum(p.numel() for p in model.parameters()):,} parameters")
+    tokenizer = "" if options["tokenizer"] else " --tokenizer tokenizer.json"
+    print(f"next: python cli.py generate --ckpt_path {output}{tokenizer}")
+    print(f"      python cli.py validate --ckpt_path {output} --data.path data/mine")
+    return model
 
 
 def print_completion(shell: Literal["bash", "zsh", "tcsh"]) -> None:
@@ -150,6 +176,7 @@ COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     "prepare": _prepare,
     **{command: partial(_run_trainer, command) for command in TRAINERS},
     "generate": _generate,
+    "convert": _convert,
     "completion": _completion,
 }
 
@@ -161,8 +188,8 @@ def run(words: Sequence[str]) -> Any:
         words: a command and its options, as typed after `cli.py`.
 
     Returns:
-        The manifest of `prepare`, the text of `generate`; of the others the finished run, with its `trainer`, `model`
-        and `datamodule`.
+        The manifest of `prepare`, the text of `generate`, the model of `convert`; of the others the finished run, with
+        its `trainer`, `model` and `datamodule`.
 
     Raises:
         ValueError: an error of the user's.

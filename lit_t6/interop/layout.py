@@ -90,7 +90,13 @@ def check_weights(weights: Mapping[str, Tensor], config: dict[str, Any], arch: A
     Raises:
         ValueError: a weight is missing, left over or of another shape; says which arch would fit, if one does.
     """
-    settings = read_settings(config, arch)
+    try:
+        settings = read_settings(config, arch)
+    except ValueError as error:
+        hint = _others_that_fit(weights, config, arch)
+        if not hint:
+            raise
+        raise ValueError(f"{str(error).removesuffix('.')}{hint}.") from error
     num_layers = len({match[1] for name in weights if (match := re.match(r"transformer\.h\.(\d+)\.", name))})
     if num_layers and num_layers != settings["n_layer"]:
         raise ValueError(

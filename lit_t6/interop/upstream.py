@@ -107,7 +107,7 @@ def _tpa_config(factorized: str, rope_on: str, settings: dict[str, Any]) -> TPAC
     if factorized != "qkv" and "factorized" not in known:
         raise ValueError("TPA with dense queries (T6_kvonly*) is not in this version of lit_t6.")
     variant = {"factorized": factorized, "rope_on": rope_on}  # RoPE on heads and on factors gives the same numbers
-    return TPAConfig(**settings, **{name: value for name, value in variant.items() if name in known})
+    return TPAConfig(**settings | {name: value for name, value in variant.items() if name in known})
 
 
 def _latent_config(**settings: Any) -> AttentionConfig:
@@ -182,7 +182,8 @@ def _factor_rows(theirs: Mapping[str, Tensor], module: TensorProductAttention) -
 
 def _pieces(module: TensorProductAttention) -> dict[str, tuple[int, int]]:
     """What the rows of `factors.weight` are, in their order: name → (rank, size of a row)."""
-    if hasattr(module, "pieces"):
-        pieces: dict[str, tuple[int, int]] = module.pieces()
+    named: Any = getattr(module, "pieces", None)
+    if named is not None:
+        pieces: dict[str, tuple[int, int]] = named()
         return pieces
     return dict(zip(("a_q", "a_k", "a_v", "b_q", "b_k", "b_v"), module._blocks(), strict=True))
