@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import lit_t6.attention as mechanisms
-from lit_t6.attention import AttentionConfig, MultiHeadConfig, TensorProductAttention, TPAConfig
+from lit_t6.attention import AttentionConfig, LatentConfig, MultiHeadConfig, TensorProductAttention, TPAConfig
 from lit_t6.interop.archs import Arch, find_arch, read_settings
 from lit_t6.interop.layout import EMBEDDING, check_weights
 from lit_t6.model import T6Config, T6Model
@@ -86,7 +85,7 @@ def _attention_config(settings: dict[str, Any], arch: Arch) -> AttentionConfig:
     heads = {"num_heads": settings["n_head"], "head_dim": settings["head_dim"]}
     heads["head_norm"] = settings["using_groupnorm"]
     if arch.mechanism == "mla":
-        return _latent_config(
+        return LatentConfig(
             **heads,
             value_dim=settings["v_head_dim"],
             rope_dim=settings["qk_rope_head_dim"],
@@ -108,14 +107,6 @@ def _tpa_config(factorized: str, rope_on: str, settings: dict[str, Any]) -> TPAC
         raise ValueError("TPA with dense queries (T6_kvonly*) is not in this version of lit_t6.")
     variant = {"factorized": factorized, "rope_on": rope_on}  # RoPE on heads and on factors gives the same numbers
     return TPAConfig(**settings | {name: value for name, value in variant.items() if name in known})
-
-
-def _latent_config(**settings: Any) -> AttentionConfig:
-    latent = getattr(mechanisms, "LatentConfig", None)
-    if latent is None:
-        raise ValueError("MLA (llama-mla) is not in this version of lit_t6.")
-    config: AttentionConfig = latent(**settings)
-    return config
 
 
 def _plain_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
