@@ -57,6 +57,11 @@ EXAMPLES = {
   python cli.py budget -c configs/paper/xl-tpa.yaml -c configs/paper/xl-mha.yaml --context 32768 --batch_size 8
   python cli.py budget --model.d_model 2048 --model.attention.head_dim 128 --format json
 """,
+    "convert": """\
+  python cli.py convert --from upstream --arch T6 T6-small/ --tokenizer gpt2/tokenizer.json --output t6-small.ckpt
+      T6-small/ holds config.json beside pytorch_model.bin or model.safetensors, as the authors' code saves them
+  python cli.py convert --from upstream --arch llama-gqa weights.pt --config_json config.json --output gqa.ckpt
+""",
     "completion": """\
   lit-t6 completion bash > ~/.local/share/bash-completion/completions/lit-t6
   lit-t6 completion zsh > "${fpath[1]}/_lit-t6"
@@ -78,6 +83,7 @@ choose
   budget     parameters, cache bytes and decode cost of configurations, as a table; needs no data
 use
   generate   continue prompts with a trained model
+  convert    make a checkpoint of a model that the authors' own code (tensorgi/TPA) trained
   completion a script with which the shell completes commands and options
 
 examples
@@ -125,6 +131,26 @@ def _budget(arguments: list[str]) -> Any:
     options = parse(parser, arrange([*others, *helps])).as_dict()
     del options["model"]
     return print_budgets(options.pop("config"), overrides=overrides, **options)
+
+
+def _convert(arguments: list[str]) -> Any:
+    from lit_t6.conversion import convert_upstream
+
+    parser = _function_parser("convert", convert_upstream, skip={"path", "overwrite"})
+    parser.add_argument("path", help="what to convert: a folder, or one file of weights")
+    parser.add_argument(
+        "--from", choices=("upstream",), required=True, help="whose checkpoint it is: the authors' code"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the output if it is there")
+    options = _given(parser, arguments)
+    del options["from"]  # one source so far
+    model = convert_upstream(**options)
+    output = options["output"]
+    print(f"{output}: {model.config.attention.label}, {sum(p.numel() for p in model.parameters()):,} parameters")
+    tokenizer = "" if options["tokenizer"] else " --tokenizer tokenizer.json"
+    print(f"next: python cli.py generate --ckpt_path {output}{tokenizer}")
+    print(f"      python cli.py validate --ckpt_path {output} --data.path data/mine")
+    return model
 
 
 def print_completion(shell: Literal["bash", "zsh", "tcsh"]) -> None:
@@ -190,6 +216,7 @@ COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     **{command: partial(_run_trainer, command) for command in TRAINERS},
     "budget": _budget,
     "generate": _generate,
+    "convert": _convert,
     "completion": _completion,
 }
 
@@ -201,8 +228,8 @@ def run(words: Sequence[str]) -> Any:
         words: a command and its options, as typed after `cli.py`.
 
     Returns:
-        The manifest of `prepare`, the rows of `budget`, what `generate` printed; of the others the finished run, with
-        its `trainer`, `model` and `datamodule`.
+        The manifest of `prepare`, the rows of `budget`, what `generate` printed, the model of `convert`; of the others
+        the finished run, with its `trainer`, `model` and `datamodule`.
 
     Raises:
         ValueError: an error of the user's.

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import subprocess
@@ -41,6 +42,27 @@ def prepared(texts, tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("data") / "python"
     prepare_corpus([texts], folder, vocab_size=400, validation_fraction=0.05, test_fraction=0.05)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def upstream_folder(tmp_path_factory) -> Path:
+    """A tiny T6 with random weights, in a folder as the authors' code saves one, for 400 tokens."""
+    from lit_t6.interop.archs import find_arch, read_settings
+    from lit_t6.interop.layout import layout, sizes
+
+    folder = tmp_path_factory.mktemp("upstream") / "T6-small"
+    folder.mkdir()
+    config = {"vocab_size": 400, "n_layer": 2, "n_embd": 48, "n_head": 5, "head_dim": 16, "q_rank": 3, "block_size": 32}
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "gpt2", "dropout": 0.0, "rank": None}))
+    arch = find_arch("T6")
+    settings = read_settings(config, arch)
+    generator = torch.Generator().manual_seed(1)
+    weights = {
+        name: torch.randn(sizes(shape, settings), generator=generator) * 0.1
+        for name, shape in layout(arch, settings).items()
+    }
+    torch.save(weights | {"lm_head.weight": weights["transformer.wte.weight"]}, folder / "pytorch_model.bin")
     return folder
 
 

@@ -31,13 +31,16 @@ def test_make_targets_exist():
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory, texts, prepared):
-    """A folder that looks like the checkout, with a text of the user's and the demo's data."""
+def workplace(tmp_path_factory, texts, prepared, upstream_folder):
+    """A folder that looks like the checkout, with a text and models of the user's and the demo's data."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("cli.py", "lit_t6", "configs"):
         (folder / name).symlink_to(Path(name).resolve())
     (folder / "my_texts").symlink_to(texts)
     (folder / "prompts.txt").write_text("It was\nA statement is\n")
+    (folder / "T6-small").symlink_to(upstream_folder)
+    (folder / "gpt2").mkdir()
+    (folder / "gpt2" / "tokenizer.json").symlink_to(prepared / "tokenizer.json")
     (folder / "data").mkdir()
     (folder / "data" / "shakespeare").symlink_to(prepared)
     return folder

@@ -11,7 +11,7 @@ from lit_t6.training.callbacks import (
     TrainingProgress,
     ValidateAtEnd,
 )
-from lit_t6.training.checkpoint import Checkpoint, read_checkpoint
+from lit_t6.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from lit_t6.training.generate import generate_text
 from lit_t6.training.metrics import LanguageModelMetrics
 from lit_t6.training.module import LitT6
@@ -37,4 +37,5 @@ __all__ = [
     "generate_texts",
     "read_checkpoint",
     "stream_text",
+    "write_checkpoint",
 ]

@@ -1,16 +1,18 @@
-"""What a checkpoint file of ours holds, read without running anything in it."""
+"""Checkpoint files of ours: read without running anything in them, and written for models of other origin."""
 
-import pickle
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 from tokenizers import Tokenizer
 
 from lit_t6.data import parse_tokenizer
 from lit_t6.model import T6Model
-from lit_t6.training.module import LitT6
+from lit_t6.training.module import LitT6, hyper_parameters
+from lit_t6.training.optimizer import OptimizerConfig
 
 
 @dataclass
@@ -55,11 +57,53 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise ValueError(f"{path}: no such checkpoint.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # bytes that are no pickle raise anything, KeyError among it
         raise ValueError(f"{path}: not a checkpoint, or a damaged one.") from error
     if not isinstance(content, dict) or "config" not in content.get("hyper_parameters", {}):
         raise ValueError(f"{path}: not a checkpoint of lit_t6: it does not say what model it holds.")
     return Checkpoint(str(path), content)
+
+
+def write_checkpoint(path: str | Path, model: T6Model, tokenizer: Tokenizer | None = None) -> None:
+    """Write a model that was not trained by `fit` as a checkpoint of ours, all or nothing.
+
+    It holds weights and no state of a training: `generate` and the evaluations take it as it is, `fit` with
+    `--convert true`.
+
+    Args:
+        path: of the file; its folder is made, a file that is there is replaced.
+        model: its weights and its configuration are written.
+        tokenizer: of the tokens that the model knows.
+
+    Raises:
+        ValueError: a tokenizer with more tokens than the model has rows.
+    """
+    content: dict[str, Any] = {
+        "state_dict": {f"model.{name}": weight for name, weight in model.state_dict().items()},
+        "hyper_parameters": hyper_parameters(model.config, OptimizerConfig()),
+        "pytorch-lightning_version": lightning.__version__,
+        "epoch": 0,
+        "global_step": 0,
+    }
+    if tokenizer is not None:
+        size = tokenizer.get_vocab_size(with_added_tokens=True)
+        if size > model.config.vocab_size:
+            raise ValueError(
+                f"the tokenizer has {size} tokens, but the model has vocab_size={model.config.vocab_size}: it is not "
+                f"the tokenizer that the model was trained with."
+            )
+        content["TokenDataModule"] = {"samples_seen": 0, "tokenizer": tokenizer.to_str()}
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".partial")
+    try:
+        with beside.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def convert_weights(module: LitT6, checkpoint: Checkpoint) -> tuple[list[str], list[str]]:

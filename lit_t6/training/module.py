@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
@@ -29,6 +30,11 @@ Batch = dict[str, Tensor]
 
 _NOT_OF_THE_WEIGHTS = ("impl", "init", "init_variance", "max_seq_len")
 """Settings that may change between a checkpoint and its next use."""
+
+
+def hyper_parameters(config: T6Config, optimizer: OptimizerConfig, compile: bool = False) -> dict[str, Any]:
+    """What a checkpoint says of how its model was made, in primitives only: it must load with weights_only=True."""
+    return {"config": config.to_dict(), "optimizer": asdict(optimizer), "compile": compile}
 
 
 class LitT6(L.LightningModule):
@@ -55,9 +61,7 @@ class LitT6(L.LightningModule):
         if optimizer is None or isinstance(optimizer, dict):
             optimizer = OptimizerConfig(**(optimizer or {}))
         self.optimizer_config = optimizer
-        # Primitives only: a checkpoint must load with weights_only=True.
-        plain = {"config": self.config.to_dict(), "optimizer": asdict(optimizer), "compile": compile}
-        self.save_hyperparameters(plain, logger=False)
+        self.save_hyperparameters(hyper_parameters(self.config, optimizer, compile), logger=False)
         self._loss = torch.compile(self.model.loss) if compile else self.model.loss
         self.val_metrics = LanguageModelMetrics()
         self.test_metrics = LanguageModelMetrics()
@@ -189,7 +193,7 @@ class LitT6(L.LightningModule):
         return [callback for callback in wanted if type(callback) not in given]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the weights of another model, naming the differences."""
+        """Refuse the weights of another model, naming the differences, and weights alone to go on training from."""
         theirs = T6Config.from_dict(checkpoint["hyper_parameters"]["config"]).to_dict()
         differences = _differences(theirs, self.config.to_dict())
         if differences:
@@ -197,6 +201,12 @@ class LitT6(L.LightningModule):
                 "the checkpoint holds another model than the one configured: "
                 + "; ".join(f"{key} is {old} there, {new} here" for key, old, new in differences)
                 + ". Give the checkpoint's own configuration; with --ckpt_path typed, giving none takes it from there."
+            )
+        fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+        if fitting and "optimizer_states" not in checkpoint:
+            raise ValueError(
+                "the checkpoint holds weights and no state of a training to go on with: add --convert true, which "
+                "takes the weights and starts at step 0."
             )
 
 

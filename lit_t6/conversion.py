@@ -1,0 +1,44 @@
+"""Checkpoints of other people made checkpoints of ours: what `python cli.py convert` does."""
+
+from pathlib import Path
+
+from lit_t6.data import load_tokenizer
+from lit_t6.interop import find_arch, from_upstream, read_upstream
+from lit_t6.model import T6Model
+from lit_t6.training import write_checkpoint
+
+
+def convert_upstream(
+    path: str,
+    arch: str,
+    output: str,
+    config_json: str | None = None,
+    tokenizer: str | None = None,
+    overwrite: bool = False,
+) -> T6Model:
+    """Make a checkpoint of ours from a model that the authors' code (tensorgi/TPA) trained.
+
+    Args:
+        path: a folder with config.json and weights, or one file of weights; see `lit_t6.interop.read_upstream`.
+        arch: name of the authors' model file, such as T6, T6_kvonly or llama-gqa.
+        output: the checkpoint to write.
+        config_json: the model's configuration, where the path has none.
+        tokenizer: a tokenizer.json to keep in the checkpoint, so that it can generate text by itself.
+        overwrite: replace `output` if it is there.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: `output` exists, or what cannot be read; see `read_upstream` and `from_upstream`.
+    """
+    find_arch(arch)  # a wrong name is told before gigabytes are read
+    if Path(output).is_dir():
+        raise ValueError(f"output={output}: is a folder; name a file in it, such as {Path(output) / 'model.ckpt'}.")
+    if Path(output).exists() and not overwrite:
+        raise ValueError(f"{output}: exists already; give another --output, or --overwrite to replace it.")
+    bpe = load_tokenizer(tokenizer) if tokenizer else None
+    state_dict, config = read_upstream(path, config_json)
+    model = from_upstream(state_dict, config, arch)
+    write_checkpoint(output, model, bpe)
+    return model

@@ -1,0 +1,7 @@
+"""Checkpoints of other people: the authors' own models, read and made ours."""
+
+from lit_t6.interop.archs import UPSTREAM_ARCHS, find_arch
+from lit_t6.interop.reading import read_upstream
+from lit_t6.interop.upstream import from_upstream
+
+__all__ = ["UPSTREAM_ARCHS", "find_arch", "from_upstream", "read_upstream"]
