@@ -5,9 +5,13 @@ import math
 import lightning as L
 import torch
 
+from lit_t6.attention import attention_budget
 from lit_t6.data import TokenDataModule
 from lit_t6.model import T6Config
 from lit_t6.training.callbacks.throughput import cache_bytes_per_token
+
+UNEQUAL = 0.05
+"""A layer's attention this far from the budget of 4·d_model² weights is no fair comparison: the panel says so."""
 
 
 def run_facts(trainer: L.Trainer, config: T6Config) -> dict[str, str]:
@@ -19,11 +23,14 @@ def run_facts(trainer: L.Trainer, config: T6Config) -> dict[str, str]:
     """
     attention = config.attention
     heads = f"{attention.heads()} heads of size {attention.head_dim}"
+    weights = attention.num_parameters(config.d_model)
+    share = weights / attention_budget(config.d_model)
+    of_budget = f" ({share:.2f} of 4·d_model²)" if abs(share - 1) > UNEQUAL else ""
     device = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     facts = {
         "model": f"T6, {config.num_parameters():,} parameters: {config.num_layers} layers, width {config.d_model}",
-        "attention": f"{attention.label}, {heads}; {attention.num_parameters(config.d_model):,} weights a layer",
+        "attention": f"{attention.label}, {heads}; {weights:,} weights a layer{of_budget}",
         "cache": f"{cache_bytes_per_token(config, str(trainer.precision)):,} bytes a token, over all layers",
         "backend": attention.backend,
         "device": f"{trainer.world_size} × {name}, precision {trainer.precision}",
