@@ -5,7 +5,6 @@ import json
 import pytest
 
 from lit_t6.attention import short_names
-
 from lit_t6.budget_table import COLUMNS
 from lit_t6.cli import main, run
 
