@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from lit_t6.attention import LatentConfig, MFAConfig, MultiHeadConfig, TPAConfig
 from lit_t6.testing import CONTRACT
@@ -68,3 +69,56 @@ def test_contract(check, mechanism):
 def test_decay_depends_on_positions_themselves():
     with pytest.raises(AssertionError):
         check_positions_are_relative(MECHANISMS["rope with decay"], d_model=48)
+
+
+def relative_error(actual, expected):
+    """Root mean square of the difference over that of the truth."""
+    difference = actual.detach().double().cpu() - expected
+    return (difference.square().mean().sqrt() / expected.square().mean().sqrt()).item()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_on_a_gpu_in_low_precision(mechanism):
+    """Full forward, backward and ragged cached decoding, in float32 and under autocast, near float64 on the CPU."""
+    torch.manual_seed(0)
+    config, lengths = MECHANISMS[mechanism], (33, 20)
+    module = config.build(48).double()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(std=48**-0.5)
+    x = torch.randn(2, 40, 48, dtype=torch.float64)
+    exact = module(x).detach()
+    gpu, x = module.float().cuda(), x.float().cuda()
+    for dtype, allowed in ((torch.float32, 1e-4), (torch.bfloat16, 0.03), (torch.float16, 0.005)):
+        with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+            full = gpu(x)
+            assert relative_error(full, exact) < allowed
+            full.float().square().mean().backward()
+            cache = config.build_cache(2, 40, dtype, "cuda")
+            with torch.no_grad():
+                gpu(x[:, : max(lengths)], cache=cache)
+                cache.truncate(lengths)
+                for step in range(5):
+                    places = torch.tensor(lengths, device="cuda") + step
+                    rows = torch.arange(2, device="cuda")
+                    new = gpu(x[rows, places][:, None], cache=cache)
+                    assert relative_error(new[:, 0], exact[rows.cpu(), places.cpu()]) < 2 * allowed
+        for name, parameter in gpu.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            parameter.grad = None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mechanism", ["tpa", "kv only", "shared static b", "third order", "mla", "mfa", "head norm"])
+def test_compiled_in_one_graph(mechanism):
+    module = MECHANISMS[mechanism].build(48).cuda()
+    torch.nn.init.normal_(module.out.weight)
+    x = torch.randn(2, 64, 48, device="cuda", requires_grad=True)
+    expected = torch.autograd.grad(module(x).square().sum(), (x, *module.parameters()))
+    compiled = torch.compile(module, fullgraph=True)
+    for actual, wanted in zip(
+        torch.autograd.grad(compiled(x).square().sum(), (x, *module.parameters())), expected, strict=True
+    ):
+        assert relative_error(actual, wanted.double().cpu()) < 1e-3
