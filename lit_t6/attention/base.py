@@ -5,6 +5,7 @@ Letters: B batch, T positions, C model width, H heads, D head size of queries an
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self, get_args, get_type_hints
 
@@ -29,6 +30,9 @@ class WeightedRMSNorm(nn.RMSNorm):
 class AttentionModule(nn.Module, ABC):
     """Causal self-attention (B, T, C) → (B, T, C), usable in any network.
 
+    A subclass names the configuration that builds it: `class MyAttention(AttentionModule, config=MyConfig)`. Its
+    constructor takes `d_model`, the configuration and `max_seq_len`.
+
     Args:
         d_model: C.
         config: of the mechanism; `num_heads` must be known.
@@ -36,6 +40,11 @@ class AttentionModule(nn.Module, ABC):
     Raises:
         ValueError: `config.num_heads` is null.
     """
+
+    def __init_subclass__(cls, config: "type[AttentionConfig] | None" = None) -> None:
+        super().__init_subclass__()
+        if config is not None:
+            config.module_class = cls
 
     def __init__(self, d_model: int, config: "AttentionConfig") -> None:
         super().__init__()
@@ -103,6 +112,8 @@ class AttentionConfig(ABC):
 
     short_names: ClassVar[dict[str, dict[str, Any]]] = {}
     """What people type for the mechanism, such as "TPA", and the settings that each name stands for."""
+    module_class: ClassVar[Callable[..., AttentionModule]]
+    """What `build` makes; set by the module's class, which names its configuration."""
     num_heads: int | None
     head_dim: int
     head_norm: bool
@@ -160,13 +171,13 @@ class AttentionConfig(ABC):
         A multiply-add is two. Keys in a token's future are not counted.
         """
 
-    @abstractmethod
     def build(self, d_model: int, max_seq_len: int = 1024) -> AttentionModule:
         """The module, with weights drawn by the upstream scheme.
 
         Raises:
             ValueError: `num_heads` is still open.
         """
+        return self.module_class(d_model, self, max_seq_len)
 
     @property
     def num_heads_multiple(self) -> int:

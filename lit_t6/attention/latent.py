@@ -128,11 +128,8 @@ class LatentConfig(AttentionConfig):
     def attention_flops_per_token(self, seq_len: int) -> float:
         return 2 * self.heads() * (self.query_size + self.value_size) * (seq_len + 1) / 2
 
-    def build(self, d_model: int, max_seq_len: int = 1024) -> "LatentAttention":
-        return LatentAttention(d_model, self, max_seq_len)
 
-
-class LatentAttention(AttentionModule):
+class LatentAttention(AttentionModule, config=LatentConfig):
     """Causal multi-head latent self-attention, (B, T, C) → (B, T, C).
 
     Weights lie as in the authors' code: the rows of `query_up` and `kv_up` are head-major, in each head the D rows

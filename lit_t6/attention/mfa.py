@@ -75,11 +75,8 @@ class MFAConfig(RotaryAttentionConfig):
     def attention_flops_per_token(self, seq_len: int) -> float:
         return 2 * 2 * self.heads() * self.head_dim * (seq_len + 1) / 2
 
-    def build(self, d_model: int, max_seq_len: int = 1024) -> "MultiMatrixFactorizationAttention":
-        return MultiMatrixFactorizationAttention(d_model, self, max_seq_len)
 
-
-class MultiMatrixFactorizationAttention(AttentionModule):
+class MultiMatrixFactorizationAttention(AttentionModule, config=MFAConfig):
     """Causal multi-matrix factorization self-attention with RoPE, (B, T, C) → (B, T, C).
 
     Args:

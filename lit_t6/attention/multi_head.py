@@ -91,11 +91,8 @@ class MultiHeadConfig(RotaryAttentionConfig):
     def attention_flops_per_token(self, seq_len: int) -> float:
         return 2 * 2 * self.heads() * self.head_dim * (seq_len + 1) / 2
 
-    def build(self, d_model: int, max_seq_len: int = 1024) -> "MultiHeadAttention":
-        return MultiHeadAttention(d_model, self, max_seq_len)
 
-
-class MultiHeadAttention(AttentionModule):
+class MultiHeadAttention(AttentionModule, config=MultiHeadConfig):
     """Causal MHA, MQA or GQA with RoPE, (B, T, C) → (B, T, C).
 
     Args:

@@ -4,8 +4,6 @@ Letters: B batch, T positions, M cached positions, C model width, H heads, G key
 rank.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -32,7 +30,7 @@ Parts = dict[str, Tensor]
 """Dense parts and factors by name ("q", "a_k", "b_v", …), each (B, T or M, count, size)."""
 
 
-class TensorProductAttention(AttentionModule):
+class TensorProductAttention(AttentionModule, config=TPAConfig):
     """Causal tensor product self-attention, (B, T, C) → (B, T, C).
 
     Args:
@@ -57,7 +55,7 @@ class TensorProductAttention(AttentionModule):
 
     @classmethod
     @torch.no_grad()
-    def from_multi_head(cls, module: MultiHeadAttention) -> TensorProductAttention:
+    def from_multi_head(cls, module: MultiHeadAttention) -> "TensorProductAttention":
         """The tensor product attention that is a given MHA, MQA or GQA (paper section 4).
 
         A is static: of queries Rq = H and a_i = H·e_i, of keys and values R = G and a_j = G·(the heads of group j).

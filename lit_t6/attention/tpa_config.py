@@ -3,17 +3,12 @@
 Letters: C model width, H heads, G key/value heads, D head size of queries and keys, E of values, R rank (Rq, Rk, Rv).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from lit_t6.attention.base import RotaryAttentionConfig, check_positive
 from lit_t6.attention.cache import AttentionCache, FactorCache, KeyValueCache
 from lit_t6.ops import Impl, check_impl
-
-if TYPE_CHECKING:
-    from lit_t6.attention.tpa import TensorProductAttention
 
 Factorized = Literal["qkv", "kv", "q"]
 HeadActivation = Literal["none", "sigmoid", "softmax"]
@@ -231,11 +226,6 @@ class TPAConfig(RotaryAttentionConfig):
         heads = self.heads()
         rank_sums = sum(2 * self.rank(letter) * heads * self.size(letter) for letter in self.factorized)
         return rank_sums + 2 * heads * (self.head_dim + self.value_size) * (seq_len + 1) / 2
-
-    def build(self, d_model: int, max_seq_len: int = 1024) -> TensorProductAttention:
-        from lit_t6.attention.tpa import TensorProductAttention  # that file needs this one
-
-        return TensorProductAttention(d_model, self, max_seq_len)
 
     @property
     def backend(self) -> str:
