@@ -1,5 +1,6 @@
 """The one front door: every subcommand of `python cli.py`."""
 
+import json
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -111,8 +112,12 @@ def _prepare(arguments: list[str]) -> Any:
 
 def _generate(arguments: list[str]) -> Any:
     from lit_t6.training import generate_text
+    from lit_t6.training.generate import stop_strings
+    from lit_t6.training.options import take_options
 
-    return generate_text(**_given(_function_parser("generate", generate_text), arguments))
+    typed, others = take_options(arguments, "--stop")  # the parser would read a stop string as YAML
+    stops = [f"--stop={json.dumps(stop_strings(option.partition('=')[2]))}" for option in typed]
+    return generate_text(**_given(_function_parser("generate", generate_text), [*others, *stops]))
 
 
 def _budget(arguments: list[str]) -> Any:

@@ -154,6 +154,13 @@ def test_typed_over_later_over_earlier_config_over_checkpoint(options, tmp_path)
     assert finished.model.config.d_model == 64  # checkpoint
 
 
+@pytest.mark.parametrize("path", sorted(map(str, Path("configs/attention").glob("*.yaml"))), ids=lambda p: Path(p).stem)
+def test_every_mechanism_trains_over_the_quickstart(options, path):
+    finished = run(["fit", "--config=configs/quickstart.yaml", f"--config={path}", *options, "--trainer.max_steps=5"])
+    assert finished.trainer.global_step == 5
+    assert finished.trainer.callback_metrics["val/loss"].isfinite()
+
+
 @pytest.mark.parametrize("name", ["TPA", "MHA", "MQA", "GQA", "MLA", "MFA"])
 def test_short_names_of_mechanisms(options, name):
     finished, _ = fit(options, "--model.attention", name, "--trainer.max_steps=1")

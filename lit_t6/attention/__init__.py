@@ -1,6 +1,6 @@
 """Attention mechanisms: a configuration and a module each, usable in anybody's network."""
 
-from lit_t6.attention.base import AttentionConfig, AttentionModule, RotaryAttentionConfig
+from lit_t6.attention.base import AttentionConfig, AttentionModule
 from lit_t6.attention.budget import (
     AttentionBudget,
     attention_budget,
@@ -15,6 +15,7 @@ from lit_t6.attention.mfa import MFAConfig, MultiMatrixFactorizationAttention
 from lit_t6.attention.multi_head import MultiHeadAttention, MultiHeadConfig
 from lit_t6.attention.registry import comparable_numbers, mechanisms, short_names
 from lit_t6.attention.rotary import RotaryEmbedding
+from lit_t6.attention.rotary_config import RotaryAttentionConfig
 from lit_t6.attention.tpa import TensorProductAttention
 from lit_t6.attention.tpa_config import TPAConfig
 

@@ -6,7 +6,7 @@ Letters: B batch, T positions, C model width, H heads, D head size of queries an
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any, ClassVar, Self, get_args, get_type_hints
 
 import torch
@@ -67,7 +67,7 @@ class AttentionModule(nn.Module, ABC):
             positions: integers (T,) or (B, T) for RoPE; 0 … T-1 if not given.
             document_ids: integers (B, T): a position sees its own document only.
             cache: from `config.build_cache`: x are the next tokens of its rows, and are added to it. They see what it
-                holds, and those before them in x.
+                holds, and those before them in x. No gradients are recorded then: decoding is inference.
 
         Returns:
             (B, T, C).
@@ -81,10 +81,11 @@ class AttentionModule(nn.Module, ABC):
                     "a cache knows the positions of its tokens: pass no positions or document_ids with it."
                 )
             positions = cache.next_positions(x.shape[1])
-        heads = self.attend(x, positions, document_ids, cache)
-        if self.head_norm is not None:
-            heads = self.head_norm(heads)
-        return self.out(heads.flatten(-2))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and cache is None):
+            heads = self.attend(x, positions, document_ids, cache)
+            if self.head_norm is not None:
+                heads = self.head_norm(heads)
+            return self.out(heads.flatten(-2))
 
     @abstractmethod
     def attend(
@@ -122,7 +123,7 @@ class AttentionConfig(ABC):
     def num_parameters(self, d_model: int) -> int:
         """Weights of one layer's attention (paper Table 1), for a configuration whose `num_heads` is known.
 
-        The weights of RMSNorms come on top of the paper's formulas.
+        The weights of RMSNorms (`norm_weights`) come on top of the paper's formulas.
         """
 
     @abstractmethod
@@ -138,7 +139,7 @@ class AttentionConfig(ABC):
 
         A mechanism whose weights do not all multiply the token, such as static factors, says here which do.
         """
-        return 2 * self.num_parameters(d_model)
+        return 2 * (self.num_parameters(d_model) - self.norm_weights)
 
     @property
     @abstractmethod
@@ -149,6 +150,11 @@ class AttentionConfig(ABC):
     def value_size(self) -> int:
         """E, numbers that a head reads of each value."""
         return self.head_dim
+
+    @property
+    def norm_weights(self) -> int:
+        """Weights of the norms in a layer's attention, which come on top of the paper's formulas."""
+        return self.value_size if self.head_norm else 0
 
     def cache_numbers_per_token(self) -> int:
         """Numbers that decoding keeps for each token in each layer (paper Table 1)."""
@@ -226,68 +232,3 @@ def check_positive(owner: str, **values: int | None) -> None:
     for name, value in values.items():
         if value is not None and value < 1:
             raise ValueError(f"{owner}: {name} must be at least 1, got {value}.")
-
-
-@dataclass(kw_only=True)
-class RotaryAttentionConfig(AttentionConfig):
-    """Settings of the mechanisms whose whole heads are rotated by their positions.
-
-    Args:
-        rope_base: base of the rotary frequencies.
-        rope_fraction: rotate this share of the features only, the first ones (partial RoPE).
-        rope_decay: multiply rotated features by rope_decay^angle, as upstream's "RoPE with decay"; null does not.
-        head_norm: RMSNorm with a weight on what each head reads, before the output projection.
-
-    Raises:
-        ValueError: a fraction outside (0, 1], or one that leaves no pair of features; a decay outside (0, 1].
-    """
-
-    rope_base: float = 10000.0
-    rope_fraction: float = 1.0
-    rope_decay: float | None = None
-    head_norm: bool = False
-
-    def __post_init__(self) -> None:
-        name = type(self).__name__
-        check_positive(name, num_heads=self.num_heads, head_dim=self.head_dim)
-        if self.rotated_size % 2 and self.rope_fraction == 1:
-            raise ValueError(
-                f"{name}: head_dim={self.head_dim} is odd, but RoPE rotates pairs of features; "
-                f"take {self.head_dim + 1}."
-            )
-        if not 0 < self.rope_fraction <= 1:
-            raise ValueError(f"{name}: rope_fraction must be in (0, 1], got {self.rope_fraction}.")
-        if self.rope_dim < 2:
-            raise ValueError(
-                f"{name}: rope_fraction={self.rope_fraction} of {self.rotated_size} features leaves no pair to rotate; "
-                f"take at least {2 / self.rotated_size:.3g}."
-            )
-        if self.rope_decay is not None and not 0 < self.rope_decay <= 1:
-            raise ValueError(f"{name}: rope_decay must be in (0, 1], or null for none, got {self.rope_decay}.")
-
-    @property
-    def rotated_size(self) -> int:
-        """Features of the rows that RoPE acts on."""
-        return self.head_dim
-
-    @property
-    def rope_dim(self) -> int:
-        """Features that RoPE rotates: the share of them, made even, as upstream does."""
-        return int(self.rotated_size * self.rope_fraction) // 2 * 2
-
-    @property
-    def head_norm_weights(self) -> int:
-        """Weights of the norm over what a head reads."""
-        return self.value_size if self.head_norm else 0
-
-    @property
-    def label_suffix(self) -> str:
-        """What was chosen besides, for labels; empty for the defaults."""
-        chosen = []
-        if self.rope_fraction != 1:
-            chosen.append(f"{self.rope_fraction:.2g} of RoPE")
-        if self.rope_decay is not None:
-            chosen.append(f"RoPE decay {self.rope_decay:g}")
-        if self.head_norm:
-            chosen.append("head norm")
-        return "".join(f", {what}" for what in chosen)

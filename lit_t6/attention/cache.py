@@ -38,11 +38,12 @@ class AttentionCache:
             if value < 1:
                 raise ValueError(f"cache: {name} must be at least 1, got {value}.")
         self.capacity = capacity
-        self.buffers = {
-            name: torch.zeros(batch_size, capacity, *shape, dtype=dtype, device=device)
-            for name, shape in shapes.items()
-        }
-        self.lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
+        with torch.inference_mode(False):  # a cache made in inference mode could not be written outside of it
+            self.buffers = {
+                name: torch.zeros(batch_size, capacity, *shape, dtype=dtype, device=device)
+                for name, shape in shapes.items()
+            }
+            self.lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
         """(B,): tokens that each row holds."""
         self.longest = 0
         """No row is longer than this: known without asking the GPU."""
@@ -110,8 +111,7 @@ class AttentionCache:
 
     def reset(self) -> None:
         """Forget all tokens."""
-        self.lengths.zero_()
-        self.longest = 0
+        self.truncate(0)
 
     def truncate(self, lengths: int | Sequence[int] | Tensor) -> None:
         """Forget the last tokens of rows, such as padding or refused drafts.
@@ -122,7 +122,9 @@ class AttentionCache:
         Raises:
             ValueError: not one number a row, a negative one, or more than a row has.
         """
-        kept = torch.as_tensor(lengths, dtype=torch.int64).cpu()
+        kept = torch.as_tensor(lengths).cpu()
+        if kept.is_floating_point():
+            raise ValueError(f"cache: truncate expects whole numbers of tokens, got {kept.tolist()}.")
         if kept.ndim and kept.shape != (self.batch_size,):
             raise ValueError(
                 f"cache: truncate got lengths of shape {tuple(kept.shape)}, expected ({self.batch_size},)."
@@ -131,6 +133,14 @@ class AttentionCache:
         held = self.lengths.cpu()
         if ((kept < 0) | (kept > held)).any():
             raise ValueError(f"cache: rows hold {held.tolist()} tokens and cannot be truncated to {kept.tolist()}.")
+        # Attention multiplies all places up to the longest row by weights, which are 0 behind the end of a row: what is
+        # forgotten must be finite for that, whatever it was.
+        first = int(kept.min())
+        forgotten = torch.arange(first, self.longest) >= kept[:, None]
+        forgotten = forgotten.to(self.lengths.device)
+        for buffer in self.buffers.values():
+            tail = buffer[:, first : self.longest]
+            tail.masked_fill_(forgotten.view(*forgotten.shape, *[1] * (tail.ndim - 2)), 0)
         self.lengths.copy_(kept)
         self.longest = int(kept.max())
 

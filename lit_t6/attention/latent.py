@@ -116,8 +116,11 @@ class LatentConfig(AttentionConfig):
         heads, latent, query_latent = self.heads(), self.kv_latent_size, self.query_latent_size
         queries = query_latent * (d_model + heads * self.query_size)
         keys_values = d_model * (latent + self.rope_size) + latent * heads * (self.head_dim + self.value_size)
-        norms = query_latent + latent + (self.value_size if self.head_norm else 0)
-        return queries + keys_values + heads * self.value_size * d_model + norms
+        return queries + keys_values + heads * self.value_size * d_model + self.norm_weights
+
+    @property
+    def norm_weights(self) -> int:
+        return self.query_latent_size + self.kv_latent_size + super().norm_weights
 
     def cache_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"latent": (self.kv_latent_size + self.rope_size,)}

@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lit_t6.attention.base import AttentionModule, RotaryAttentionConfig, check_positive
+from lit_t6.attention.base import AttentionModule, check_positive
 from lit_t6.attention.cache import AttentionCache, KeyValueCache
 from lit_t6.attention.initialization import InitScheme, check_init, uniform_, variance_bound, xavier_bound
 from lit_t6.attention.rotary import RotaryEmbedding
+from lit_t6.attention.rotary_config import RotaryAttentionConfig
 from lit_t6.ops import cached_attention, dense_attention
 
 
@@ -80,7 +81,7 @@ class MultiHeadConfig(RotaryAttentionConfig):
         return [self.heads() * self.head_dim, self.kv_heads * self.head_dim, self.kv_heads * self.head_dim]
 
     def num_parameters(self, d_model: int) -> int:
-        return d_model * (sum(self.projection_rows) + self.heads() * self.head_dim) + self.head_norm_weights
+        return d_model * (sum(self.projection_rows) + self.heads() * self.head_dim) + self.norm_weights
 
     def cache_shapes(self) -> dict[str, tuple[int, ...]]:
         return dict.fromkeys(("k", "v"), (self.kv_heads, self.head_dim))

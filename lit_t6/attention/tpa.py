@@ -110,7 +110,14 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
     def _rotate(self, parts: Parts, letters: str, positions: Tensor | None) -> Parts:
         """With RoPE on the dense part or the B of the queries, the keys, or both."""
         names = [letter if letter in parts else f"b_{letter}" for letter in letters]
-        return parts | dict(zip(names, self.rope(*(parts[name] for name in names), positions=positions), strict=True))
+        same_positions = positions is None or positions.ndim == 1
+        rows = {
+            # a static factor is turned alike in all rows of the batch: turn it once
+            name: parts[name][:1] if same_positions and name in self.static else parts[name]
+            for name in names
+        }
+        turned = self.rope(*rows.values(), positions=positions)
+        return parts | {name: x.expand_as(parts[name]) for name, x in zip(names, turned, strict=True)}
 
     def _features(self, parts: Parts, letter: str) -> Tensor:
         """B (B, T, R, D or E); of third order, made from its two factors."""
@@ -169,7 +176,8 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
             held = self._rotate(held, "k", None)  # a token stands at the position of its place in the cache
         if "k" in held:
             return cached_attention(self._heads(new, "q"), held["k"], held["v"], lengths=cache.lengths)
-        factors = (*self._pair(new, "q"), *self._pair(held, "k"), *self._pair(held, "v"))
+        queries = (None, new["q"]) if "q" in new else self._pair(new, "q")
+        factors = (*queries, *self._pair(held, "k"), *self._pair(held, "v"))
         return tpa_decode(*factors, lengths=cache.lengths, impl=self.config.impl)
 
     @torch.no_grad()

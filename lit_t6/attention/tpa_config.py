@@ -6,8 +6,9 @@ Letters: C model width, H heads, G key/value heads, D head size of queries and k
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from lit_t6.attention.base import RotaryAttentionConfig, check_positive
+from lit_t6.attention.base import check_positive
 from lit_t6.attention.cache import AttentionCache, FactorCache, KeyValueCache
+from lit_t6.attention.rotary_config import RotaryAttentionConfig
 from lit_t6.ops import Impl, check_impl
 
 Factorized = Literal["qkv", "kv", "q"]
@@ -85,8 +86,9 @@ class TPAConfig(RotaryAttentionConfig):
                 options = ", ".join(get_args(kind))
                 raise ValueError(f"TPAConfig: {name}={getattr(self, name)!r}; expected one of {options}.")
         check_impl(self.impl)
-        super().__post_init__()
+        check_positive("TPAConfig", num_heads=self.num_heads, head_dim=self.head_dim)
         self._check_combination()
+        super().__post_init__()
 
     def _check_combination(self) -> None:
         """Refuse settings that exclude each other, with the reason."""
@@ -115,10 +117,12 @@ class TPAConfig(RotaryAttentionConfig):
                 )
         if self.third_order_dim is not None:
             small = self.third_order_dim
-            if self.head_dim % small or self.value_size % small or small % 2:
+            sizes = {"head_dim": self.head_dim} | ({"value_dim": self.value_size} if "v" in self.factorized else {})
+            if small % 2 or any(size % small for size in sizes.values()):
                 raise ValueError(
                     f"TPAConfig: third_order_dim={small} must be even, since RoPE rotates pairs of it, and divide "
-                    f"head_dim={self.head_dim} and value_dim={self.value_size}."
+                    + " and ".join(f"{name}={size}" for name, size in sizes.items())
+                    + "."
                 )
             if self.rope_on == "heads":
                 raise ValueError(
@@ -192,7 +196,7 @@ class TPAConfig(RotaryAttentionConfig):
 
     def num_parameters(self, d_model: int) -> int:
         static = sum(count * size for count, size in self.static_pieces().values())
-        return d_model * (self.num_columns + self.heads() * self.value_size) + static + self.head_norm_weights
+        return d_model * (self.num_columns + self.heads() * self.value_size) + static + self.norm_weights
 
     def projection_flops_per_token(self, d_model: int) -> int:
         return 2 * d_model * (self.num_columns + self.heads() * self.value_size)  # static factors multiply no token
@@ -208,8 +212,9 @@ class TPAConfig(RotaryAttentionConfig):
         """Paper A.4, and by the same reasoning for the variants that it leaves out.
 
         Dense queries are multiplied with each b_k at once: H·Rk·D + H·Rk instead of Rq·Rk·D + H·Rq·Rk. Dense keys and
-        values take what multi-head attention takes. Of third order, ⟨b ⊗ c, b' ⊗ c'⟩ = ⟨b, b'⟩·⟨c, c'⟩, and the rows of
-        B of the values are formed. Static factors are not read from memory, but multiplied all the same.
+        values take what multi-head attention takes. Of third order, ⟨b ⊗ c, b' ⊗ c'⟩ = ⟨b, b'⟩·⟨c, c'⟩; the rows of B
+        of the values are formed, and for dense queries those of the keys. Static factors are not read from memory, but
+        multiplied all the same. Left out is the rotation of b_k on reading, where it is static or shared.
         """
         heads, keys, values, small = self.heads(), self.head_dim, self.value_size, self.third_order_dim
         if self.factorized == "q":
@@ -217,10 +222,10 @@ class TPAConfig(RotaryAttentionConfig):
         products = small + keys // small + 1 if small else keys
         rank = self.rank_q if self.factorized == "qkv" else heads
         mix = heads * self.rank_k * (self.rank_q if self.factorized == "qkv" else 1)
-        form_values = self.rank_v * values if small else 0
         dense_query = self.factorized == "kv"
-        scores = (rank * self.rank_k * (keys if dense_query else products)) + mix
-        return scores + form_values + heads * self.rank_v * values
+        scores = rank * self.rank_k * (keys if dense_query else products) + mix
+        formed = (self.rank_v * values + (self.rank_k * keys if dense_query else 0)) if small else 0
+        return scores + formed + heads * self.rank_v * values
 
     def attention_flops_per_token(self, seq_len: int) -> float:
         heads = self.heads()

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lit_t6.model.cache import ModelCache
+from lit_t6.model.config import T6Config
 from lit_t6.model.sampling import SamplingConfig, sample
 
 Prompts = Tensor | Sequence[Tensor] | Sequence[Sequence[int]]
@@ -18,6 +19,8 @@ Prompts = Tensor | Sequence[Tensor] | Sequence[Sequence[int]]
 
 class DecodingModel(Protocol):
     """What generation asks of a model; `T6Model` has it."""
+
+    config: T6Config
 
     @property
     def head(self) -> Callable[[Tensor], Tensor]:
@@ -48,7 +51,8 @@ class Generation(Iterator[Tensor]):
             ends. Null for none.
 
     Raises:
-        ValueError: no prompts, an empty one, one that is no sequence of integers, or a negative `max_new_tokens`.
+        ValueError: no prompts, an empty one, one that is no sequence of ids of the model, or a negative
+            `max_new_tokens`.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Generation(Iterator[Tensor]):
         if max_new_tokens < 0:
             raise ValueError(f"max_new_tokens must be at least 0, got {max_new_tokens}.")
         rows = [row[-context:] for row in _as_rows(prompts)]
+        _check_ids(rows, model.config.vocab_size)
         # The last token drawn is never read.
         needed = max(len(row) for row in rows) + max(max_new_tokens - 1, 0)
         self.cache = model.new_cache(len(rows), min(context, needed))
@@ -116,6 +121,16 @@ class Generation(Iterator[Tensor]):
             elif len(window) > self._context:
                 window = window[-half:]
             self._windows[row] = window
+
+
+def _check_ids(rows: list[Tensor], vocab_size: int) -> None:
+    for number, row in enumerate(rows, 1):
+        lowest, highest = (int(end) for end in row.aminmax())
+        if lowest < 0 or highest >= vocab_size:
+            raise ValueError(
+                f"prompt {number} holds the id {lowest if lowest < 0 else highest}; the model knows 0 to "
+                f"{vocab_size - 1}. Is the prompt of another tokenizer?"
+            )
 
 
 def _as_rows(prompts: Prompts) -> list[Tensor]:

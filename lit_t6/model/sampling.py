@@ -24,7 +24,7 @@ class SamplingConfig:
     top_p: float = 0.95
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
+        if not self.temperature >= 0:  # NaN too
             raise ValueError(f"temperature must be 0 (greedy) or above, got {self.temperature}.")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k must be at least 1, or null for all tokens, got {self.top_k}.")
@@ -45,7 +45,9 @@ def sample(logits: Tensor, sampling: SamplingConfig, generator: torch.Generator 
     """
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
-    ordered, ids = (logits.float() / sampling.temperature).sort(dim=-1, descending=True)
+    ordered, ids = logits.float().sort(dim=-1, descending=True)
+    # The likeliest stands at 0, and float64 keeps the smallest temperature apart from 0: nothing can overflow.
+    ordered = ((ordered - ordered[:, :1]).double() / sampling.temperature).float()
     if sampling.top_k is not None:
         ordered[:, sampling.top_k :] = float("-inf")
     probabilities = ordered.softmax(dim=-1)

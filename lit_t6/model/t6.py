@@ -79,10 +79,11 @@ class T6Model(nn.Module):
         """Inputs of the head, (B, T, C); arguments as `forward`."""
         if cache is not None:
             cache.check(len(self.blocks), *tokens.shape)
-        x = self.embedding(tokens)
-        for index, block in enumerate(self.blocks):
-            x = block(x, positions, document_ids, None if cache is None else cache.layers[index])
-        return self.norm(x)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and cache is None):
+            x = self.embedding(tokens)
+            for index, block in enumerate(self.blocks):
+                x = block(x, positions, document_ids, None if cache is None else cache.layers[index])
+            return self.norm(x)
 
     def forward(
         self,
@@ -98,6 +99,7 @@ class T6Model(nn.Module):
             tokens: integer ids (B, T).
             positions: integers (T,) or (B, T) for RoPE; 0 … T-1 if not given.
             cache: from `new_cache`: the tokens are the next ones of its rows, see what it holds, and are added to it.
+                No gradients lead back through it.
             document_ids: integers (B, T): a position sees its own document only.
 
         Returns:

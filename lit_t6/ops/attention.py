@@ -10,6 +10,9 @@ from torch import Tensor
 
 from lit_t6.ops.masks import cache_visibility, check_rows, visibility
 
+MANY_QUERIES = 32
+"""See `cached_attention`."""
+
 
 def dense_attention(
     q: Tensor,
@@ -66,7 +69,8 @@ def cached_attention(
 ) -> Tensor:
     """Attention of the newest tokens to a cache of keys and values, causal among themselves.
 
-    The H / G query heads that share a key head are taken as further queries of it, so that no key is repeated.
+    For few queries, the H / G heads that share a key head are taken as further queries of it, so that no key is
+    repeated; for many, repeating keys takes less than repeating masks.
 
     Args:
         q: queries (B, N, H, D) of the last N valid entries of each row.
@@ -88,10 +92,15 @@ def cached_attention(
         lengths = q.new_full((batch,), num_keys, dtype=torch.int64)
     mask = cache_visibility(num_queries, num_keys, lengths)  # (B, 1, N, M)
     sees_something = mask.any(dim=-1, keepdim=True)
-    mask = (mask | ~sees_something).repeat_interleave(num_heads // num_kv_heads, dim=2)
-    queries = q.unflatten(2, (num_kv_heads, -1)).movedim(2, 1).flatten(2, 3)  # (B, G, N·H/G, D)
-    out = F.scaled_dot_product_attention(
-        queries.to(k.dtype), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, scale=scale
-    )
-    out = out.unflatten(2, (num_queries, -1)).movedim(1, 2).flatten(2, 3)  # (B, N, H, E)
+    mask = mask | ~sees_something
+    k, v = k.transpose(1, 2), v.transpose(1, 2)
+    if num_queries > MANY_QUERIES:
+        out = F.scaled_dot_product_attention(
+            q.transpose(1, 2).to(k.dtype), k, v, mask, scale=scale, enable_gqa=num_heads != num_kv_heads
+        ).transpose(1, 2)
+    else:
+        mask = mask.repeat_interleave(num_heads // num_kv_heads, dim=2)
+        queries = q.unflatten(2, (num_kv_heads, -1)).movedim(2, 1).flatten(2, 3)  # (B, G, N·H/G, D)
+        out = F.scaled_dot_product_attention(queries.to(k.dtype), k, v, mask, scale=scale)
+        out = out.unflatten(2, (num_queries, -1)).movedim(1, 2).flatten(2, 3)  # (B, N, H, E)
     return (out * sees_something.transpose(1, 2)).to(q.dtype)

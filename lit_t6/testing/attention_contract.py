@@ -121,7 +121,9 @@ def _decode(
     Returns what came out for the tokens after the prompts, and what the full forward gives there.
     """
     rows = torch.arange(len(x))[:, None]
-    module(x[:, : max(prompt)], cache=cache)
+    padded = x[:, : max(prompt)].clone()
+    padded[torch.arange(max(prompt)) >= torch.tensor(prompt)[:, None]] = float("nan")
+    module(padded, cache=cache)
     cache.truncate(list(prompt))
     full, seen, came, expected = module(x), torch.tensor(prompt)[:, None], [], []
     for size in chunks:
@@ -141,25 +143,36 @@ def _cache_full_of_rubbish(config: Any, batch_size: int, capacity: int) -> Any:
 
 
 def check_cached_decoding_is_the_full_forward(config: Any, d_model: int) -> None:
-    """With a cache, token by token after prompts of different lengths, comes what the full forward gives."""
+    """With a cache, token by token after prompts of different lengths, comes what the full forward gives.
+
+    Also where the padding behind the shorter prompt was not finite.
+    """
     module, x = _example(config, d_model)
-    with torch.no_grad():
-        came, expected = _decode(module, x, _cache_full_of_rubbish(config, 2, 9), prompt=(4, 2), chunks=[1] * 5)
+    came, expected = _decode(module, x, _cache_full_of_rubbish(config, 2, 9), prompt=(4, 2), chunks=[1] * 5)
     torch.testing.assert_close(came, expected, rtol=1e-9, atol=1e-9)
+    assert not came.requires_grad
+
+
+def check_cache_of_a_narrower_type(config: Any, d_model: int) -> None:
+    """Tokens of float32 with a cache of bfloat16: the error is of its rounding, the type that of the tokens."""
+    module, x = _example(config, d_model, torch.float32)
+    came, expected = _decode(module, x, config.build_cache(2, 9, torch.bfloat16), prompt=(4, 2), chunks=[2, 1, 2])
+    assert came.dtype == torch.float32
+    error = (came - expected).square().mean().sqrt() / expected.square().mean().sqrt()
+    assert error < 4 * torch.finfo(torch.bfloat16).eps, error
 
 
 def check_cached_decoding_takes_several_tokens(config: Any, d_model: int) -> None:
     """Some tokens at once, causal among themselves; in a cache that was filled, truncated and reset before."""
     module, x = _example(config, d_model)
     cache = _cache_full_of_rubbish(config, 2, 12)
-    with torch.no_grad():
-        _decode(module, x, cache, prompt=(3, 5), chunks=[2])
-        cache.reset()
-        came, expected = _decode(module, x, cache, prompt=(1, 3), chunks=[3, 1, 2])
-        torch.testing.assert_close(came, expected, rtol=1e-9, atol=1e-9)
-        cache.truncate((4, 6))
-        again = module(x[:, 7:], cache=cache)
-        expected = module(torch.cat((x[:1, :4], x[:1, 7:]), dim=1))[:, 4:]
+    _decode(module, x, cache, prompt=(3, 5), chunks=[2])
+    cache.reset()
+    came, expected = _decode(module, x, cache, prompt=(1, 3), chunks=[3, 1, 2])
+    torch.testing.assert_close(came, expected, rtol=1e-9, atol=1e-9)
+    cache.truncate((4, 6))
+    again = module(x[:, 7:], cache=cache)
+    expected = module(torch.cat((x[:1, :4], x[:1, 7:]), dim=1))[:, 4:]
     torch.testing.assert_close(again[:1], expected, rtol=1e-9, atol=1e-9)
 
 
@@ -198,5 +211,6 @@ CONTRACT = (
     check_starts_as_zero,
     check_cached_decoding_is_the_full_forward,
     check_cached_decoding_takes_several_tokens,
+    check_cache_of_a_narrower_type,
     check_cache_is_as_large_as_the_formula_says,
 )

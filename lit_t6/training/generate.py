@@ -61,8 +61,6 @@ def generate_text(
         ValueError: no such checkpoint or file, no tokenizer, or settings out of range.
     """
     sampling = SamplingConfig(temperature, top_k, top_p)
-    if isinstance(stop, str) and stop.startswith("["):
-        raise ValueError(f'stop: {stop} is not a list of strings as JSON writes it; expected one such as ["###"].')
     StopFilter(stop or ())  # what cannot be is said before anything is loaded
     for name, value, least in (
         ("num_samples", num_samples, 1),
@@ -106,6 +104,16 @@ def generate_text(
         f"{held.bytes_per_token:,} bytes a token, {largest:,} bytes for {held.batch_size:,} × {held.capacity:,} tokens"
     )
     return printer.text.removesuffix("\n")
+
+
+def stop_strings(typed: str) -> list[str]:
+    """What `--stop` means: a list of strings if it is one in JSON, else one string, brackets and all."""
+    try:
+        plain = json.loads(typed)
+    except ValueError:
+        plain = None
+    is_list = isinstance(plain, list) and all(isinstance(item, str) for item in plain)
+    return plain if is_list else [typed]
 
 
 def _load(ckpt_path: str, tokenizer: str | None, device: str) -> tuple[T6Model, Tokenizer]:

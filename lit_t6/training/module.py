@@ -28,7 +28,7 @@ from lit_t6.training.optimizer import OptimizerConfig
 
 Batch = dict[str, Tensor]
 
-_NOT_OF_THE_WEIGHTS = ("impl", "init", "init_variance", "max_seq_len")
+_NOT_OF_THE_WEIGHTS = ("impl", "init", "init_variance", "max_seq_len", "rope_on")
 """Settings that may change between a checkpoint and its next use."""
 
 

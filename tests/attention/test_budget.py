@@ -90,6 +90,12 @@ DECODING = [
     (TPAConfig(64, 128, 8, 1, 1), 9728),
     (LatentConfig(64, 128, kv_latent_dim=512, rope_dim=64), 69632),
     # by the same reasoning, what the appendix leaves out
+    (TPAConfig(32, 64, 16, 2, 2, static_a=True), 7168),
+    (TPAConfig(32, 64, 16, 2, 2, static_b=True), 7168),
+    (TPAConfig(32, 64, 16, 2, 2, shared_b=True), 7168),
+    (TPAConfig(32, 64, 16, 2, 2, value_dim=32), 16 * 2 * 64 + 32 * 16 * 2 + 32 * 2 * 32),
+    (TPAConfig(32, 64, factorized="kv", third_order_dim=8), 32 * 2 * 64 + 32 * 2 + 2 * 64 + 2 * 64 + 32 * 2 * 64),
+    (LatentConfig(32, 64, value_dim=16), 17408),
     (TPAConfig(32, 64, 16, 2, 2, factorized="kv"), 32 * 2 * 64 + 32 * 2 + 32 * 2 * 64),
     (TPAConfig(32, 64, 16, 2, 2, factorized="q"), 4096),
     (TPAConfig(32, 64, 16, 1, 1, third_order_dim=8), 16 * (8 + 8 + 1) + 32 * 16 + 64 + 32 * 64),

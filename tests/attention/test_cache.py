@@ -48,6 +48,24 @@ def test_reset_forgets_everything():
         cache.append(**tokens(1, 2))
 
 
+def test_what_is_forgotten_is_finite():
+    cache = make()
+    cache.append(**tokens(1, float("nan")))
+    cache.append(**tokens(float("inf"), 2))
+    cache.truncate([1, 0])
+    assert all(buffer.isfinite().all() for buffer in cache.buffers.values())
+    assert cache.entries()["k"][0].eq(1).all()
+    cache.append(**tokens(float("nan"), 3))
+    cache.reset()
+    assert not any(buffer.any() for buffer in cache.buffers.values())
+
+
+def test_made_in_inference_mode_written_outside():
+    with torch.inference_mode():
+        cache = make()
+    cache.append(**tokens(1, 2))
+
+
 def test_bytes():
     cache = make()
     assert cache.bytes_per_token == 5 * 4
@@ -76,5 +94,7 @@ def test_errors_say_what_to_do():
         cache.truncate(-1)
     with pytest.raises(ValueError, match=r"lengths of shape \(3,\), expected \(2,\)"):
         cache.truncate([0, 0, 0])
+    with pytest.raises(ValueError, match=r"whole numbers of tokens, got \[1.5, 1.0\]"):
+        cache.truncate([1.5, 1.0])
     with pytest.raises(ValueError, match="capacity must be at least 1, got 0"):
         make(capacity=0)

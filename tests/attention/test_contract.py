@@ -48,6 +48,7 @@ MECHANISMS = {
     "mha, rope with decay": MultiHeadConfig(num_heads=3, head_dim=16, rope_decay=0.95),
     "mla": LatentConfig(num_heads=3, head_dim=8),
     "mla, odd": LatentConfig(5, 7, value_dim=9, rope_dim=6, query_latent_dim=11, kv_latent_dim=13, head_norm=True),
+    "mla, head norm": LatentConfig(5, 8, head_norm=True),
     "mfa": MFAConfig(num_heads=3, head_dim=16),
     "mfa, odd": MFAConfig(num_heads=7, head_dim=10, query_rank=9, rope_fraction=0.5, head_norm=True),
     "mqa, head norm": MultiHeadConfig(num_heads=5, num_kv_heads=1, head_dim=16, head_norm=True),

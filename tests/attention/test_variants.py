@@ -130,7 +130,8 @@ def test_mha_mqa_and_gqa_are_tpa_with_static_a(kv_heads, options):
     results = []
     for module, weight in ((theirs, theirs.qkv.weight), (ours, ours.factors.weight)):
         out = module(x)
-        gradients = torch.autograd.grad(out.square().sum(), (x, weight, module.out.weight))
+        shared = [weight, module.out.weight, *([module.head_norm.weight] if module.head_norm else [])]
+        gradients = torch.autograd.grad(out.square().sum(), (x, *shared))
         results.append((out, *gradients))
     for actual, expected in zip(*results[::-1], strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-9)

@@ -114,6 +114,8 @@ def test_a_compiled_model_generates_without_compiling():
     [
         ([], "there are no prompts"),
         ([[1], []], "prompt 2 is empty: give at least one token"),
+        ([[1], [2, 1000]], "prompt 2 holds the id 1000; the model knows 0 to"),
+        ([[-1]], "prompt 1 holds the id -1"),
         (torch.zeros(1, 0, dtype=torch.long), "prompt 1 is empty"),
         ([1, 2], r"expected a tensor \(B, T\) or one sequence .* entry of shape \(\); .* pass tokens\[None\]"),
         ([[0.5]], "prompt 1 is of type torch.float32, expected integer ids"),

@@ -20,9 +20,20 @@ def test_samples_follow_the_distribution():
     torch.testing.assert_close(frequencies, probabilities, rtol=0, atol=0.015)
 
 
+def test_the_smallest_temperature_takes_the_likeliest():
+    logits = torch.randn(100, 30) * 50
+    for temperature in (1e-42, 1e-300):
+        assert torch.equal(sample(logits, SamplingConfig(temperature, top_p=1)), logits.argmax(-1))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"temperature": -1}, "got -1"), ({"top_k": 0}, "top_k .* got 0"), ({"top_p": 0}, "top_p .* got 0")],
+    [
+        ({"temperature": -1}, "got -1"),
+        ({"temperature": float("nan")}, "got nan"),
+        ({"top_k": 0}, "top_k .* got 0"),
+        ({"top_p": 0}, "top_p .* got 0"),
+    ],
 )
 def test_impossible_settings_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

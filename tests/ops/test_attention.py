@@ -52,14 +52,16 @@ def test_no_mask_where_all_is_visible():
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 6])
-@pytest.mark.parametrize("num_queries", [1, 3])
+@pytest.mark.parametrize("num_queries", [1, 3, 40])
 def test_cached_attention_is_softmax_by_hand(kv_heads, num_queries):
+    held = num_queries + 4
     q = torch.randn(3, num_queries, 6, 4, dtype=torch.float64)
-    k, v = torch.randn(3, 7, kv_heads, 4, dtype=torch.float64), torch.randn(3, 7, kv_heads, 3, dtype=torch.float64)
-    lengths = torch.tensor([7, 4, 0])  # the last row sees nothing
+    k = torch.randn(3, held, kv_heads, 4, dtype=torch.float64)
+    v = torch.randn(3, held, kv_heads, 3, dtype=torch.float64)
+    lengths = torch.tensor([held, 4, 0])  # the last row sees nothing
     expected = by_hand(q, k, v, lambda b, n, m: m < lengths[b] - num_queries + n + 1, 0.5)
     torch.testing.assert_close(cached_attention(q, k, v, lengths=lengths), expected)
-    full = cached_attention(q, k, v, lengths=torch.full((3,), 7), scale=0.3)
+    full = cached_attention(q, k, v, lengths=torch.full((3,), held), scale=0.3)
     torch.testing.assert_close(cached_attention(q, k, v, scale=0.3), full)
 
 

@@ -72,6 +72,33 @@ def test_features_of_third_order():
     assert outer_features(b, c).tolist() == [10, 20, 20, 40, 30, 60]  # blocks of b, one for each entry of c
 
 
+@pytest.mark.parametrize("new", [1, 20])
+def test_dense_queries_need_no_factors(new):
+    f = random_cache(new, 23, 6, 16, (6, 2, 3))
+    lengths = torch.tensor([23, 21, 20])
+    a_q = head_groups(6, 6, dtype=f.b_q.dtype).expand(3, new, -1, -1)
+    expected = tpa_decode(a_q, *f[1:], lengths=lengths, impl="reference")
+    for impl in ("auto", "reference"):
+        torch.testing.assert_close(tpa_decode(None, *f[1:], lengths=lengths, impl=impl), expected)
+
+
+def test_many_queries_take_another_way_to_the_same_result():
+    f = random_cache(new=40, held=50, heads=7, dim=16, ranks=(3, 2, 1))
+    lengths = torch.tensor([50, 45, 40])
+    reference = tpa_decode(*f, lengths=lengths, impl="reference")
+    torch.testing.assert_close(tpa_decode(*f, lengths=lengths), reference)
+
+
+def test_logits_keep_their_precision_under_autocast():
+    exact_factors = random_cache(**CASES["trained"])
+    exact = tpa_decode(*exact_factors, impl="reference")
+    factors = [x.bfloat16() for x in exact_factors]
+    plain = tpa_decode(*factors)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(tpa_decode(*factors), plain)
+    assert_as_exact_as(plain, tpa_decode(*factors, impl="reference"), exact)
+
+
 def test_refuses_what_does_not_fit():
     f = random_cache(**CASES["several"])
     with pytest.raises(ValueError, match=r"b_v has shape \(3, 22, 1, 16\), expected \(3, 23, 1, 16\)"):

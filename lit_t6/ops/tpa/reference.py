@@ -26,7 +26,10 @@ def tpa_attention_reference(
 
 def tpa_decode_reference(factors: TPAFactors, *, lengths: Tensor, scale: float | None = None) -> Tensor:
     """Arguments and result are those of `tpa_decode`; memory grows as N·M·Rq·Rk and N·M·H."""
-    return _attend(factors, cache_visibility(factors.a_q.shape[1], factors.a_k.shape[1], lengths), scale)
+    dtype = torch.promote_types(factors.b_q.dtype, factors.b_k.dtype)  # a cache may be of another type than queries
+    common = TPAFactors(*(factor.to(dtype) for factor in factors))
+    mask = cache_visibility(factors.a_q.shape[1], factors.a_k.shape[1], lengths)
+    return _attend(common, mask, scale).to(factors.b_q.dtype)
 
 
 def _attend(factors: TPAFactors, mask: Tensor | None, scale: float | None) -> Tensor:
