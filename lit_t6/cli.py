@@ -20,7 +20,7 @@ EXAMPLES = {
   python cli.py fit --config configs/quickstart.yaml --config configs/attention/mha.yaml --trainer.max_steps 100
       files stack, and a typed option wins wherever it stands
   python cli.py fit --config configs/quickstart.yaml --model.attention MQA --trainer.logger.init_args.name mqa
-      TPA, MHA, MQA or GQA at the same number of parameters, logged under another name
+      a mechanism at the same number of parameters, logged under another name; `budget` lists them
   python cli.py fit --config configs/quickstart.yaml --model.attention.rank_q 4 --print_config
       what would run, as YAML; --model.attention.help TPAConfig lists a mechanism's settings
   python cli.py fit --config configs/model/small.yaml --data.path data/mine --trainer.devices 8 --trainer.strategy ddp

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lit_t6.data import load_tokenizer
-from lit_t6.interop import find_arch, from_upstream, read_upstream
+from lit_t6.interop import archs_that_fit, find_arch, from_upstream, plain_weights, read_upstream
 from lit_t6.model import T6Model
 from lit_t6.training import write_checkpoint
 
@@ -41,4 +41,7 @@ def convert_upstream(
     state_dict, config = read_upstream(path, config_json)
     model = from_upstream(state_dict, config, arch)
     write_checkpoint(output, model, bpe)
+    also = [name for name in archs_that_fit(plain_weights(state_dict), config) if name != find_arch(arch).name]
+    if also:
+        print(f"Names and shapes of these weights fit {', '.join(also)} as well: only you know that it is {arch}.")
     return model

@@ -237,9 +237,10 @@ def test_a_run_without_a_logger_leaves_no_configuration_behind(options, tmp_path
     assert not list(tmp_path.glob("config.yaml"))
 
 
-def test_validation_windows_travel_with_the_checkpoint(options):
+def test_validation_windows_travel_with_the_checkpoint(options, caplog):
     finished, checkpoint = fit(options, "--data.eval_windows=5")
     again = run(["validate", "--ckpt_path", checkpoint, "--trainer.enable_progress_bar=false"])
+    assert "data.eval_windows=5: the first 5 of" in caplog.text
     logged = finished.trainer.callback_metrics["val/loss"].item()
     assert again.trainer.callback_metrics["val/loss"].item() == pytest.approx(logged, abs=1e-6)
     whole = run(["validate", "--ckpt_path", checkpoint, "--data.eval_windows=null"])

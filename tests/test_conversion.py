@@ -27,12 +27,16 @@ def test_a_converted_model_validates_and_generates(words, upstream_folder, prepa
     tokenizer = str(prepared / "tokenizer.json")
     output = words[-1]
     assert main([*words, "--tokenizer", tokenizer]) == 0
-    assert "t6.ckpt: TPA (3, 2, 2), 77,856 parameters\nnext: " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "t6.ckpt: TPA (3, 2, 2), 77,856 parameters\nnext: " in out
+    assert "fit T6_ropek, T6_partialrope, T6_partialrope_decay as well: only you know that it is T6" in out
     assert [path.name for path in tmp_path.iterdir()] == ["t6.ckpt"]
     expected = from_upstream(*read_upstream(upstream_folder), "T6").eval()
     found = LitT6.load_from_checkpoint(output).model
     assert all(torch.equal(weight, expected.state_dict()[name]) for name, weight in found.state_dict().items())
 
+    assert main(["validate", "--ckpt_path", output]) == 1
+    assert "t6.ckpt: does not say what data it belongs to; pass --data.path" in capsys.readouterr().err
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"]
     finished = run(["validate", "--ckpt_path", output, "--data.path", str(prepared), "--data.num_workers=0", *quiet])
     batches = finished.datamodule.val_dataloader()

@@ -252,7 +252,7 @@ class TPAConfig(RotaryAttentionConfig):
             f"{self.head_activation} of A": self.head_activation != "none",
             f"third order ({self.third_order_dim})": self.third_order_dim is not None,
             "RoPE on heads": self.rope_on == "heads",
-            f"{self.num_kv_heads} KV heads": self.num_kv_heads is not None,
+            f"{self.num_kv_heads} KV head{'' if self.num_kv_heads == 1 else 's'}": self.num_kv_heads is not None,
             f"values of {self.value_size}": self.value_size != self.head_dim,
         }
         return f"{name} ({ranks})" + "".join(f", {what}" for what, is_so in chosen.items() if is_so) + self.label_suffix

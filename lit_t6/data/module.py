@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -236,6 +237,11 @@ class TokenDataModule(L.LightningDataModule):
     def _evaluation_loader(self, split: Split, *, name_documents: bool = False) -> DataLoader[dict[str, Tensor]]:
         trainer = self._attached_trainer()
         dataset = self.evaluation_dataset(split, name_documents=name_documents)
+        if self.eval_windows is not None and self.eval_windows < len(dataset) and trainer.state.fn != "fit":
+            rank_zero_info(
+                f"data.eval_windows={self.eval_windows}: the first {self.eval_windows:,} of {len(dataset):,} sequences "
+                f"of the {split} split; --data.eval_windows null takes all."
+            )
         return self._loader(
             dataset,
             InOrderSampler(dataset, self.eval_batch_size, trainer.global_rank, trainer.world_size, self.eval_windows),

@@ -60,12 +60,13 @@ def _parse_line(path: Path, number: int, line: str, text_key: str) -> str:
     return text
 
 
-def iterate_documents(files: Sequence[Path], text_key: str = "text") -> Iterator[str]:
-    """Every document that is not blank: one a text file, one a line of a JSONL file.
+def iterate_documents(files: Sequence[Path], text_key: str = "text", *, keep_blank: bool = False) -> Iterator[str]:
+    """Every document: one a text file, one a line of a JSONL file.
 
     Args:
         files: from `find_files`.
         text_key: the JSONL field that holds the text.
+        keep_blank: those too that are blank.
 
     Raises:
         ValueError: naming file and line: text that is not UTF-8, a line that is not JSON or lacks `text_key`.
@@ -79,7 +80,7 @@ def iterate_documents(files: Sequence[Path], text_key: str = "text") -> Iterator
                     documents = (_parse_line(path, n, line, text_key) for n, line in enumerate(file, 1) if line.strip())
                 else:
                     documents = iter((file.read(),))
-                yield from (document for document in documents if document.strip())
+                yield from (document for document in documents if keep_blank or document.strip())
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
         except (lzma.LZMAError, zlib.error, EOFError, OSError) as error:

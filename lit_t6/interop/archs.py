@@ -88,7 +88,7 @@ def find_arch(name: str) -> Arch:
     name = name.removesuffix(".py")
     if name in UPSTREAM_ARCHS:
         return UPSTREAM_ARCHS[name]
-    if "linearattn" in name:
+    if "linear" in name.lower():
         raise ValueError(
             f"arch {name!r}: linear attention has no softmax, so its weights mean nothing to the attention of lit_t6, "
             f"which has no such mechanism. Archs that can be read: {', '.join(UPSTREAM_ARCHS)}."

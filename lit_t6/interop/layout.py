@@ -148,9 +148,19 @@ def _some(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} (and {len(names) - 1} more)"
 
 
+def archs_that_fit(weights: Mapping[str, Tensor], config: dict[str, Any]) -> list[str]:
+    """Names of all archs whose weights have these names and, at this configuration, these shapes.
+
+    Args:
+        weights: as in `check_weights`.
+        config: of the checkpoint.
+    """
+    return [name for name, arch in UPSTREAM_ARCHS.items() if _fits(weights, config, arch)]
+
+
 def _others_that_fit(weights: Mapping[str, Tensor], config: dict[str, Any], arch: Arch) -> str:
     """A hint at the archs whose weights have these names and, at this configuration, these shapes."""
-    fitting = [name for name in UPSTREAM_ARCHS if name != arch.name and _fits(weights, config, UPSTREAM_ARCHS[name])]
+    fitting = [name for name in archs_that_fit(weights, config) if name != arch.name]
     return f"; the weights are those of {_either(fitting)}" if fitting else ""
 
 

@@ -49,11 +49,14 @@ def from_upstream(state_dict: Mapping[str, Tensor], config: dict[str, Any], arch
 
     Raises:
         ValueError: an unknown arch or one of linear attention; a weight that is missing, left over or of a shape that
-            contradicts the configuration; tied weights that differ.
+            contradicts the configuration; tied weights that differ; a weight that is not finite.
     """
     found = find_arch(arch)
-    weights = _plain_weights(state_dict)
+    weights = plain_weights(state_dict)
     check_weights(weights, config, found)
+    for name, weight in weights.items():
+        if not weight.isfinite().all():
+            raise ValueError(f"{name} holds numbers that are not finite: the weights are of a training that failed.")
     model = T6Model(upstream_config(config, found))
     model.load_state_dict(_our_weights(weights, model, found))
     return model
@@ -100,8 +103,12 @@ def _attention_config(settings: dict[str, Any], arch: Arch) -> AttentionConfig:
     return TPAConfig(**heads, **ranks, rank_q=settings["q_rank"], rope_on=arch.rope_on)
 
 
-def _plain_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights without prefixes of wrappers, the tied one once."""
+def plain_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a state dict of upstream, without prefixes of wrappers, the tied one once.
+
+    Raises:
+        ValueError: something that is no tensor, a weight twice, or tied weights that differ.
+    """
     weights: dict[str, Tensor] = {}
     for wrapped, weight in state_dict.items():
         name = wrapped

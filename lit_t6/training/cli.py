@@ -106,7 +106,10 @@ class T6CLI(LightningCLI):
             with tempfile.TemporaryDirectory() as folder:
                 if checkpoint is not None and checkpoint not in (*_RESUME_WORDS, "null"):
                     from_checkpoint = Path(folder) / "checkpoint.yaml"
-                    from_checkpoint.write_text(yaml.safe_dump(read_checkpoint(checkpoint).options()), encoding="utf-8")
+                    trained = read_checkpoint(checkpoint).options()
+                    if "data" not in trained and not any(o.startswith(("--data", "--config")) for o in options):
+                        raise ValueError(f"{checkpoint}: does not say what data it belongs to; pass --data.path.")
+                    from_checkpoint.write_text(yaml.safe_dump(trained), encoding="utf-8")
                     options = ["--config", str(from_checkpoint), *options]
                 saves = RunFolder if command == "fit" else None
                 parsers = {

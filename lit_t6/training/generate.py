@@ -39,7 +39,7 @@ def generate_text(
     how many are not.
 
     Args:
-        ckpt_path: checkpoint that `fit` wrote.
+        ckpt_path: checkpoint that `fit` or `convert` wrote.
         prompt: the text to go on from; empty starts a new document.
         prompts_file: several prompts instead, a line each; .jsonl and .ndjson hold objects with a "prompt".
         num_samples: continuations of each prompt.
@@ -119,6 +119,8 @@ def stop_strings(typed: str) -> list[str]:
 def _load(ckpt_path: str, tokenizer: str | None, device: str) -> tuple[T6Model, Tokenizer]:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device.split(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"device={device}: expected auto, cpu, cuda or one of several, such as cuda:1.")
     elif device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device={device}: PyTorch {torch.__version__} sees no GPU here; use --device cpu.")
     checkpoint = read_checkpoint(ckpt_path)

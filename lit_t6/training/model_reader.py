@@ -79,7 +79,7 @@ def spell_out(model: str) -> list[str]:
         ValueError: a part that is none of these.
     """
     options = []
-    for part in model.split(",") if model else []:
+    for part in map(str.strip, model.split(",") if model else []):
         key, equals, value = part.partition("=")
         if part in short_names():
             options += ["--model.attention", part]

@@ -229,7 +229,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     bare = name.removeprefix("--")
     keys = list(known)
     last_parts = {key.rpartition(".")[2]: key for key in keys}
-    close = [last_parts[bare]] if bare in last_parts else difflib.get_close_matches(bare, keys, n=1, cutoff=0.6)
+    same_but_case = [key for key in keys if key.lower() == bare.lower()]
+    close = [last_parts[bare]] if bare in last_parts else same_but_case[:1]
+    close = close or difflib.get_close_matches(bare, keys, n=1, cutoff=0.6)
     if not close:  # the last part alone may be nearly right
         close = [
             last_parts[n] for n in difflib.get_close_matches(bare.rpartition(".")[2], last_parts, n=1, cutoff=0.75)

@@ -40,7 +40,7 @@ def test_impossible_settings_are_refused(make, message):
 def test_labels():
     assert TPAConfig(rank_q=4).label == "TPA (4, 2, 2)"
     assert TPAConfig(factorized="kv").label == "TPA-KVonly (2, 2)"
-    assert TPAConfig(factorized="q", num_kv_heads=1).label == "TPA-Qonly (6), 1 KV heads"
+    assert TPAConfig(factorized="q", num_kv_heads=1).label == "TPA-Qonly (6), 1 KV head"
     assert TPAConfig(static_a=True, rope_fraction=0.5).label == "TPA (6, 2, 2), non-contextual A, 0.5 of RoPE"
     assert TPAConfig(third_order_dim=8, value_dim=16).label == "TPA (6, 2, 2), third order (8), values of 16"
 

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lit_t6.attention import MultiHeadConfig, TPAConfig
-from lit_t6.interop import UPSTREAM_ARCHS, from_upstream
+from lit_t6.interop import UPSTREAM_ARCHS, archs_that_fit, from_upstream, plain_weights
 from lit_t6.interop.archs import find_arch, read_settings
 from lit_t6.interop.layout import layout, sizes
 from lit_t6.interop.upstream import upstream_config
@@ -119,6 +119,19 @@ def refusal(arch, weights, config):
     return str(error.value)
 
 
+def test_a_weight_that_is_not_finite_is_named():
+    weights, config = random_weights("T6")
+    name = next(name for name in weights if name.endswith("W_B_k.weight"))
+    weights[name][0, 0] = float("nan")
+    assert f"{name} holds numbers that are not finite" in refusal("T6", weights, config)
+
+
+def test_archs_that_only_their_owner_can_tell_apart():
+    weights, config = random_weights("T6")
+    also = archs_that_fit(plain_weights(weights), config)
+    assert also == ["T6", "T6_ropek", "T6_partialrope", "T6_partialrope_decay"]
+
+
 def test_another_arch_is_named():
     weights, config = random_weights("T6_kvonly")
     message = refusal("T6", weights, config)
@@ -174,6 +187,7 @@ def test_a_configuration_that_contradicts_the_weights(arch, change, words):
         ("T6_kvonli", "no model file of upstream; did you mean 'T6_kvonly'? There are T6, T6_kvonly, "),
         ("T6_linearattn_partialrope_decay", "linear attention has no softmax"),
         ("llama-linearattn-gqa-partialrope-decay", "linear attention has no softmax"),
+        ("T6_linear", "linear attention has no softmax"),
         ("T6_infer", "a file for decoding with the weights of T6; name that one"),
     ],
 )

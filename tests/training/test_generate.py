@@ -92,6 +92,7 @@ def test_what_is_not_read_of_a_long_prompt_is_told(checkpoint, capsys):
     [
         (["--prompts_file", "none.txt"], "error: none.txt: no such file of prompts"),
         (["--prompts_file", "a", "--prompt", "b"], "error: --prompt and --prompts_file are both given"),
+        (["--device", "meta"], "error: device=meta: expected auto, cpu, cuda or one of several, such as cuda:1"),
         (["--num_samples", "0"], "error: num_samples must be at least 1, got 0"),
         (["--batch_size", "0"], "error: batch_size must be at least 1, got 0"),
         (["--max_new_tokens", "-1"], "error: max_new_tokens must be at least 0, got -1"),

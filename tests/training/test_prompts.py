@@ -8,6 +8,8 @@ def test_a_prompt_a_line(tmp_path):
     assert read_prompts(tmp_path / "p.txt") == ["  Ünïcode ", "second"]
     (tmp_path / "p.jsonl").write_text('{"prompt": "two\\nlines", "id": 1}\n\n{"prompt": "second"}\n')
     assert read_prompts(tmp_path / "p.jsonl") == ["two\nlines", "second"]
+    (tmp_path / "p.jsonl").write_text('{"prompt": ""}\n{"prompt": "second"}\n')
+    assert read_prompts(tmp_path / "p.jsonl") == ["", "second"]  # "" begins a new document
 
 
 @pytest.mark.parametrize(

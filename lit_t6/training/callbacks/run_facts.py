@@ -22,7 +22,7 @@ def run_facts(trainer: L.Trainer, config: T6Config) -> dict[str, str]:
         config: of the model, its head count known.
     """
     attention = config.attention
-    heads = f"{attention.heads()} heads of size {attention.head_dim}"
+    heads = f"{attention.heads()} {'head' if attention.heads() == 1 else 'heads'} of size {attention.head_dim}"
     weights = attention.num_parameters(config.d_model)
     share = weights / attention_budget(config.d_model)
     of_budget = f" ({share:.2f} of 4·d_model²)" if abs(share - 1) > UNEQUAL else ""
