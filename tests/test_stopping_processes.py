@@ -13,8 +13,7 @@ DDP = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=c
 
 def same_command_ends(training, tmp_path, step):
     """The same command goes on from `step`, in two processes again, and ends two steps later."""
-    words = training.end_after(step + 2)
-    with Endless([], tmp_path, *words[: -len(DDP)], *DDP) as again:
+    with Endless([], tmp_path, *training.end_after(step + 2)) as again:
         assert again.status(200) == 0, again.said()
     assert f"after step {step:,}: the same command began it" in again.said()
     assert (training.folder() / "finished").read_text() == f"{step + 2} steps\n"
