@@ -90,6 +90,9 @@ use
 examples
 {examples}
 `python cli.py COMMAND --help` lists the options of a command; --debug shows where an error arose.
+
+exit status: 0 done; 1 an error; 75 a signal ended the training, the checkpoint is saved and the same command goes on;
+130 stopped at once by Ctrl-C (in a training: by the second), 143 or 138 by SIGTERM or SIGUSR1 before the first step.
 """.format(examples="".join(EXAMPLES[command] for command in ("prepare", "fit", "validate", "budget", "generate")))
 
 
@@ -255,7 +258,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `cli.py`; those of the process if not given.
 
     Returns:
-        The exit status: 0, or 1 after an error of the user's, which is printed as one line.
+        The exit status: 0, or 1 after an error of the user's, which is printed as one line, or 130 after Ctrl-C. A
+        training that a signal ended raises SystemExit with 75 if it saved a checkpoint; see `SaveOnInterrupt`.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
@@ -270,4 +274,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        return 130
     return 0

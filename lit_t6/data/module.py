@@ -15,6 +15,7 @@ from lit_t6.data.manifest import TOKENIZER_NAME, Manifest, file_hash, read_manif
 from lit_t6.data.order import GlobalOrderSampler, InOrderSampler
 from lit_t6.data.tokenizer import load_tokenizer, parse_tokenizer, token_num_bytes
 from lit_t6.data.verify import verify_shards
+from lit_t6.data.workers import leave_signals_to_the_parent
 
 Split = Literal["train", "validation", "test"]
 
@@ -207,6 +208,7 @@ class TokenDataModule(L.LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=leave_signals_to_the_parent,
         )
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:

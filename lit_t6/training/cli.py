@@ -1,6 +1,7 @@
 """LightningCLI for LitT6: fit, validate, test and predict."""
 
 import logging
+import signal
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.strategies import ParallelStrategy
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from lit_t6.data import TokenDataModule
 from lit_t6.model import T6Config
@@ -24,6 +27,7 @@ from lit_t6.training.callbacks import (
     TrainingProgress,
 )
 from lit_t6.training.checkpoint import convert_weights, read_checkpoint
+from lit_t6.training.launcher import WatchedLauncher
 from lit_t6.training.memory import StageOfFailure, explain_out_of_memory, is_out_of_memory
 from lit_t6.training.module import LitT6
 from lit_t6.training.optimizer import OptimizerConfig
@@ -66,6 +70,13 @@ _SETTINGS: dict[str, Any] = {
 def _is_news(record: logging.LogRecord) -> bool:
     """Whether a message of Lightning's says something that the start panel and the progress bar do not."""
     return not record.getMessage().startswith(("💡", "GPU available", "TPU available", "`Trainer.fit` stopped"))
+
+
+def _watch_processes(trainer: Trainer) -> None:
+    """Where Lightning starts processes for other devices, let them end together."""
+    strategy, launcher = trainer.strategy, trainer.strategy.launcher
+    if isinstance(strategy, ParallelStrategy) and type(launcher) is _SubprocessScriptLauncher:
+        strategy._launcher = WatchedLauncher(launcher.cluster_environment, launcher.num_processes, launcher.num_nodes)
 
 
 def _gpu_precision() -> str | None:
@@ -187,11 +198,12 @@ class T6CLI(LightningCLI):
         if evaluates:
             kwargs["logger"] = False  # its figures are printed; the curves are those of training
         trainer = super().instantiate_trainer(**kwargs)
+        _watch_processes(trainer)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set outside of its class
         self.failure = StageOfFailure()
         callbacks.append(self.failure)
         if not evaluates:
-            callbacks.append(SaveOnInterrupt())
+            callbacks.append(SaveOnInterrupt(self.same_command))
         if "ProgressBar" not in str(trainer_config.get("callbacks")):  # Lightning's own counts batches of an epoch
             callbacks[:] = [TrainingProgress() if isinstance(c, ProgressBar) else c for c in callbacks]
         if evaluates:
@@ -204,6 +216,7 @@ class T6CLI(LightningCLI):
         """Settings that follow from the command: precision of products, predictions, what the run goes on with."""
         torch.set_float32_matmul_precision("high")
         self.converted_from: str | None = None
+        self.same_command = False
         if self.subcommand is None:
             return
         config = self.config[self.subcommand]
@@ -225,6 +238,7 @@ class T6CLI(LightningCLI):
         if config.auto_resume and not resumes and not self.converted_from:
             plain = yaml.safe_load(self._subcommand_parsers["fit"].dump(config, skip_none=False))
             found = find_unfinished(plain)
+            self.same_command = str(config.trainer.logger.class_path).endswith("TensorBoardLogger")
             tell_child_processes(found)
             if found is not None:
                 config.trainer.logger.init_args.version = found.version
@@ -279,9 +293,17 @@ class T6CLI(LightningCLI):
         message = ""
         try:
             super()._run_subcommand(subcommand)
+        except SystemExit as ended:
+            if isinstance(ended.__context__, KeyboardInterrupt):  # before our handlers were there; Lightning says 1
+                raise SystemExit(128 + signal.SIGINT) from None
+            raise
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             message = str(error).splitlines()[0]
+        finally:
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set outside of its class
+                if isinstance(callback, SaveOnInterrupt):
+                    callback.hand_back()
         if message:  # the error, and with it all that its frames hold, is gone here
             raise ValueError(explain_out_of_memory(self.model, self.datamodule, self.trainer, self.failure, message))

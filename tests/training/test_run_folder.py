@@ -94,29 +94,6 @@ def test_a_damaged_checkpoint_is_named(options, capsys):
     assert f"{last}: not a checkpoint, or a damaged one" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_the_same_command_goes_on(options, tmp_path, capsys, number):
-    words = [*options, *ENDLESS, *QUIET, "--trainer.val_check_interval=100000", "--trainer.enable_progress_bar=true"]
-    command = [sys.executable, "-W", "ignore", "cli.py", "fit", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        for line in process.stdout:
-            if line.startswith("step "):
-                break
-        process.send_signal(number)
-        rest = process.stdout.read()
-    assert process.returncode == 1
-    assert "Stopping after this step" in rest
-    (saved,) = tmp_path.glob("**/last.ckpt")
-    step = int(rest.split("after step ")[1].split(";")[0].replace(",", ""))
-    folder = saved.parent.parent
-    config = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(config.replace("max_steps: 20000", f"max_steps: {step + 2}"))
-    finished = fit(words, f"--trainer.max_steps={step + 2}")
-    assert Path(finished.trainer.log_dir) == folder
-    assert finished.datamodule.samples_seen == 16 * (step + 2)
-    assert f"after step {step:,}" in capsys.readouterr().out
-
-
 def test_processes_that_others_start_must_agree(options, monkeypatch):
     from lit_t6.training.run_folder import RunFolder, Unfinished
 

@@ -1,4 +1,4 @@
-"""What happens beside the training: figures, pictures, texts, a progress bar, a checkpoint at Ctrl-C."""
+"""What happens beside the training: figures, pictures, texts, a progress bar, a checkpoint at a signal."""
 
 from lit_t6.training.callbacks.diagnostics import FactorDiagnostics
 from lit_t6.training.callbacks.document_losses import DocumentLossWriter

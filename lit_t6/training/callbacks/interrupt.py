@@ -1,71 +1,183 @@
-"""Ctrl-C, or SIGTERM, ends a training after the step at hand, with a checkpoint."""
+"""SIGINT, SIGTERM or SLURM's warning ends a training after the step at hand, with a checkpoint."""
 
+import atexit
+import os
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning as L
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
+from lit_t6.training.callbacks.agreement import Agreement
+from lit_t6.training.callbacks.slurm import requeue_job
 from lit_t6.training.callbacks.throughput import ends_training
+
+EXIT_SAVED = 75
+"""Exit status after a signal and the checkpoint that followed it: EX_TEMPFAIL of sysexits.h, "try again later"."""
+
+_STOP, _STOP_AND_REQUEUE = 1, 2
+
+
+class TrainingInterrupted(SystemExit):
+    """A signal ended the training; `code` is 75 if a checkpoint was saved, else 128 + the signal's number.
+
+    Not a KeyboardInterrupt, which Lightning turns into status 1 on its way.
+    """
 
 
 class SaveOnInterrupt(Checkpoint):
-    """At the first SIGINT or SIGTERM, training finishes its step, saves `last.ckpt` and stops; a second stops at once.
+    """At a signal, training finishes its step, saves `last.ckpt` and ends the process with status 75.
 
-    It is a Checkpoint so that Lightning calls it after all others, whose state is saved with it. Only where one process
-    trains: several would have to agree on the step.
+    The signals are SIGINT (Ctrl-C), SIGTERM, SIGUSR1 and the one that Lightning's SLURM plugin was told to listen to. A
+    validation that is running or follows the step is done first. Before the first step there is nothing to save: the
+    process ends at once with 128 + the signal's number. After the last step the training finishes, with status 0. A
+    second SIGINT stops at once, with 130; other signals may come more than once, as schedulers send them.
+
+    Where several processes train, a signal to any of them stops all, at most two steps later, with one checkpoint.
+    Where the SLURM plugin is to requeue the job (`auto_requeue`), that is asked for after the save. Its own handlers,
+    which would save a second checkpoint in the middle of a step, are not installed.
+
+    It is a Checkpoint so that Lightning calls it after all others, whose state is saved with it.
+
+    Args:
+        same_command: whether the command that started the training goes on with it when typed again; said at the end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, same_command: bool = True) -> None:
+        self.same_command = same_command
         self.interrupted = False
+        self._requeue = False
+        self._pressed = 0  # how often SIGINT came
         self._before: dict[int, Any] = {}
         self._last_step = 0
+        self._stepped = False  # there is something to save
+        self._over = False  # the last step is done, or the checkpoint saved
+        self._agreement: Agreement | None = None
+        self._agreed = 0
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage != "fit" or threading.current_thread() is not threading.main_thread():
+            return
+        trainer._signal_connector = _NoHandlers(trainer)
+        # Asks at every step, with a wait for the GPU, whether rank 0 got a SIGTERM: we ask on the CPU, and every rank.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
+        numbers = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
+        environment = trainer._accelerator_connector.cluster_environment
+        self._requeue_at: int | None = None
+        if isinstance(environment, SLURMEnvironment) and environment.requeue_signal is not None:
+            numbers.add(environment.requeue_signal)
+            self._requeue_at = environment.requeue_signal if environment.auto_requeue else None
+        self._pid, self._speaks = os.getpid(), trainer.is_global_zero
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
+        # A signal while the interpreter shuts down, or waits for other processes, does not change the outcome.
+        for number in numbers - {signal.SIGINT}:
+            atexit.register(signal.signal, number, signal.SIG_IGN)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._last_step = trainer.global_step
-        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._agreement = Agreement(trainer.world_size)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.interrupted:
-            raise KeyboardInterrupt
+        if os.getpid() != self._pid:  # a loader's process that was just forked; its parent decides
+            return
+        self._pressed += number == signal.SIGINT
+        if self._pressed > 1 and number == signal.SIGINT:
+            raise TrainingInterrupted(128 + number)
+        if self._over:
+            return
+        if not self._stepped:
+            self._say(f"Stopped by {signal.Signals(number).name} before the first step: nothing to save.")
+            raise TrainingInterrupted(128 + number)
+        self._requeue |= number == self._requeue_at
+        if not self.interrupted:
+            self._say("Stopping after this step, with a checkpoint; Ctrl-C stops at once if it comes a second time.")
         self.interrupted = True
-        print("\nStopping after this step, with a checkpoint; Ctrl-C again stops at once.", flush=True)
+
+    def _say(self, text: str) -> None:
+        if self._speaks:
+            with suppress(OSError):  # not print: the signal may have come in the middle of one
+                os.write(1, f"\n{text}\n".encode())
+
+    def _wish(self) -> int:
+        return _STOP_AND_REQUEUE if self._requeue else _STOP if self.interrupted else 0
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         stepped, self._last_step = trainer.global_step != self._last_step, trainer.global_step
-        if self.interrupted and stepped and not _validation_follows(trainer):
+        if not stepped or self._agreement is None:
+            return
+        self._stepped = True
+        self._agreed = max(self._agreed, self._agreement.ask(self._wish()))
+        if ends_training(trainer, trainer.global_step):
+            self._over = True
+        elif self._agreed and not _validation_follows(trainer):
             self._save_and_stop(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.interrupted and not ends_training(trainer, trainer.global_step):
+        if trainer.sanity_checking or self._agreement is None:
+            return
+        self._agreed = max(self._agreed, self._agreement.settle(self._wish()))
+        if self._agreed and not self._over and not trainer.should_stop:
             self._save_and_stop(trainer)
 
-    @staticmethod
-    def _save_and_stop(trainer: L.Trainer) -> None:
-        saver = trainer.checkpoint_callback
-        if isinstance(saver, ModelCheckpoint) and saver.dirpath is not None:
-            saver.last_model_path = str(Path(saver.dirpath) / f"{saver.CHECKPOINT_NAME_LAST}.ckpt")
-            trainer.save_checkpoint(saver.last_model_path, weights_only=False)
-            print(f"Saved {saver.last_model_path} after step {trainer.global_step:,}; the same command goes on.")
-        raise KeyboardInterrupt
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._over = True
+        if self._agreement is not None:
+            self._agreement.close()
+            self._agreement = None
+
+    def _save_and_stop(self, trainer: L.Trainer) -> None:
+        saver, step = trainer.checkpoint_callback, f"{trainer.global_step:,}"
+        if not isinstance(saver, ModelCheckpoint) or saver.dirpath is None:
+            self._say(f"Stopped after step {step}; nothing is saved: checkpoints are turned off.")
+            raise TrainingInterrupted(128 + signal.SIGTERM)
+        saver.last_model_path = str(Path(saver.dirpath) / f"{saver.CHECKPOINT_NAME_LAST}.ckpt")
+        trainer.save_checkpoint(saver.last_model_path, weights_only=False)
+        self._over = True
+        if trainer.is_global_zero:
+            goes_on = "the same command" if self.same_command else f"--ckpt_path {saver.last_model_path}"
+            print(f"Saved {saver.last_model_path} after step {step}; {goes_on} goes on.", flush=True)
+            if self._agreed == _STOP_AND_REQUEUE:
+                requeue_job()
+        raise TrainingInterrupted(EXIT_SAVED)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self._hand_back()
+        self.hand_back()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        if not isinstance(exception, KeyboardInterrupt):  # then Lightning refuses further ones, and ends the process
-            self._hand_back()
+        if not (isinstance(exception, TrainingInterrupted) and exception.code == EXIT_SAVED):
+            self.hand_back()  # else a second SIGTERM would kill a process that is about to say that it has saved
 
-    def _hand_back(self) -> None:
+    def hand_back(self) -> None:
+        """Let the signals do again what they did before the training."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+class _NoHandlers(_SignalConnector):
+    """In the place of Lightning's handlers.
+
+    Those pass SIGTERM on to the other processes, who may have got it already, and start a collective inside of the
+    handler, between whatever collectives the processes are in.
+    """
+
+    def register_signal_handlers(self) -> None:
+        """Nothing."""
+
+    def teardown(self) -> None:
+        """Nothing to restore."""
+
+
+def _nothing() -> None:
+    pass
 
 
 def _validation_follows(trainer: L.Trainer) -> bool:

@@ -193,7 +193,7 @@ class Throughput(Callback):
         self._write(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt):  # after another error a GPU may not answer
+        if isinstance(exception, KeyboardInterrupt | SystemExit):  # after another error a GPU may not answer
             self._write(trainer)
 
 

@@ -1,0 +1,40 @@
+"""Processes of a data loader that live exactly as long as they are needed."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+
+_PR_SET_PDEATHSIG = 1
+
+
+def leave_signals_to_the_parent(worker_id: int) -> None:
+    """Let this loader process end when its parent says so, or is gone, and at no other time.
+
+    Ctrl-C and schedulers signal every process of a job. Loader processes that died of it would take away the batches
+    that the training needs to finish its step and save; those that outlived a killed parent would hold what it held
+    open, such as the lock of the run's folder.
+
+    Args:
+        worker_id: what a DataLoader passes as it starts the process.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform != "linux":
+        return
+    # Python's handlers are not told who sent a signal, and the parent's SIGTERM must be obeyed.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_obey, args=(parent.pid,), daemon=True, name="sigterm").start()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent.pid:  # it died before the kernel was asked
+        os._exit(0)
+
+
+def _obey(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
