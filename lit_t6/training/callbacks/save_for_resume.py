@@ -24,7 +24,8 @@ class SaveForResume(Checkpoint):
     such folder. Independent of `--checkpoint.*`, which keeps the best models: it saves after an optimizer step; where
     a validation follows, after that, and not if a whole checkpoint was saved there. Training stands still meanwhile.
 
-    It is a Checkpoint so that Lightning calls it after all others, whose state is saved with it.
+    It is a Checkpoint so that Lightning calls it after all others, whose state is saved with it; in a list of callbacks
+    of your own it stands behind ModelCheckpoint.
 
     Args:
         every_n_steps: save after these many optimizer steps, at multiples of the number; 0 does not.
