@@ -3,7 +3,9 @@
 from lit_t6.training.callbacks import (
     DocumentLossWriter,
     FactorDiagnostics,
+    SafeModelCheckpoint,
     SampleWriter,
+    SaveForResume,
     SaveOnInterrupt,
     StartPanel,
     TensorBoardPages,
@@ -12,6 +14,8 @@ from lit_t6.training.callbacks import (
     ValidateAtEnd,
 )
 from lit_t6.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from lit_t6.training.checkpoint_files import DamagedCheckpoint
+from lit_t6.training.checkpoint_io import CheckpointNotSaved, SafeCheckpointIO
 from lit_t6.training.generate import generate_text
 from lit_t6.training.metrics import LanguageModelMetrics
 from lit_t6.training.module import LitT6
@@ -20,12 +24,17 @@ from lit_t6.training.streaming import TextStream, generate_texts, stream_text
 
 __all__ = [
     "Checkpoint",
+    "CheckpointNotSaved",
+    "DamagedCheckpoint",
     "DocumentLossWriter",
     "FactorDiagnostics",
     "LanguageModelMetrics",
     "LitT6",
     "OptimizerConfig",
+    "SafeCheckpointIO",
+    "SafeModelCheckpoint",
     "SampleWriter",
+    "SaveForResume",
     "SaveOnInterrupt",
     "StartPanel",
     "TensorBoardPages",

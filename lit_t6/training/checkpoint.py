@@ -1,6 +1,5 @@
 """Checkpoint files of ours: read without running anything in them, and written for models of other origin."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from tokenizers import Tokenizer
 
 from lit_t6.data import parse_tokenizer
 from lit_t6.model import T6Model
+from lit_t6.training.checkpoint_choice import checkpoints_beside, newest_whole
+from lit_t6.training.checkpoint_files import DamagedCheckpoint, verify_file, write_atomically
 from lit_t6.training.module import LitT6, hyper_parameters
 from lit_t6.training.optimizer import OptimizerConfig
 
@@ -48,20 +49,30 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Open a checkpoint that `fit` or `Trainer.save_checkpoint` wrote.
+    """Open a checkpoint that `fit` or `Trainer.save_checkpoint` wrote, once it is verified.
 
     Raises:
-        ValueError: no such file, a damaged one, or not a checkpoint of LitT6.
+        ValueError: no such file, a damaged one (the newest whole one beside it is named), or not one of LitT6.
     """
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such checkpoint.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # bytes that are no pickle raise anything, KeyError among it
-        raise ValueError(f"{path}: not a checkpoint, or a damaged one.") from error
+        content = _load(path)
+    except DamagedCheckpoint as error:
+        other, _ = newest_whole(checkpoints_beside(Path(path)))
+        offer = f" {other} is whole, the newest beside it." if other else ""
+        raise ValueError(f"{error}{offer}") from error
     if not isinstance(content, dict) or "config" not in content.get("hyper_parameters", {}):
         raise ValueError(f"{path}: not a checkpoint of lit_t6: it does not say what model it holds.")
     return Checkpoint(str(path), content)
+
+
+def _load(path: str | Path) -> Any:
+    verify_file(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # an archive of something else raises anything, KeyError among it
+        raise DamagedCheckpoint(path, "it holds other things than tensors and plain values") from error
 
 
 def write_checkpoint(path: str | Path, model: T6Model, tokenizer: Tokenizer | None = None) -> None:
@@ -77,6 +88,7 @@ def write_checkpoint(path: str | Path, model: T6Model, tokenizer: Tokenizer | No
 
     Raises:
         ValueError: a tokenizer with more tokens than the model has rows.
+        OSError: it cannot be written; a file that was there is as it was.
     """
     content: dict[str, Any] = {
         "state_dict": {f"model.{name}": weight for name, weight in model.state_dict().items()},
@@ -93,17 +105,7 @@ def write_checkpoint(path: str | Path, model: T6Model, tokenizer: Tokenizer | No
                 f"the tokenizer that the model was trained with."
             )
         content["TokenDataModule"] = {"samples_seen": 0, "tokenizer": tokenizer.to_str()}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".partial")
-    try:
-        with beside.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_atomically(content, path)
 
 
 def convert_weights(module: LitT6, checkpoint: Checkpoint) -> tuple[list[str], list[str]]:

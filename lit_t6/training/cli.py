@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import torch
 import yaml
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
@@ -22,11 +23,14 @@ from lit_t6.model import T6Config
 from lit_t6.training.callbacks import (
     DocumentLossWriter,
     FactorDiagnostics,
+    SafeModelCheckpoint,
     SampleWriter,
+    SaveForResume,
     SaveOnInterrupt,
     TrainingProgress,
 )
 from lit_t6.training.checkpoint import convert_weights, read_checkpoint
+from lit_t6.training.checkpoint_io import OnSaveError, SafeCheckpointIO
 from lit_t6.training.launcher import WatchedLauncher
 from lit_t6.training.memory import StageOfFailure, explain_out_of_memory, is_out_of_memory
 from lit_t6.training.module import LitT6
@@ -145,7 +149,14 @@ class T6CLI(LightningCLI):
             type=bool,
             default=True,
             help="fit: go on with the last unfinished run of the same configuration in the logger's folder, if there "
-            "is one, from its last checkpoint.",
+            "is one, from its last checkpoint that is whole.",
+        )
+        parser.add_argument(
+            "--on_save_error",
+            type=OnSaveError,
+            default="warn",
+            help="fit: when a checkpoint cannot be written, the disk being full for one: warn and go on training, or "
+            "stop. The checkpoint before it is whole in either case.",
         )
         parser.add_argument(
             "--convert",
@@ -154,7 +165,7 @@ class T6CLI(LightningCLI):
             help="With --ckpt_path of another configuration: take the weights whose names and shapes are the same. fit "
             "then starts at step 0 with a new optimizer, the other weights drawn afresh; evaluations need them all.",
         )
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(SafeModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val/loss",
@@ -163,6 +174,7 @@ class T6CLI(LightningCLI):
                 "checkpoint.save_last": True,
             }
         )
+        parser.add_lightning_class_args(SaveForResume, "resume")
         parser.add_lightning_class_args(SampleWriter, "samples")
         parser.add_lightning_class_args(FactorDiagnostics, "diagnostics")
         parser.add_lightning_class_args(DocumentLossWriter, "predictions")
@@ -199,6 +211,8 @@ class T6CLI(LightningCLI):
             kwargs["logger"] = False  # its figures are printed; the curves are those of training
         trainer = super().instantiate_trainer(**kwargs)
         _watch_processes(trainer)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # neither the user's nor the strategy's own
+            trainer.strategy.checkpoint_io = SafeCheckpointIO(self._get(self.config_init, "on_save_error"))
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set outside of its class
         self.failure = StageOfFailure()
         callbacks.append(self.failure)

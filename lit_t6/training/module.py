@@ -2,7 +2,8 @@
 
 import math
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import lightning as L
 import torch
@@ -23,6 +24,7 @@ from lit_t6.training.callbacks import (
     ValidateAtEnd,
     is_logging_step,
 )
+from lit_t6.training.checkpoint_files import verify_file
 from lit_t6.training.metrics import LanguageModelMetrics
 from lit_t6.training.optimizer import OptimizerConfig
 
@@ -68,6 +70,17 @@ class LitT6(L.LightningModule):
         self._step_losses: list[Tensor] = []
         self.step_figures: dict[str, Tensor] = {}
         """Figures of the step at hand, if it is logged, each one number by its tag."""
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """As Lightning's, of a file that is verified first.
+
+        Raises:
+            DamagedCheckpoint: it is truncated or changed.
+        """
+        if isinstance(checkpoint_path, str | Path) and Path(checkpoint_path).is_file():
+            verify_file(checkpoint_path)
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     @property
     def config(self) -> T6Config:

@@ -6,6 +6,7 @@ A run is known by its configuration. The same command, typed again, finds the ru
 import fcntl
 import json
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ import yaml
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
+from lit_t6.training.callbacks.save_for_resume import FOLDER as RESUME_FOLDER
 from lit_t6.training.checkpoint import read_checkpoint
+from lit_t6.training.checkpoint_choice import newest_whole
 from lit_t6.training.curves import trim_curves
 
 CONFIG_NAME = "config.yaml"
@@ -24,7 +27,7 @@ FINISHED_NAME = "finished"
 LOCK_NAME = "run.lock"
 _TAKEN_OVER = "LIT_T6_TAKEN_OVER"
 """Tells the processes that DDP starts what their parent has found."""
-_NOT_OF_THE_RUN = ("auto_resume", "ckpt_path", "weights_only", "convert")
+_NOT_OF_THE_RUN = ("auto_resume", "ckpt_path", "weights_only", "convert", "resume", "on_save_error")
 
 
 @dataclass
@@ -34,7 +37,7 @@ class Unfinished:
     Args:
         folder: of the run.
         version: as the logger takes it: a number, or a name.
-        ckpt_path: its last checkpoint.
+        ckpt_path: its last whole checkpoint.
     """
 
     folder: str
@@ -43,7 +46,7 @@ class Unfinished:
 
 
 def comparable(config: dict[str, Any]) -> dict[str, Any]:
-    """What tells one run from another: its options, less those that only say how it is taken up."""
+    """What tells one run from another: its options, less those that only say how it is kept and taken up."""
     plain = {key: value for key, value in config.items() if key not in _NOT_OF_THE_RUN}
     logger = (plain.get("trainer") or {}).get("logger")
     if isinstance(logger, dict) and "init_args" in logger:
@@ -60,6 +63,9 @@ def find_unfinished(config: dict[str, Any]) -> Unfinished | None:
 
     Returns:
         None where there is no such run, or where runs are not logged into folders.
+
+    Raises:
+        ValueError: all checkpoints of such a run are damaged.
     """
     told = os.environ.get(_TAKEN_OVER)
     if told is not None:
@@ -74,10 +80,24 @@ def find_unfinished(config: dict[str, Any]) -> Unfinished | None:
         if (folder / FINISHED_NAME).exists() or not _is_run_of(folder, config):
             continue
         checkpoints = Path((config.get("checkpoint") or {}).get("dirpath") or folder / "checkpoints")
-        saved = sorted(checkpoints.glob("last*.ckpt"), key=lambda path: path.stat().st_mtime)
+        saved = [*checkpoints.glob("*.ckpt"), *folder.glob(f"checkpoints/{RESUME_FOLDER}/*.ckpt")]
         if saved and not _is_locked(folder):
-            return Unfinished(str(folder), version, str(saved[-1]))
+            return Unfinished(str(folder), version, str(_choose(folder, saved)))
     return None
+
+
+def _choose(folder: Path, saved: list[Path]) -> Path:
+    """The newest checkpoint that is whole; says which are not."""
+    path, damaged = newest_whole(saved)
+    if path is None:
+        raise ValueError(
+            f"{folder}: this run is not finished, but none of its checkpoints is whole: "
+            + " ".join(str(error) for error in damaged)
+            + " Put back a copy of one, or start afresh with --auto_resume false."
+        )
+    for error in damaged:
+        print(f"warning: {error} Going on from an earlier one, {path}.", file=sys.stderr, flush=True)
+    return path
 
 
 def tell_child_processes(found: Unfinished | None) -> None:
@@ -179,7 +199,7 @@ class RunFolder(SaveConfigCallback):
         if self.overwrite or not (folder / CONFIG_NAME).exists():
             return
         same = _is_run_of(folder, yaml.safe_load(self.parser.dump(self.config, skip_none=False)))
-        if same and not (folder / FINISHED_NAME).exists() and not any(folder.glob("checkpoints/*.ckpt")):
+        if same and not (folder / FINISHED_NAME).exists() and not any(folder.glob("checkpoints/**/*.ckpt")):
             self.overwrite = True  # this run, killed before its first checkpoint
             trim_curves(folder, 0, 0)
             return

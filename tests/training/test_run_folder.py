@@ -85,13 +85,84 @@ def test_another_run_in_a_named_folder_is_refused(options, capsys):
     assert "mine: holds another run already. Choose another name or version" in capsys.readouterr().err
 
 
-def test_a_damaged_checkpoint_is_named(options, capsys):
+def flip(path):
+    """Damage a file as a bad disk does."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+RESUMABLE = ["--resume.every_n_steps=1", "--resume.keep=3", "--trainer.max_steps=3", "--trainer.val_check_interval=100"]
+
+
+def test_goes_on_from_the_newest_whole_checkpoint_and_names_the_others(options, capsys):
+    straight = fit(options, *RESUMABLE)
+    folder = Path(straight.trainer.log_dir)
+    expected = {name: value.clone() for name, value in straight.model.state_dict().items()}
+    leave_unfinished(folder)
+    newest, before = ([*folder.glob(f"checkpoints/**/{name}")] for name in ("*.ckpt", "step=2.ckpt"))
+    newest = [path for path in newest if path.name not in ("step=1.ckpt", "step=2.ckpt")]
+    assert {path.name for path in newest} == {"last.ckpt", "step=3.ckpt"}
+    for path in newest:
+        flip(path)
+    capsys.readouterr()
+    finished = fit(options, *RESUMABLE)
+    assert finished.trainer.log_dir == str(folder)
+    output = capsys.readouterr()
+    assert "after step 2" in output.out
+    for path in newest:
+        assert f"warning: {path}: not a checkpoint, or a damaged one: its contents are not those" in output.err
+    assert f"Going on from an earlier one, {before[0]}." in output.err
+    assert all(value.equal(expected[name]) for name, value in finished.model.state_dict().items())
+    events = EventAccumulator(str(folder)).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [0, 1, 2]
+
+
+def test_never_starts_afresh_in_silence(options, capsys):
     folder = Path(fit(options).trainer.log_dir)
     leave_unfinished(folder)
-    last = folder / "checkpoints" / "last.ckpt"
-    last.write_bytes(last.read_bytes()[:1000])
+    saved = [*folder.glob("checkpoints/*.ckpt")]
+    for path in saved:
+        path.write_bytes(path.read_bytes()[:1000])
     assert main(["fit", *options]) == 1
-    assert f"{last}: not a checkpoint, or a damaged one" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert all(f"{path}: not a checkpoint, or a damaged one: its 1,000 bytes" in error for path in saved)
+    assert "or start afresh with --auto_resume false." in error
+    assert fit(options, "--auto_resume=false").trainer.log_dir.endswith("version_1")
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "generate"])
+def test_a_damaged_checkpoint_that_was_named_is_refused_and_another_offered(options, capsys, command):
+    folder = Path(fit(options, *RESUMABLE).trainer.log_dir)
+    last, words = folder / "checkpoints" / "last.ckpt", [] if command == "generate" else options
+    flip(last)
+    assert main([command, *words, "--ckpt_path", str(last)]) == 1
+    error = capsys.readouterr().err
+    assert f"{last}: not a checkpoint, or a damaged one: " in error
+    assert f"{folder / 'checkpoints' / 'step=3.ckpt'} is whole, the newest beside it." in error
+
+
+def test_weights_alone_come_last_and_equal_steps_by_time(tmp_path):
+    import torch
+
+    from lit_t6.training.checkpoint_choice import newest_whole
+
+    contents = {"old": (5, True), "new": (5, True), "early": (3, True), "weights": (9, False)}
+    for name, (step, whole) in contents.items():
+        torch.save({"global_step": step} | ({"optimizer_states": []} if whole else {}), tmp_path / f"{name}.ckpt")
+    os.utime(tmp_path / "old.ckpt", (1, 1))
+    left = set(tmp_path.iterdir())
+    for name in ("new", "old", "early", "weights"):
+        path, damaged = newest_whole(left)
+        assert (path.stem, damaged) == (name, [])
+        left.remove(path)
+    assert newest_whole(left) == (None, [])
+
+
+def test_how_often_it_is_saved_makes_no_other_run(options):
+    folder = fit(options).trainer.log_dir
+    leave_unfinished(folder)
+    assert fit(options, "--resume.every_n_minutes=1", "--on_save_error=stop").trainer.log_dir == folder
 
 
 def test_processes_that_others_start_must_agree(options, monkeypatch):

@@ -1,10 +1,12 @@
-"""What happens beside the training: figures, pictures, texts, a progress bar, a checkpoint at a signal."""
+"""What happens beside the training: figures, pictures, texts, a progress bar, checkpoints, also at a signal."""
 
 from lit_t6.training.callbacks.diagnostics import FactorDiagnostics
 from lit_t6.training.callbacks.document_losses import DocumentLossWriter
 from lit_t6.training.callbacks.interrupt import SaveOnInterrupt
+from lit_t6.training.callbacks.model_checkpoint import SafeModelCheckpoint
 from lit_t6.training.callbacks.progress import TrainingProgress
 from lit_t6.training.callbacks.samples import SampleWriter
+from lit_t6.training.callbacks.save_for_resume import SaveForResume
 from lit_t6.training.callbacks.start_panel import StartPanel
 from lit_t6.training.callbacks.tensorboard_pages import TensorBoardPages
 from lit_t6.training.callbacks.throughput import Throughput, is_logging_step
@@ -13,7 +15,9 @@ from lit_t6.training.callbacks.validate_at_end import ValidateAtEnd
 __all__ = [
     "DocumentLossWriter",
     "FactorDiagnostics",
+    "SafeModelCheckpoint",
     "SampleWriter",
+    "SaveForResume",
     "SaveOnInterrupt",
     "StartPanel",
     "TensorBoardPages",

@@ -100,6 +100,10 @@ class Throughput(Callback):
         self._spans: list[tuple[Mark, Mark]] = []
         self._running_since: Mark | None = None
 
+    def pause(self, device: torch.device) -> None:
+        """Leave out of the rates what is done from here to the next batch, saving a checkpoint for one."""
+        self._pause(device)
+
     def _pause(self, device: torch.device) -> Mark:
         now = mark(device)
         if self._running_since is not None:

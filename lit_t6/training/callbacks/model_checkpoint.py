@@ -1,0 +1,68 @@
+"""Lightning's ModelCheckpoint, for disks that are full."""
+
+import contextlib
+from collections.abc import Iterator
+from weakref import proxy
+
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from lit_t6.training.checkpoint_io import save_checkpoint
+
+_RANKING = (
+    "current_score",
+    "best_model_score",
+    "best_model_path",
+    "kth_best_model_path",
+    "kth_value",
+    "last_model_path",
+)
+
+
+class _NotSavedError(Exception):
+    """Training goes on without this checkpoint; the warning has been given."""
+
+
+class SafeModelCheckpoint(ModelCheckpoint):
+    """A ModelCheckpoint that knows when a file was not written.
+
+    Lightning's own ranks the new checkpoint first and writes it then. If that fails here, it ranks as before: no file
+    that is not there counts as the best or the last one, and none that is there is removed for it.
+    """
+
+    @property
+    def state_key(self) -> str:
+        """That of Lightning's class, so that either takes up what the other has saved."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
+        """As Lightning's does, and raise where it was not saved: all that would follow in Lightning's code is left."""
+        if not save_checkpoint(trainer, filepath, self.save_weights_only):
+            raise _NotSavedError
+        self._last_global_step_saved = trainer.global_step
+        self._last_checkpoint_saved = filepath
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.after_save_checkpoint(proxy(self))
+
+    def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        with self._as_before_if_not_saved():
+            super()._save_topk_checkpoint(trainer, monitor_candidates)
+
+    def _save_last_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        with self._as_before_if_not_saved():
+            super()._save_last_checkpoint(trainer, monitor_candidates)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        with self._as_before_if_not_saved():
+            super().on_exception(trainer, pl_module, exception)
+
+    @contextlib.contextmanager
+    def _as_before_if_not_saved(self) -> Iterator[None]:
+        before = {name: getattr(self, name, None) for name in _RANKING} | {"best_k_models": dict(self.best_k_models)}
+        try:
+            yield
+        except _NotSavedError:
+            for name, value in before.items():
+                setattr(self, name, value)
