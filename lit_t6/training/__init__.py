@@ -2,7 +2,9 @@
 
 from lit_t6.training.callbacks import (
     DocumentLossWriter,
+    ExactResume,
     FactorDiagnostics,
+    Guards,
     SampleWriter,
     SaveOnInterrupt,
     StartPanel,
@@ -21,7 +23,9 @@ from lit_t6.training.streaming import TextStream, generate_texts, stream_text
 __all__ = [
     "Checkpoint",
     "DocumentLossWriter",
+    "ExactResume",
     "FactorDiagnostics",
+    "Guards",
     "LanguageModelMetrics",
     "LitT6",
     "OptimizerConfig",

@@ -49,6 +49,12 @@ class FactorDiagnostics(Callback):
         self._seen: list[dict[str, float]] = []  # by layer
         self._hooks: list[RemovableHandle] = []
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._validations = state_dict["validations"]
+
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
