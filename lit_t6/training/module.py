@@ -215,6 +215,9 @@ class LitT6(L.LightningModule):
                 + "; ".join(f"{key} is {old} there, {new} here" for key, old, new in differences)
                 + ". Give the checkpoint's own configuration; with --ckpt_path typed, giving none takes it from there."
             )
+        if self._trainer is not None:
+            # Lightning does so after the weights are in; float64 ones would have been rounded to float32 by then.
+            self._trainer.precision_plugin.convert_module(self)
         fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
         if fitting and "optimizer_states" not in checkpoint:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What a checkpoint must hold beside weights, optimizer and data position so that nobody sees that a run was resumed."""
+"""What a checkpoint holds beside weights, optimizer and data position, to be resumed as if nothing had happened."""
 
 import os
 from typing import Any
@@ -22,8 +22,8 @@ from lit_t6.training.callbacks.random_state import (
 class ExactResume(Callback):
     """Makes a resumed training go on as the undisturbed one would have, whenever and wherever it was saved.
 
-    It keeps in every checkpoint: the random numbers of every rank; whether a validation was about to come, which is then
-    done first; and the last figures that others monitor. A checkpoint that is written in the middle of gradient
+    It keeps in every checkpoint: the random numbers of every rank; whether a validation was about to come, which is
+    then done first; and the last figures that others monitor. A checkpoint that is written in the middle of gradient
     accumulation is one of the last whole step, since gradients are not saved. Where a run goes on with another number
     of ranks, those without a state get one drawn from the seed, the step and the rank.
 
