@@ -40,7 +40,7 @@ class Notes(Callback):
         guards = next(c for c in trainer.callbacks if isinstance(c, Guards))
         guards._settle()
         (optimizer,) = trainer.optimizers
-        moments = [value for state in optimizer.state.values() for value in state.values()]
+        moments = [value.cpu() for state in optimizer.state.values() for value in state.values()]
         self.after[trainer.global_step] = (
             torch.cat([p.detach().flatten() for p in pl_module.parameters()]),
             torch.cat([m.detach().flatten() for m in moments]) if moments else torch.zeros(0),
