@@ -44,3 +44,25 @@ def test_global_batch_stays_what_it_is(prepared, tmp_path):
     one = fit(prepared, tmp_path, "one", *words, "--trainer.val_check_interval=20")
     two = fit(prepared, tmp_path, "two", *words, "--trainer.devices=2", "--trainer.strategy=ddp")
     assert two["train/loss"] == pytest.approx(one["train/loss"], abs=1e-5)
+
+
+def test_one_rank_then_two_then_one_equal_one_throughout(prepared, tmp_path):
+    """The same samples in each step, whatever the ranks; the checkpoint that one leaves, two go on from."""
+    words = ["--data.global_batch_size=8", "--model.optimizer.decay_steps=20", "--checkpoint.save_top_k=-1"]
+    words += ["--trainer.val_check_interval=5", "--guards.spike_sigma=0"]
+    ranks = {1: ["--data.batch_size=4"], 2: ["--data.batch_size=4", "--trainer.devices=2", "--trainer.strategy=ddp"]}
+    straight = fit(prepared, tmp_path, "straight", *words, *ranks[1])
+    fit(prepared, tmp_path, "first", *words, *ranks[1], "--trainer.max_steps=5")
+    more = []
+    for name, number, end in (("second", 2, 15), ("third", 1, 20)):
+        before = {"second": "first", "third": "second"}[name]
+        last = tmp_path / before / "version_0" / "checkpoints" / "last.ckpt"
+        steps = [f"--trainer.max_steps={end}", f"--ckpt_path={last}"]
+        more.append(fit(prepared, tmp_path, name, *words, *ranks[number], *steps))
+    second, third = more
+    assert len(second["train/loss"]) == 10
+    assert second["train/loss"] == pytest.approx(straight["train/loss"][5:15], abs=1e-5)
+    assert third["train/loss"] == pytest.approx(straight["train/loss"][15:], abs=1e-5)
+    assert third["progress/tokens"] == straight["progress/tokens"][15:]
+    assert second["val/loss"] == pytest.approx(straight["val/loss"][1:3], abs=1e-5)
+    assert third["val/loss"] == pytest.approx(straight["val/loss"][3:], abs=1e-5)

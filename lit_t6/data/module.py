@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lit_t6.data.dataset import EvaluationDataset, TokenWindows, TrainingDataset
 from lit_t6.data.manifest import TOKENIZER_NAME, Manifest, file_hash, read_manifest
-from lit_t6.data.order import GlobalOrderSampler, InOrderSampler
+from lit_t6.data.order import GlobalOrderSampler, InOrderSampler, window_of_sample
 from lit_t6.data.tokenizer import load_tokenizer, parse_tokenizer, token_num_bytes
 from lit_t6.data.verify import verify_shards
 from lit_t6.data.workers import leave_signals_to_the_parent
@@ -85,6 +86,7 @@ class TokenDataModule(L.LightningDataModule):
         self.mask_documents, self.predict_split = mask_documents, predict_split
         self.samples_seen = 0
         """Training samples consumed so far, over all ranks."""
+        self._step_at_hand, self._step_began_at = -1, 0
         self._manifest: Manifest | None = None
         self._verified = False
 
@@ -130,6 +132,7 @@ class TokenDataModule(L.LightningDataModule):
                     "trainer.overfit_batches replaces the order of the data, which is not supported; prepare a small "
                     "text instead, and train on it for many epochs."
                 )
+            self._step_at_hand = -1
             if self.trainer.global_step == 0:
                 self.samples_seen = 0
             if self.global_batch_size is not None:
@@ -207,6 +210,9 @@ class TokenDataModule(L.LightningDataModule):
             sampler=sampler,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
+            # Starting a loader draws a number: from a generator of its own, or a resumed run, which starts another
+            # number of them, would draw other random numbers in the model.
+            generator=torch.Generator().manual_seed(self.seed),
             persistent_workers=self.num_workers > 0,
             worker_init_fn=leave_signals_to_the_parent,
         )
@@ -263,13 +269,32 @@ class TokenDataModule(L.LightningDataModule):
 
     def on_before_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """Count the samples of every training batch as it is used, not as it is fetched ahead."""
-        if self._attached_trainer().training:
+        trainer = self._attached_trainer()
+        if trainer.training:
+            if trainer.global_step != self._step_at_hand:
+                self._step_at_hand, self._step_began_at = trainer.global_step, self.samples_seen
             self.samples_seen += self._sampler.samples_per_batch
         return batch
 
+    def samples_of_step(self) -> list[list[list[int]]]:
+        """The samples of the optimizer step at hand: of each rank, of each batch, its first and last global index."""
+        trainer = self._attached_trainer()
+        size, world = self.batch_size, trainer.world_size
+        batches = range(self._step_began_at, self.samples_seen, size * world)
+        return [[[at + rank * size, at + (rank + 1) * size - 1] for at in batches] for rank in range(world)]
+
+    def windows_of_samples(self, samples: list[int]) -> list[int]:
+        """The windows of the training split that some global sample indices stand for."""
+        return window_of_sample(np.asarray(samples, dtype=np.int64), self._sampler.num_windows, self.seed).tolist()
+
     def state_dict(self) -> dict[str, Any]:
-        """Where the run stands in the data, and the tokenizer, so that a checkpoint can generate text by itself."""
-        return {"samples_seen": self.samples_seen, "tokenizer": self.tokenizer.to_str()}
+        """Where the run stands in the data, and the tokenizer, so that a checkpoint can generate text by itself.
+
+        Samples of a step that is not complete are not counted: their gradients are not saved.
+        """
+        unfinished = self.trainer is not None and self.trainer.global_step == self._step_at_hand
+        samples = self._step_began_at if unfinished else self.samples_seen
+        return {"samples_seen": samples, "tokenizer": self.tokenizer.to_str()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after the last sample of the checkpoint.

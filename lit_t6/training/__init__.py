@@ -2,7 +2,9 @@
 
 from lit_t6.training.callbacks import (
     DocumentLossWriter,
+    ExactResume,
     FactorDiagnostics,
+    Guards,
     SafeModelCheckpoint,
     SampleWriter,
     SaveForResume,
@@ -27,7 +29,9 @@ __all__ = [
     "CheckpointNotSaved",
     "DamagedCheckpoint",
     "DocumentLossWriter",
+    "ExactResume",
     "FactorDiagnostics",
+    "Guards",
     "LanguageModelMetrics",
     "LitT6",
     "OptimizerConfig",

@@ -23,6 +23,7 @@ from lit_t6.model import T6Config
 from lit_t6.training.callbacks import (
     DocumentLossWriter,
     FactorDiagnostics,
+    Guards,
     SafeModelCheckpoint,
     SampleWriter,
     SaveForResume,
@@ -177,6 +178,7 @@ class T6CLI(LightningCLI):
         parser.add_lightning_class_args(SaveForResume, "resume")
         parser.add_lightning_class_args(SampleWriter, "samples")
         parser.add_lightning_class_args(FactorDiagnostics, "diagnostics")
+        parser.add_lightning_class_args(Guards, "guards")
         parser.add_lightning_class_args(DocumentLossWriter, "predictions")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

@@ -11,21 +11,29 @@ OVER_TOKENS = "_over_tokens"
 """Tags that end so have tokens, not steps, on their horizontal axis."""
 
 
-_WRITTEN_AT_EVERY_START = ("run/configuration", "run/model", "custom_scalars__config__", "_hparams_/")
+_WRITTEN_AT_EVERY_START = (
+    "run/configuration",
+    "run/model",
+    "custom_scalars__config__",
+    "_hparams_/",
+    "cache/bytes_per_token",
+)
+_OF_A_VALIDATION = ("val/", "factors/", "samples/", "epoch")
 
 
-def trim_curves(folder: Path, step: int, tokens: int) -> None:
+def trim_curves(folder: Path, step: int, tokens: int, validated: bool = True) -> None:
     """Remove the points that a run logged after a checkpoint, and what it writes again when it starts.
 
     Args:
         folder: of the run; every event file in it is read, and replaced if it holds such points.
         step: optimizer steps done at the checkpoint; points are logged under the step before, counted from 0.
         tokens: trained on at the checkpoint.
+        validated: false where a validation at the checkpoint's step is still to come, or to be done again.
     """
     for path in sorted(folder.glob("events.out.tfevents.*")):
         content = path.read_bytes()
         frames = list(_frames(content))
-        kept = b"".join(frame for frame, event in frames if not _is_later(event, step, tokens))
+        kept = b"".join(frame for frame, event in frames if not _is_later(event, step, tokens, validated))
         if len(kept) < len(content):
             partial = path.with_name("trimmed.partial")
             with partial.open("wb") as file:
@@ -47,8 +55,10 @@ def _frames(content: bytes) -> Iterator[tuple[bytes, Event]]:
         at = end
 
 
-def _is_later(event: Event, step: int, tokens: int) -> bool:
+def _is_later(event: Event, step: int, tokens: int, validated: bool) -> bool:
     tags = [value.tag for value in event.summary.value]
+    if not validated and tags and all(tag.startswith(_OF_A_VALIDATION) for tag in tags):
+        step, tokens = step - 1, tokens - 1
     if tags and all(tag.startswith(_WRITTEN_AT_EVERY_START) for tag in tags):
         return True
     if tags and all(tag.endswith(OVER_TOKENS) for tag in tags):

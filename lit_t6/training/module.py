@@ -16,7 +16,9 @@ from torch.optim import Optimizer
 from lit_t6.data import TokenDataModule
 from lit_t6.model import IGNORED_TARGET, T6Config, T6Model
 from lit_t6.training.callbacks import (
+    ExactResume,
     FactorDiagnostics,
+    Guards,
     SampleWriter,
     StartPanel,
     TensorBoardPages,
@@ -68,6 +70,8 @@ class LitT6(L.LightningModule):
         self.val_metrics = LanguageModelMetrics()
         self.test_metrics = LanguageModelMetrics()
         self._step_losses: list[Tensor] = []
+        self._losses_at_hand = torch.empty(0)  # of the step that is about to be taken
+        self._guards: Guards | None = None
         self.step_figures: dict[str, Tensor] = {}
         """Figures of the step at hand, if it is logged, each one number by its tag."""
 
@@ -106,6 +110,11 @@ class LitT6(L.LightningModule):
         """Logits of the next token, (B, T) → (B, T, V)."""
         return self.model(tokens)
 
+    def on_train_start(self) -> None:
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # set outside of its class
+        self._guards = next((c for c in callbacks if isinstance(c, Guards)), None)
+        self._step_losses = []  # of a step that a training before did not end
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self._loss(batch["tokens"], batch["targets"], document_ids=batch.get("document_ids"))
         self._step_losses.append(loss.detach())
@@ -113,10 +122,10 @@ class LitT6(L.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Leave the mean loss of the micro-batches that make up this step for the logs."""
-        losses, self._step_losses = self._step_losses, []
+        self._losses_at_hand, self._step_losses = torch.stack(self._step_losses), []
         self.step_figures = {}
         if self._logs_this_step():
-            mean = self.trainer.strategy.reduce(torch.stack(losses).mean(), reduce_op="mean")
+            mean = self.trainer.strategy.reduce(self._losses_at_hand.mean(), reduce_op="mean")
             assert isinstance(mean, Tensor)
             self.step_figures["train/loss"] = mean
             self.log("train/loss", mean, logger=False)  # for callbacks that monitor it; Throughput writes it
@@ -130,17 +139,19 @@ class LitT6(L.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as the trainer says, and leave the norm that the gradient had before for the logs."""
+        """Clip as the trainer says, and leave the norm that the gradient had before for the logs and the guards."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm: Tensor | None = None
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
             norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)  # one pass for both
-            figures = {"optim/grad_norm": norm}
         else:
-            grads = [p.grad for p in parameters if p.grad is not None]
-            figures = {"optim/grad_norm": torch.nn.utils.get_total_norm(grads)} if self._logs_this_step() else {}
+            if self._guards is not None or self._logs_this_step():
+                norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        if self._logs_this_step():
-            self.step_figures |= figures
+        if norm is not None and self._logs_this_step():
+            self.step_figures["optim/grad_norm"] = norm
+        if norm is not None and self._guards is not None:
+            self._guards.inspect(optimizer, self._losses_at_hand, norm)
 
     def _evaluate(self, batch: Batch, metrics: LanguageModelMetrics) -> None:
         nats = self._nats(batch)
@@ -196,11 +207,13 @@ class LitT6(L.LightningModule):
         throughput = next((c for c in present if isinstance(c, Throughput)), None) or Throughput(self.config)
         wanted = [
             StartPanel(self.config),
+            Guards(),
             throughput,
             TensorBoardPages(self.config, self.optimizer_config, throughput),
             FactorDiagnostics(),
             SampleWriter(),
             ValidateAtEnd(),
+            ExactResume(),
         ]
         given = {type(callback) for callback in present}
         return [callback for callback in wanted if type(callback) not in given]
@@ -215,6 +228,9 @@ class LitT6(L.LightningModule):
                 + "; ".join(f"{key} is {old} there, {new} here" for key, old, new in differences)
                 + ". Give the checkpoint's own configuration; with --ckpt_path typed, giving none takes it from there."
             )
+        if self._trainer is not None:
+            # Lightning does so after the weights are in; float64 ones would have been rounded to float32 by then.
+            self._trainer.precision_plugin.convert_module(self)
         fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
         if fitting and "optimizer_states" not in checkpoint:
             raise ValueError(

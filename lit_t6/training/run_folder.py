@@ -212,8 +212,10 @@ class RunFolder(SaveConfigCallback):
     def _take_up(self, folder: Path, run: Unfinished) -> None:
         content = read_checkpoint(run.ckpt_path).content
         step = content["global_step"]
-        tokens = content.get("callbacks", {}).get("Throughput", {}).get("tokens", 0)
-        trim_curves(folder, step, tokens)
+        states = content.get("callbacks", {})
+        tokens = states.get("Throughput", {}).get("tokens", 0)
+        validated = not states.get("ExactResume", {}).get("validation_due", False)
+        trim_curves(folder, step, tokens, validated)
         print(
             f"Going on with {folder} after step {step:,}: the same command began it and did not finish. "
             f"--auto_resume false starts afresh."

@@ -2,6 +2,8 @@
 
 from lit_t6.training.callbacks.diagnostics import FactorDiagnostics
 from lit_t6.training.callbacks.document_losses import DocumentLossWriter
+from lit_t6.training.callbacks.exact_resume import ExactResume
+from lit_t6.training.callbacks.guards import Guards
 from lit_t6.training.callbacks.interrupt import SaveOnInterrupt
 from lit_t6.training.callbacks.model_checkpoint import SafeModelCheckpoint
 from lit_t6.training.callbacks.progress import TrainingProgress
@@ -14,7 +16,9 @@ from lit_t6.training.callbacks.validate_at_end import ValidateAtEnd
 
 __all__ = [
     "DocumentLossWriter",
+    "ExactResume",
     "FactorDiagnostics",
+    "Guards",
     "SafeModelCheckpoint",
     "SampleWriter",
     "SaveForResume",

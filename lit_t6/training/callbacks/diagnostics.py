@@ -46,8 +46,15 @@ class FactorDiagnostics(Callback):
             )
         self.every_n_validations, self.num_tokens = every_n_validations, num_tokens
         self._validations = 0
+        self._counted_at = -1  # batches done at the last one: a resumed run may come by it once more
         self._seen: list[dict[str, float]] = []  # by layer
         self._hooks: list[RemovableHandle] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"validations": self._validations, "counted_at": self._counted_at}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._validations, self._counted_at = state_dict["validations"], state_dict["counted_at"]
 
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -56,7 +63,8 @@ class FactorDiagnostics(Callback):
             return
         if not trainer.is_global_zero or not self.every_n_validations:
             return
-        self._validations += 1
+        self._validations += trainer.fit_loop.total_batch_idx != self._counted_at
+        self._counted_at = trainer.fit_loop.total_batch_idx
         if (self._validations - 1) % self.every_n_validations:
             return
         self._seen = []

@@ -82,6 +82,7 @@ class Throughput(Callback):
     def __init__(self, config: T6Config) -> None:
         self.config = config
         self._total_tokens = self._last_step = 0
+        self._saved_tokens = 0  # up to the last whole step
         self._lr = 0.0
         self._pending: Record | None = None
         self.latest: dict[str, float] = {}
@@ -112,10 +113,16 @@ class Throughput(Callback):
         return now
 
     def state_dict(self) -> dict[str, Any]:
-        return {"tokens": self._total_tokens}
+        return {"tokens": self._saved_tokens}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._total_tokens = state_dict["tokens"]
+        self._total_tokens = self._saved_tokens = state_dict["tokens"]
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        # A run that is resumed from here computes nothing before again: its points must be on the disk.
+        self._write(trainer)
+        for logger in trainer.loggers:
+            logger.save()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._restart()
@@ -124,7 +131,7 @@ class Throughput(Callback):
         _reset_peak(pl_module.device)
         cached = cache_bytes_per_token(self.config, str(trainer.precision))
         for logger in trainer.loggers:
-            logger.log_metrics({"cache/bytes_per_token": cached}, step=trainer.global_step)
+            logger.log_metrics({"cache/bytes_per_token": cached}, step=0)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -148,7 +155,7 @@ class Throughput(Callback):
         self._total_tokens += tokens
         if trainer.global_step == self._last_step:  # in the middle of gradient accumulation
             return
-        self._last_step = trainer.global_step
+        self._last_step, self._saved_tokens = trainer.global_step, self._total_tokens
         self._steps += 1
         if is_logging_step(trainer, trainer.global_step):
             now = self._pause(pl_module.device)

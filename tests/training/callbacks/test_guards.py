@@ -1,0 +1,220 @@
+import json
+import math
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lit_t6 import LitT6, TokenDataModule
+from lit_t6.training import Guards, OptimizerConfig
+
+from ..runs import SMALL, make_trainer
+
+pytestmark = pytest.mark.filterwarnings("ignore:Be aware that when using .ckpt_path.")
+
+
+class Ill(LitT6):
+    """Its loss is not finite, or its gradient is not, at some steps; in the second batch, where there are two."""
+
+    at, what = {3}, "loss"
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        accumulate = self.trainer.accumulate_grad_batches
+        if self.trainer.global_step + 1 in self.at and batch_idx % accumulate == accumulate - 1:
+            if self.what == "loss":
+                self._step_losses[-1] = loss.detach() * math.nan
+                return loss * math.nan
+            loss.register_hook(lambda grad: grad * math.inf)
+        return loss
+
+
+class Notes(Callback):
+    """Weights, optimizer and schedule after each step, once the guards have spoken."""
+
+    def __init__(self):
+        self.after = {}
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        guards = next(c for c in trainer.callbacks if isinstance(c, Guards))
+        guards._settle()
+        (optimizer,) = trainer.optimizers
+        moments = [value.cpu() for state in optimizer.state.values() for value in state.values()]
+        self.after[trainer.global_step] = (
+            torch.cat([p.detach().flatten() for p in pl_module.parameters()]),
+            torch.cat([m.detach().flatten() for m in moments]) if moments else torch.zeros(0),
+            trainer.lr_scheduler_configs[0].scheduler.state_dict(),
+            optimizer.param_groups[0]["lr"],
+        )
+
+
+def run(folder, prepared, guards, at=(3,), what="loss", config=None, notes=None, ckpt_path=None, **options):
+    torch.manual_seed(0)
+    module = Ill(SMALL, config or OptimizerConfig(lr=1e-2, warmup_steps=4))
+    module.at, module.what = set(at), what
+    callbacks = [guards, *([notes] if notes else []), *options.pop("callbacks", [])]
+    trainer = make_trainer(folder, **{"max_steps": 8, "val_check_interval": 100, **options}, callbacks=callbacks)
+    data = TokenDataModule(str(prepared), 4, num_workers=0)
+    trainer.fit(module, data, ckpt_path=ckpt_path)
+    return module, trainer
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "run" / "guards.jsonl").read_text().splitlines()]
+
+
+def same(a, b):
+    return torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) and a[2:] == b[2:]
+
+
+class Unfused(OptimizerConfig):
+    def build(self, parameters, *, fused=True):
+        return super().build(parameters, fused=False)
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("kind", [OptimizerConfig, Unfused])
+@pytest.mark.parametrize("clip", [1.0, None])
+def test_a_skipped_step_leaves_everything_as_it_was(tmp_path, prepared, what, kind, clip):
+    notes = Notes()
+    guards = Guards("skip")
+    config = kind(lr=1e-2, warmup_steps=4)
+    _, trainer = run(tmp_path, prepared, guards, {3, 4, 6}, what, config, notes, gradient_clip_val=clip)
+    assert trainer.global_step == 8
+    for step in range(2, 9):
+        assert same(notes.after[step], notes.after[step - 1]) == (step in {3, 4, 6}), step
+    assert notes.after[8][0].isfinite().all()
+    assert [(line["step"], line["what"]) for line in lines(tmp_path)] == [
+        (3, "skipped"),
+        (4, "skipped"),
+        (6, "skipped"),
+    ]
+    assert lines(tmp_path)[0]["samples"] == [[[8, 11]]]
+    windows = trainer.datamodule.windows_of_samples([8, 9, 10, 11])
+    assert lines(tmp_path)[0]["windows"] == windows
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    skipped = [(event.step, event.value) for event in events.Scalars("guards/skipped_steps")]
+    assert skipped == [(2, 1.0), (3, 2.0), (5, 3.0)]
+
+
+def test_stop_names_the_step_the_samples_and_the_checkpoint(tmp_path, prepared):
+    saver = ModelCheckpoint(tmp_path / "c", every_n_train_steps=1, save_last=True)
+    options = {"callbacks": [saver], "accumulate_grad_batches": 2}
+    with pytest.raises(
+        ValueError, match=r"step 3: loss nan, gradient norm nan, on samples 16 … 23. The step was not"
+    ) as e:
+        run(tmp_path, prepared, Guards(), **options)
+    assert f"go on from {tmp_path / 'c' / 'last.ckpt'} with a smaller --model.optimizer.lr" in str(e.value)
+    (line,) = lines(tmp_path)
+    assert line["what"] == "stopped"
+    assert line["samples"] == [[[16, 19], [20, 23]]]
+    assert math.isfinite(line["losses"][0][0])
+    assert math.isnan(line["losses"][0][1])
+    assert torch.load(tmp_path / "c" / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+def test_a_weight_that_is_poisoned_stops_a_run(tmp_path, prepared):
+    class Poison(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 4:
+                next(pl_module.parameters()).data[:] = math.inf
+
+    with pytest.raises(ValueError, match="step 5: loss nan"):
+        run(tmp_path, prepared, Guards(), at=(), callbacks=[Poison()])
+
+
+def test_too_many_skips_in_a_row_stop(tmp_path, prepared):
+    with pytest.raises(ValueError, match=r"step 7: .*3 steps in a row were not finite .guards.max_skips=2"):
+        run(tmp_path, prepared, Guards("skip", max_skips=2), {1, 2, 5, 6, 7})
+
+
+def test_counts_go_on_and_lines_are_written_once_when_resumed(tmp_path, prepared):
+    saver = ModelCheckpoint(tmp_path / "c", "{step}", every_n_train_steps=1, save_top_k=-1)
+    straight = Guards("skip", spike_sigma=2)
+    notes, again = Notes(), Notes()
+    run(tmp_path, prepared, straight, {2, 3, 6}, notes=notes, callbacks=[saver])
+    before = lines(tmp_path)
+    resumed = Guards("skip", spike_sigma=2)
+    run(tmp_path, prepared, resumed, {2, 3, 6}, notes=again, ckpt_path=tmp_path / "c" / "step=3.ckpt")
+    assert resumed.state_dict() == straight.state_dict()
+    assert resumed.state_dict()["skipped"] == 3
+    assert lines(tmp_path) == before
+    assert same(again.after[8], notes.after[8])
+
+
+def test_spikes_are_noted_and_nothing_else(tmp_path, prepared):
+    class Leap(LitT6):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            if self.trainer.global_step + 1 == 27:
+                self._step_losses[-1] = loss.detach() + 5
+            return loss
+
+    results = []
+    for sigma in (6, 0):
+        torch.manual_seed(0)
+        module = Leap(SMALL, OptimizerConfig(lr=1e-3, warmup_steps=2))
+        trainer = make_trainer(
+            tmp_path / str(sigma), max_steps=30, val_check_interval=100, callbacks=[Guards(spike_sigma=sigma)]
+        )
+        trainer.fit(module, TokenDataModule(str(prepared), 4, num_workers=0))
+        results.append(torch.cat([p.detach().flatten() for p in module.parameters()]))
+    (line,) = lines(tmp_path / "6")
+    assert (line["step"], line["what"], line["samples"]) == (27, "spike", [[[104, 107]]])
+    assert line["loss"] > line["mean"] + 6 * line["deviation"]
+    assert torch.equal(*results)
+    assert not (tmp_path / "0" / "run" / "guards.jsonl").exists()
+
+
+def test_settings_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="on_nonfinite must be 'stop' or 'skip', got 'go'"):
+        Guards("go")
+    with pytest.raises(ValueError, match="max_skips >= 0"):
+        Guards(max_skips=-1)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_skips_on_a_gpu(tmp_path, prepared, precision):
+    notes = Notes()
+    run(tmp_path, prepared, Guards("skip"), {3, 6}, notes=notes, accelerator="gpu", devices=1, precision=precision)
+    assert all(same(notes.after[step], notes.after[step - 1]) for step in (3, 6))
+    assert not torch.equal(notes.after[8][0], notes.after[6][0])
+
+
+@pytest.mark.slow
+def test_all_ranks_agree(tmp_path, prepared):
+    """One rank's loss is not finite: both skip."""
+    import subprocess
+    import sys
+
+    program = f"""
+import sys
+sys.path.insert(0, {str(__file__.rpartition("/tests/")[0])!r})
+import math, torch
+from lit_t6 import LitT6, TokenDataModule
+from lit_t6.training import Guards, OptimizerConfig
+from tests.training.runs import SMALL, make_trainer
+class Ill(LitT6):
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        if self.trainer.global_step == 2 and self.trainer.global_rank == 1:
+            self._step_losses[-1] = loss.detach() * math.nan  # the gradient stays finite
+        return loss
+torch.manual_seed(0)
+trainer = make_trainer({str(tmp_path)!r}, max_steps=5, devices=2, strategy="ddp", callbacks=[Guards("skip")])
+trainer.fit(Ill(SMALL, OptimizerConfig(lr=1e-2)), TokenDataModule({str(prepared)!r}, 2, num_workers=0))
+print("sum", trainer.global_rank, sum(p.double().sum().item() for p in trainer.lightning_module.parameters()))
+print("skipped", next(c for c in trainer.callbacks if isinstance(c, Guards)).state_dict()["skipped"])
+"""
+    (tmp_path / "program.py").write_text(program)
+    done = subprocess.run([sys.executable, str(tmp_path / "program.py")], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    sums = {line.split()[2] for line in done.stdout.splitlines() if line.startswith("sum")}
+    assert len(sums) == 1
+    assert done.stdout.count("skipped 1") == 2
+    (line,) = lines(tmp_path)
+    assert line["samples"] == [[[8, 9]], [[10, 11]]]
+    assert math.isnan(line["losses"][1][0])
+    assert math.isfinite(line["losses"][0][0])

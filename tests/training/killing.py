@@ -1,0 +1,144 @@
+"""Runs `python cli.py fit` again and again, and sends it a signal each time, until it has finished."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+
+@dataclass
+class Killed:
+    """What became of a run.
+
+    Args:
+        kills: how often a signal ended it.
+        steps: optimizer steps of the last checkpoint at each kill.
+        codes: exit statuses, the last one included.
+        output: what each process printed.
+    """
+
+    kills: int = 0
+    steps: list[int] = field(default_factory=list)
+    codes: list[int] = field(default_factory=list)
+    output: list[str] = field(default_factory=list)
+
+
+def fit_words(prepared, save_dir, *more, max_steps=200):
+    """A command that takes seconds: a tiny model, saved every second step."""
+    return [
+        "--config=configs/quickstart.yaml",
+        f"--data.path={prepared}",
+        "--data.batch_size=2",
+        "--data.eval_windows=4",
+        "--data.eval_batch_size=4",
+        "--model.vocab_size=400",
+        "--model.max_seq_len=16",
+        "--model.d_model=16",
+        "--model.num_layers=1",
+        "--model.attention.num_heads=2",
+        "--model.attention.head_dim=4",
+        "--model.optimizer.warmup_steps=10",
+        f"--trainer.max_steps={max_steps}",
+        "--trainer.val_check_interval=50",
+        "--trainer.log_every_n_steps=1",
+        "--trainer.enable_progress_bar=false",
+        "--samples.max_new_tokens=0",
+        "--checkpoint.monitor=null",
+        "--checkpoint.every_n_train_steps=2",
+        f"--trainer.logger.init_args.save_dir={save_dir}",
+        *more,
+    ]
+
+
+def start(words):
+    """The command in a process group of its own, ranks that it starts among it."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "cli.py", "fit", *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # sums are the same whatever else the machine does
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run_and_kill(words, save_dir, kills, *, seed=0, number=signal.SIGKILL, saves=(1, 5), victim=None, patience=120.0):
+    """Run a command to its end, killing it `kills` times at random moments.
+
+    Args:
+        words: options of `fit`; the same each time.
+        save_dir: where its checkpoints appear, in some folder below.
+        kills: signals to send, as long as the run is not finished.
+        seed: of the moments.
+        number: the signal.
+        saves: fewest and most checkpoints that are written in a process before it is killed.
+        victim: picks the process id to be killed, given the process and a random.Random; by default the whole group.
+        patience: seconds that a process may take to write its checkpoints, and to end after the signal.
+    """
+    chance, done = random.Random(seed), Killed()
+    while True:
+        process = start(words)
+        killed = done.kills < kills and _kill(process, Path(save_dir), chance, number, saves, victim, patience)
+        output, _ = process.communicate(timeout=patience)
+        done.output.append(output)
+        done.codes.append(process.returncode)
+        if killed:
+            done.kills += 1
+            done.steps.append(_last_step(Path(save_dir)))
+            continue
+        return done
+
+
+def _kill(process, folder, chance, number, saves, victim, patience):
+    """Send the signal after some checkpoints and a moment; false if the process ended before."""
+    wanted, moment, until = chance.randint(*saves), chance.uniform(0, 0.04), time.monotonic() + patience
+    before, seen = _stamp(folder), 0
+    while seen < wanted:
+        if process.poll() is not None:
+            return False
+        assert time.monotonic() < until, "no checkpoint appears"
+        now = _stamp(folder)
+        seen, before = seen + (now != before), now
+        time.sleep(0.002)
+    time.sleep(moment)
+    if process.poll() is not None:
+        return False
+    if victim is not None:
+        os.kill(victim(process, chance), number)
+    elif number == signal.SIGKILL:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    return True
+
+
+def _stamp(folder):
+    return max((path.stat().st_mtime_ns for path in _lasts(folder)), default=0)
+
+
+def _lasts(folder):
+    return list(folder.glob("**/last*.ckpt"))
+
+
+def _last_step(folder):
+    paths = _lasts(folder)
+    if not paths:
+        return 0
+    try:
+        newest = max(paths, key=lambda path: path.stat().st_mtime_ns)
+        return int(torch.load(newest, weights_only=True, mmap=True)["global_step"])
+    except (RuntimeError, OSError, EOFError):  # killed while it was written
+        return -1
+
+
+def final_state(folder):
+    """Weights and optimizer of the last checkpoint of the one run below a folder."""
+    (last,) = _lasts(Path(folder))
+    content = torch.load(last, weights_only=True)
+    return {name: content[name] for name in ("state_dict", "optimizer_states", "lr_schedulers", "global_step")}
