@@ -14,7 +14,7 @@ from lit_t6.cli import main
         (["validat"], "error: there is no command 'validat'; did you mean validate?"),
         (["prepare", "nowhere", "--output", "out"], "error: nowhere: no such file or folder."),
         (["validate"], "error: validate needs --ckpt_path, the checkpoint to evaluate"),
-        (["generate", "--ckpt_path", "README.md"], "error: README.md: not a checkpoint, or a damaged one."),
+        (["generate", "--ckpt_path", "README.md"], "error: README.md: not a checkpoint, or a damaged one: its"),
         (["validate", "--ckpt_path", "none.ckpt"], "error: none.ckpt: no such checkpoint."),
         (["generate", "--ckpt_path", "none.ckpt"], "error: none.ckpt: no such checkpoint."),
         (

@@ -1,4 +1,5 @@
 import errno
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lit_t6 import LitT6, TokenDataModule
 from lit_t6.cli import main, run
 from lit_t6.training import CheckpointNotSaved, DamagedCheckpoint, SafeCheckpointIO, SafeModelCheckpoint, checkpoint_io
+from lit_t6.training.checkpoint_files import verify_file
 from tests.training.runs import fit, make_trainer
 
 FULL = "the checkpoint was not saved: No space left on device"
@@ -85,6 +87,25 @@ def test_the_command_line_sets_what_a_full_disk_does(options, full_disk, capsys,
     errors = capsys.readouterr().err
     assert errors.count(f"step=3.ckpt: {FULL}") == 1
     assert ("error: " in errors) == (status == 1)
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_over_a_real_full_disk(tmp_path, prepared, capsys):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("may not mount a small file system")
+    try:
+        trainer, saver = train(tmp_path, prepared, dirpath=disk, save_top_k=-1)
+        assert trainer.global_step == 6
+        assert "No space left on device" in capsys.readouterr().err
+        assert {str(path) for path in disk.iterdir()} == {*saver.best_k_models, saver.last_model_path}
+        for path in disk.iterdir():
+            verify_file(path)
+        again = Improving(monitor="val/loss", dirpath=disk, save_top_k=0)
+        fit(tmp_path / "b", prepared, ckpt_path=saver.last_model_path, max_steps=7, callbacks=[again])
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_the_state_is_that_of_lightnings_own_class():
