@@ -3,11 +3,19 @@
 import signal
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from .killing import final_state, fit_words, run_and_kill
 from .test_resume import differences
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def curves(folder):
+    (run,) = {path.parent for path in folder.glob("**/events.out.tfevents.*")}
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith(("perf/", "memory/"))]
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 
 @pytest.mark.parametrize(("number", "kills"), [(signal.SIGKILL, 20)])
@@ -18,3 +26,5 @@ def test_a_run_killed_at_random_moments_ends_as_the_undisturbed_one(tmp_path, pr
     assert killed.kills >= kills * 3 // 4, killed.steps  # a machine that is slow at looking may let it finish before
     assert not differences(final_state(tmp_path / "straight"), final_state(tmp_path / "killed"))
     assert final_state(tmp_path / "killed")["global_step"] == 200
+    assert curves(tmp_path / "killed") == curves(tmp_path / "straight")
+    print(f"killed after a checkpoint of step {killed.steps}")
