@@ -156,9 +156,33 @@ def test_typed_over_later_over_earlier_config_over_checkpoint(options, tmp_path)
 
 @pytest.mark.parametrize("path", sorted(map(str, Path("configs/attention").glob("*.yaml"))), ids=lambda p: Path(p).stem)
 def test_every_mechanism_trains_over_the_quickstart(options, path):
-    finished = run(["fit", "--config=configs/quickstart.yaml", f"--config={path}", *options, "--trainer.max_steps=5"])
+    finished = run(["fit", options[0], f"--config={path}", *options[1:], "--trainer.max_steps=5"])
+    named = yaml.safe_load(Path(path).read_text())["model"]["attention"]
+    attention = finished.model.config.attention
+    assert type(attention).__name__ == named["class_path"].rpartition(".")[2]
+    for name, value in named["init_args"].items():
+        assert name == "num_heads" or getattr(attention, name) == value
     assert finished.trainer.global_step == 5
     assert finished.trainer.callback_metrics["val/loss"].isfinite()
+
+
+@pytest.mark.parametrize("mechanism", ["tpa", "tpa-qonly"])
+def test_one_mechanism_over_another_leaves_nothing_behind(options, mechanism):
+    words = [f"--config=configs/attention/{name}.yaml" for name in ("gqa", mechanism)]
+    finished = run(["fit", options[0], *words, *options[1:], "--trainer.max_steps=1"])
+    assert finished.model.config.attention.num_kv_heads is None
+    finished = run(
+        [
+            "fit",
+            options[0],
+            words[0],
+            *options[1:],
+            "--model.attention",
+            mechanism.replace("tpa", "TPA").replace("q", "Q"),
+            "--trainer.max_steps=1",
+        ]
+    )
+    assert finished.model.config.attention.num_kv_heads is None
 
 
 @pytest.mark.parametrize("name", ["TPA", "MHA", "MQA", "GQA", "MLA", "MFA"])

@@ -50,9 +50,9 @@ class TPAConfig(RotaryAttentionConfig):
     """
 
     short_names: ClassVar[dict[str, dict[str, Any]]] = {
-        "TPA": {"num_heads": None, "factorized": "qkv"},
-        "TPA-KVonly": {"num_heads": None, "factorized": "kv"},
-        "TPA-Qonly": {"num_heads": None, "factorized": "q"},
+        "TPA": {"num_heads": None, "factorized": "qkv", "num_kv_heads": None},
+        "TPA-KVonly": {"num_heads": None, "factorized": "kv", "num_kv_heads": None},
+        "TPA-Qonly": {"num_heads": None, "factorized": "q", "num_kv_heads": None},
     }
 
     num_heads: int | None = None

@@ -30,6 +30,16 @@ def processes_with(word):
     return found
 
 
+def other_ranks(first, word):
+    """Ids of the processes that one has started for other devices.
+
+    Args:
+        first: its own id.
+        word: in the command lines of all of them.
+    """
+    return [pid for pid in processes_with(word) if _rank(pid) not in (None, "0") and _parent(pid) == first]
+
+
 def wait_for(condition, seconds=120):
     """Poll until a condition holds; whether it did in time."""
     deadline = time.monotonic() + seconds
@@ -86,15 +96,7 @@ class Endless:
 
     def others(self):
         """Ids of the processes that it started for other devices."""
-        return [pid for pid in self.pids() if self._rank(pid) not in (None, "0") and _parent(pid) == self.process.pid]
-
-    @staticmethod
-    def _rank(pid):
-        try:
-            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        except OSError:
-            return None
-        return next((v.decode().split("=")[1] for v in variables if v.startswith(b"LOCAL_RANK=")), None)
+        return other_ranks(self.process.pid, str(self.tmp_path))
 
     def status(self, seconds=120):
         """How it ended; nothing of it is left then, not even for a moment longer than its loaders need to notice."""
@@ -115,6 +117,14 @@ class Endless:
         config = self.folder() / "config.yaml"
         config.write_text(config.read_text().replace(f"max_steps: {NEVER}", f"max_steps: {step}"))
         return [*self.words, f"--trainer.max_steps={step}"]
+
+
+def _rank(pid):
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    return next((v.decode().split("=")[1] for v in variables if v.startswith(b"LOCAL_RANK=")), None)
 
 
 def _parent(pid):

@@ -88,7 +88,7 @@ def run_and_kill(words, save_dir, kills, *, seed=0, number=signal.SIGKILL, saves
         output, _ = process.communicate(timeout=patience)
         done.output.append(output)
         done.codes.append(process.returncode)
-        if killed:
+        if killed and process.returncode:  # else the signal came after the last step: it has finished
             done.kills += 1
             done.steps.append(_last_step(Path(save_dir)))
             continue

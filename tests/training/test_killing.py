@@ -5,6 +5,7 @@ import signal
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from .endless import other_ranks
 from .killing import final_state, fit_words, run_and_kill
 from .test_resume import differences
 
@@ -18,13 +19,37 @@ def curves(folder):
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 
-@pytest.mark.parametrize(("number", "kills"), [(signal.SIGKILL, 20)])
+@pytest.mark.parametrize(("number", "kills"), [(signal.SIGKILL, 20), (signal.SIGTERM, 20)])
 def test_a_run_killed_at_random_moments_ends_as_the_undisturbed_one(tmp_path, prepared, number, kills):
     run_and_kill(fit_words(prepared, tmp_path / "straight"), tmp_path / "straight", 0)
-    killed = run_and_kill(fit_words(prepared, tmp_path / "killed"), tmp_path / "killed", kills, number=number)
+    saves = (1, 5) if number == signal.SIGKILL else (1, 3)  # after SIGTERM, what was done since the last save is kept
+    words = fit_words(prepared, tmp_path / "killed")
+    killed = run_and_kill(words, tmp_path / "killed", kills, number=number, saves=saves)
     assert killed.codes[-1] == 0, killed.output[-1][-3000:]
     assert killed.kills >= kills * 3 // 4, killed.steps  # a machine that is slow at looking may let it finish before
     assert not differences(final_state(tmp_path / "straight"), final_state(tmp_path / "killed"))
     assert final_state(tmp_path / "killed")["global_step"] == 200
     assert curves(tmp_path / "killed") == curves(tmp_path / "straight")
+    if number == signal.SIGTERM:
+        assert set(killed.codes[:-1]) == {75}, killed.codes
     print(f"killed after a checkpoint of step {killed.steps}")
+
+
+def test_two_ranks_of_which_a_random_one_is_killed_end_as_the_undisturbed_two(tmp_path, prepared):
+    """The other ends within a minute each time, and the same command goes on."""
+    ddp = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
+
+    def one_of_them(process, chance):
+        others = other_ranks(process.pid, str(tmp_path / "killed"))
+        assert others
+        return chance.choice([process.pid, *others])
+
+    straight = fit_words(prepared, tmp_path / "straight", *ddp, max_steps=60)
+    run_and_kill(straight, tmp_path / "straight", 0)
+    words = fit_words(prepared, tmp_path / "killed", *ddp, max_steps=60)
+    killed = run_and_kill(words, tmp_path / "killed", 5, victim=one_of_them, patience=60.0)
+    assert killed.codes[-1] == 0, killed.output[-1][-3000:]
+    assert killed.kills == 5, killed.steps
+    assert all(code != 0 for code in killed.codes[:-1]), killed.codes
+    assert not differences(final_state(tmp_path / "straight"), final_state(tmp_path / "killed"))
+    assert curves(tmp_path / "killed") == curves(tmp_path / "straight")

@@ -17,6 +17,7 @@ from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnect
 from lit_t6.training.callbacks.agreement import Agreement
 from lit_t6.training.callbacks.slurm import requeue_job
 from lit_t6.training.callbacks.throughput import ends_training
+from lit_t6.training.checkpoint_io import save_checkpoint
 
 EXIT_SAVED = 75
 """Exit status after a signal and the checkpoint that followed it: EX_TEMPFAIL of sysexits.h, "try again later"."""
@@ -139,8 +140,11 @@ class SaveOnInterrupt(Checkpoint):
             self._say(f"Stopped after step {step}; nothing is saved: checkpoints are turned off.")
             raise TrainingInterrupted(128 + signal.SIGTERM)
         saver.last_model_path = str(Path(saver.dirpath) / f"{saver.CHECKPOINT_NAME_LAST}.ckpt")
-        trainer.save_checkpoint(saver.last_model_path, weights_only=False)
+        saved = save_checkpoint(trainer, saver.last_model_path)
         self._over = True
+        if not saved:
+            self._say(f"Stopped after step {step}; it could not be saved: the checkpoint before it is the last.")
+            raise TrainingInterrupted(128 + signal.SIGTERM)
         if trainer.is_global_zero:
             goes_on = "the same command" if self.same_command else f"--ckpt_path {saver.last_model_path}"
             print(f"Saved {saver.last_model_path} after step {step}; {goes_on} goes on.", flush=True)
