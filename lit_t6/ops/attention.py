@@ -13,6 +13,19 @@ from lit_t6.ops.masks import cache_visibility, check_rows, visibility
 MANY_QUERIES = 32
 """See `cached_attention`."""
 
+ALIGNMENT = 16
+"""Bytes. PyTorch's fused GPU kernels read rows in pieces of this size."""
+
+
+def aligned(x: Tensor) -> Tensor:
+    """The tensor itself, or a packed copy if its rows do not begin at multiples of `ALIGNMENT`.
+
+    A slice of a wider matrix may have such rows. The fused kernels of PyTorch 2.11 then compute something else, and say
+    nothing: in bfloat16 on an H100, keys and values cut out of rows of 196 numbers came out wrong by their own size.
+    """
+    starts = (x.storage_offset(), *x.stride()[:-1])
+    return x if all(start * x.itemsize % ALIGNMENT == 0 for start in starts) else x.contiguous()
+
 
 def dense_attention(
     q: Tensor,
@@ -50,6 +63,7 @@ def dense_attention(
         mask = (
             mask | ~sees_something
         )  # a softmax over nothing is NaN: such a query sees all here and counts for 0 below
+    q, k, v = aligned(q), aligned(k), aligned(v)
     out = F.scaled_dot_product_attention(
         q.transpose(1, 2),
         k.transpose(1, 2),
@@ -93,7 +107,7 @@ def cached_attention(
     mask = cache_visibility(num_queries, num_keys, lengths)  # (B, 1, N, M)
     sees_something = mask.any(dim=-1, keepdim=True)
     mask = mask | ~sees_something
-    k, v = k.transpose(1, 2), v.transpose(1, 2)
+    k, v = aligned(k).transpose(1, 2), aligned(v).transpose(1, 2)
     if num_queries > MANY_QUERIES:
         out = F.scaled_dot_product_attention(
             q.transpose(1, 2).to(k.dtype), k, v, mask, scale=scale, enable_gqa=num_heads != num_kv_heads

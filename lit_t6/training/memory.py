@@ -9,6 +9,9 @@ from lightning.pytorch.callbacks import Callback
 from lit_t6.data import TokenDataModule
 from lit_t6.training.module import LitT6
 
+HEADROOM = 0.03
+"""Share of a GPU's memory that an advised batch leaves free."""
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device, or this machine, has no memory left."""
@@ -77,6 +80,18 @@ def largest_batch(
     Returns:
         0 if not even one sequence fits.
     """
+    if device.type == "cuda":  # a whole training cuts its memory up a little more than the steps tried here
+        torch.cuda.set_per_process_memory_fraction(1 - HEADROOM, device)
+    try:
+        return _search(module, below, seq_len, trainer, device, training=training)
+    finally:
+        if device.type == "cuda":
+            torch.cuda.set_per_process_memory_fraction(1.0, device)
+
+
+def _search(
+    module: LitT6, below: int, seq_len: int, trainer: L.Trainer, device: torch.device, *, training: bool
+) -> int:
     fits, fails = 0, below
     while fails - fits > 1:
         middle = 1 if fits == 0 and fails == below else (fits + fails) // 2  # a single sequence first

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from lit_t6.ops import cache_visibility, cached_attention, dense_attention, visibility
+from lit_t6.ops.attention import aligned
 
 
 def by_hand(q, k, v, visible, scale):
@@ -81,3 +82,22 @@ def test_cached_attention_refuses_lengths_of_another_shape():
     q = torch.randn(2, 1, 2, 8)
     with pytest.raises(ValueError, match=r"lengths has shape \(1,\), expected \(2,\)"):
         cached_attention(q, q, q, lengths=torch.ones(1))
+
+
+def test_rows_that_are_not_aligned_are_packed():
+    wide = torch.randn(2, 5, 196, dtype=torch.bfloat16)  # rows of 392 bytes
+    assert aligned(wide[..., :32].unflatten(-1, (2, 16))).is_contiguous()
+    assert aligned(torch.randn(2, 5, 33)[..., 1:]).is_contiguous()
+    kept = torch.randn(2, 5, 160, dtype=torch.bfloat16)[..., 96:128].unflatten(-1, (2, 16))
+    assert aligned(kept) is kept
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("columns", [192, 196, 193])
+@pytest.mark.parametrize("kv_heads", [2, 6])
+def test_slices_of_wide_rows_on_a_gpu(columns, kv_heads):
+    q = torch.randn(2, 40, 6, 16, device="cuda", dtype=torch.bfloat16)
+    wide = torch.randn(2, 40, columns, device="cuda", dtype=torch.bfloat16)
+    k, v = (part.unflatten(-1, (kv_heads, 16)) for part in wide[..., : 2 * kv_heads * 16].chunk(2, dim=-1))
+    packed = dense_attention(q, k.contiguous(), v.contiguous())
+    assert torch.equal(dense_attention(q, k, v), packed)
