@@ -42,6 +42,7 @@ def test_the_same_command_goes_on_where_it_was_killed(options, tmp_path, capsys)
     folder = interrupted(words, tmp_path)
     config = (folder / "config.yaml").read_text()
     saved = max(int(path.stem.removeprefix("step=")) for path in folder.glob("checkpoints/step=*.ckpt"))
+    time.sleep(1)  # TensorBoard reads a run's files by the second in their names, and this process starts in no time
     # As the killed command would, but to an end that a test can wait for.
     (folder / "config.yaml").write_text(config.replace("max_steps: 20000", f"max_steps: {saved + 30}"))
     finished = fit(words, f"--trainer.max_steps={saved + 30}")
