@@ -1,4 +1,4 @@
-"""What the logging callbacks cost: the same training with and without them, in turns, in one process.
+"""What the callbacks cost: the same training with and without them, in turns, in one process.
 
 python -m experiments.callback_cost.run --config configs/paper/small-tpa.yaml --data DATA --output results.json
 """
@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_t6 import LitT6, T6Config, TokenDataModule
-from lit_t6.training import OptimizerConfig, TrainingProgress, ValidateAtEnd
+from lit_t6.training import OptimizerConfig, SaveForResume, SaveOnInterrupt, TrainingProgress, ValidateAtEnd
 from lit_t6.training.callbacks import SampleWriter
 
 SETTLING = 20  # steps that are not timed: compilation, allocation
@@ -30,9 +30,11 @@ class StepClock(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.began = self.ended = 0.0
-        self.validations: list[float] = []
+        self.started = time.perf_counter()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if trainer.global_step == 1:
+            print(f"first step after {_synchronized_time(pl_module) - self.started:.0f} s", flush=True)
         if trainer.global_step in (SETTLING, trainer.max_steps):
             now = _synchronized_time(pl_module)
             self.began, self.ended = (now, 0.0) if trainer.global_step == SETTLING else (self.began, now)
@@ -71,8 +73,8 @@ def train(
         logger=False if bare else logger,
         enable_progress_bar=not bare,
         enable_model_summary=False,
-        enable_checkpointing=False,
-        callbacks=[clock] if bare else [clock, TrainingProgress(0.0)],
+        enable_checkpointing=not bare,
+        callbacks=[clock] if bare else [clock, TrainingProgress(0.0), SaveForResume(), SaveOnInterrupt()],
         limit_val_batches=4,
         accelerator="auto",
         devices=1,
@@ -80,15 +82,20 @@ def train(
     trainer.fit(module, TokenDataModule(data, batch_size, num_workers=4))
     step_ms = clock.milliseconds_a_step(trainer)
     interval = settings["trainer"]["val_check_interval"] * step_ms / 1000
+    began = time.perf_counter()
     validation = {} if bare else _milliseconds_of_validation(trainer, module, interval)
+    if not bare:
+        print(f"callbacks at a validation timed in {time.perf_counter() - began:.0f} s", flush=True)
     return {"step_ms": step_ms, "validation_ms": validation}
 
 
 def _milliseconds_of_validation(trainer: L.Trainer, module: LitT6, interval: float) -> dict[str, float]:
     """What each of our callbacks takes at a validation, `interval` seconds after the last: done again and timed."""
+    module.to(trainer.strategy.root_device)  # where it was until the training ended
     data: TokenDataModule = trainer.datamodule  # type: ignore[attr-defined]  # set by fit
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set outside of its class
-    ours = [c for c in callbacks if not isinstance(c, StepClock | TrainingProgress | ValidateAtEnd)]
+    apart = StepClock | TrainingProgress | ValidateAtEnd | SaveOnInterrupt  # nothing of theirs happens at a validation
+    ours = [c for c in callbacks if not isinstance(c, apart)]
     loader = iter(data.val_dataloader())
     batch = {name: value.to(module.device) for name, value in next(loader).items()}
     del loader
@@ -130,8 +137,7 @@ def main() -> None:
     runs: dict[str, list[dict[str, Any]]] = {"without": [], "with": []}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(options.turns):
-            for name in runs:
-                torch._dynamo.reset()
+            for name in runs:  # what the first has compiled serves all
                 arguments = (settings, options.data, options.batch_size, options.steps, folder)
                 found = train(*arguments, bare=name == "without")
                 runs[name].append(found)
