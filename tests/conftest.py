@@ -11,6 +11,8 @@ import torch
 
 # Worker processes and command lines started by tests share two cores.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if not torch.cuda.is_available():  # before any kernel is imported
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def pytest_collection_modifyitems(items):

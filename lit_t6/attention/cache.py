@@ -4,16 +4,21 @@ Letters: B batch, N new positions, M cached positions, H heads, G key/value head
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+ROW_ALIGNMENT = 16
+"""Bytes."""
 
 
 class AttentionCache:
     """Named numbers of every token that one layer has seen, in buffers of a fixed capacity.
 
-    Rows have lengths of their own (ragged batches). New tokens are written behind the last of their row; what was
-    there before is not copied. For reading, `entries` gives views.
+    The last axis of each is padded to multiples of 16 bytes: a GPU reads pieces of that size, and 47 heads in bfloat16,
+    94 bytes, at half the speed. Rows of the batch have lengths of their own (ragged batches). New tokens are written
+    behind the last of their row; what was there before is not copied. For reading, `entries` gives views.
 
     Args:
         shapes: what is kept of a token, by name, such as {"k": (G, D), "v": (G, E)}.
@@ -38,9 +43,12 @@ class AttentionCache:
             if value < 1:
                 raise ValueError(f"cache: {name} must be at least 1, got {value}.")
         self.capacity = capacity
+        kind: dict[str, Any] = {"dtype": dtype, "device": device}
         with torch.inference_mode(False):  # a cache made in inference mode could not be written outside of it
             self.buffers = {
-                name: torch.zeros(batch_size, capacity, *shape, dtype=dtype, device=device)
+                name: torch.zeros(batch_size, capacity, *shape[:-1], _padded(shape[-1], dtype), **kind)[
+                    ..., : shape[-1]
+                ]
                 for name, shape in shapes.items()
             }
             self.lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
@@ -55,8 +63,8 @@ class AttentionCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the buffers take, filled or not."""
-        return sum(buffer.nbytes for buffer in self.buffers.values())
+        """Bytes that the buffers take, filled or not, the padding of their rows included."""
+        return sum(buffer.untyped_storage().nbytes() for buffer in self.buffers.values())
 
     @property
     def bytes_per_token(self) -> int:
@@ -143,6 +151,12 @@ class AttentionCache:
             tail.masked_fill_(forgotten.view(*forgotten.shape, *[1] * (tail.ndim - 2)), 0)
         self.lengths.copy_(kept)
         self.longest = int(kept.max())
+
+
+def _padded(size: int, dtype: torch.dtype) -> int:
+    """The number of entries from `size` up that makes a row of whole pieces."""
+    piece = max(1, ROW_ALIGNMENT // dtype.itemsize)
+    return -(-size // piece) * piece
 
 
 class KeyValueCache(AttentionCache):

@@ -16,6 +16,7 @@ from lit_t6.attention.multi_head import MultiHeadAttention
 from lit_t6.attention.rotary import RotaryEmbedding
 from lit_t6.attention.tpa_config import HeadActivation, TPAConfig
 from lit_t6.ops import (
+    Impl,
     TPAFactors,
     cached_attention,
     dense_attention,
@@ -162,7 +163,8 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
                 return self._decode(rotated, cache)
         if config.impl == "reference" or (config.factorized == "qkv" and config.rope_on == "factors"):
             factors = TPAFactors(*(factor for letter in "qkv" for factor in self._pair(rotated, letter)))
-            return tpa_attention(factors, document_ids=document_ids, impl=config.impl)
+            impl: Impl = "reference" if config.impl == "reference" else "auto"
+            return tpa_attention(factors, document_ids=document_ids, impl=impl)
         if config.rope_on == "factors":
             q, k = (self._heads(rotated, letter) for letter in "qk")
         else:
@@ -172,13 +174,20 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
     def _decode(self, new: Parts, cache: AttentionCache) -> Tensor:
         """What the newest tokens read from the cache, which holds them already: (B, T, H, E)."""
         held = self._complete(cache.entries())
-        if self.config.rotates_on_read:
-            held = self._rotate(held, "k", None)  # a token stands at the position of its place in the cache
+        turns = self.config.rotates_on_read  # a token stands at the position of its place in the cache
         if "k" in held:
+            held = self._rotate(held, "k", None) if turns else held
             return cached_attention(self._heads(new, "q"), held["k"], held["v"], lengths=cache.lengths)
-        queries = (None, new["q"]) if "q" in new else self._pair(new, "q")
-        factors = (*queries, *self._pair(held, "k"), *self._pair(held, "v"))
-        return tpa_decode(*factors, lengths=cache.lengths, impl=self.config.impl)
+        a_q, b_q = (None, new["q"]) if "q" in new else self._pair(new, "q")
+        rope = self.rope.tables(cache.longest, cache.lengths.device) if turns else None
+        return tpa_decode(
+            *(a_q, b_q, held["a_k"], held["b_k"], held["a_v"], held["b_v"]),
+            c_k=held.get("c_k"),
+            c_v=held.get("c_v"),
+            lengths=cache.lengths,
+            rope=rope,
+            impl=self.config.impl,
+        )
 
     @torch.no_grad()
     def reset_input_projections(self, scheme: InitScheme, variance: float | None = None) -> None:

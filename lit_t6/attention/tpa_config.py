@@ -39,7 +39,8 @@ class TPAConfig(RotaryAttentionConfig):
         third_order_dim: third order: each row of B is an outer product of a vector of this size, which RoPE rotates,
             and one of D (or E) divided by it; null for second order.
         rope_on: what RoPE rotates, the B "factors" or the "heads" that they make: the same numbers in other roundings.
-        impl: how the attention is computed, see `lit_t6.ops.tpa_attention`.
+        impl: how the attention is computed, see `lit_t6.ops.tpa_attention` and, for decoding, `lit_t6.ops.tpa_decode`.
+            "triton" is decoding by the kernel or not at all; whole sequences, which have none, take "auto".
         rope_base: base of the rotary frequencies.
         rope_fraction: share of the features that RoPE rotates, the first ones (partial RoPE).
         rope_decay: base of the decay of what RoPE rotates; null for none.

@@ -9,6 +9,7 @@ A mechanism comes in as its configuration: something with `num_parameters(d_mode
         check(MyMechanismConfig(num_heads=7, head_dim=16), d_model=48)
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -177,13 +178,15 @@ def check_cached_decoding_takes_several_tokens(config: Any, d_model: int) -> Non
 
 
 def check_cache_is_as_large_as_the_formula_says(config: Any, d_model: int) -> None:
-    """Bytes of the buffers are numbers a token, times their size, times tokens, times rows; a full cache says so."""
+    """Buffers hold the numbers of the formula, in rows of whole 16 bytes and no more; a full cache says so."""
     module, x = _example(config, d_model)
     for dtype in (torch.bfloat16, torch.float64):
         cache = config.build_cache(2, 5, dtype)
-        assert sum(buffer.nbytes for buffer in cache.buffers.values()) == cache.nbytes
-        assert cache.nbytes == config.cache_numbers_per_token() * dtype.itemsize * 5 * 2
-        assert cache.bytes_per_token == config.cache_numbers_per_token() * dtype.itemsize
+        assert sum(buffer[0, 0].numel() for buffer in cache.buffers.values()) == config.cache_numbers_per_token()
+        rows = [row for shape in config.cache_shapes().values() for row in math.prod(shape[:-1]) * [shape[-1]]]
+        padded = sum(-(-row * dtype.itemsize // 16) * 16 for row in rows)
+        assert cache.bytes_per_token == padded
+        assert cache.nbytes == padded * 5 * 2
     with torch.no_grad():
         module(x[:, :4], cache=cache)
         held = {name: entry.clone() for name, entry in cache.entries().items()}

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lit_t6.attention import KeyValueCache
+from lit_t6.attention import AttentionCache, KeyValueCache
 
 
 def make(batch_size=2, capacity=4):
@@ -68,8 +68,16 @@ def test_made_in_inference_mode_written_outside():
 
 def test_bytes():
     cache = make()
-    assert cache.bytes_per_token == 5 * 4
-    assert cache.nbytes == 2 * 4 * 5 * 4
+    assert cache.bytes_per_token == 2 * 16  # rows of 2 and 3 numbers of 4 bytes
+    assert cache.nbytes == 2 * 4 * 32
+
+
+def test_rows_are_whole_pieces_of_16_bytes():
+    cache = AttentionCache({"a_k": (2, 47), "b_k": (2, 64)}, 3, 5, torch.bfloat16)
+    entries = cache.entries() | cache.buffers
+    assert entries["a_k"].shape[2:] == (2, 47)
+    assert cache.buffers["a_k"].stride() == (5 * 2 * 48, 2 * 48, 48, 1)
+    assert cache.bytes_per_token == 2 * 2 * (48 + 64)
 
 
 def test_no_gradient_leads_into_the_cache():

@@ -1,5 +1,6 @@
 """The ways in: checks the arguments, chooses the implementation, runs it."""
 
+from importlib.util import find_spec
 from typing import Literal, get_args
 
 import torch
@@ -7,11 +8,21 @@ from torch import Tensor
 
 from lit_t6.ops.attention import dense_attention
 from lit_t6.ops.masks import check_rows
+from lit_t6.ops.rope import apply_rope
 from lit_t6.ops.tpa.decode import tpa_decode_matmul
-from lit_t6.ops.tpa.factors import TPAFactors, check_factors, head_groups, materialise
+from lit_t6.ops.tpa.factors import (
+    TPAFactors,
+    check_decode_factors,
+    check_factors,
+    head_groups,
+    materialise,
+    outer_features,
+)
 from lit_t6.ops.tpa.reference import tpa_attention_reference, tpa_decode_reference
 
-Impl = Literal["auto", "reference"]
+Impl = Literal["auto", "reference", "triton"]
+
+_HAS_TRITON = find_spec("triton") is not None
 
 
 def check_impl(impl: str) -> None:
@@ -42,15 +53,17 @@ def tpa_attention(
         document_ids: (B, T) integers: positions of other documents are not seen.
         scale: of the logits; 1/√D if not given.
         impl: "reference" is the plain einsum of the paper's Algorithm 1; "auto" the fastest there is for the tensors:
-            so far, forming Q, K and V and calling PyTorch's fused attention.
+            so far, forming Q, K and V and calling PyTorch's fused attention. There is no "triton" for this.
 
     Returns:
         (B, T, H, E). A query that sees nothing gives zeros.
 
     Raises:
-        ValueError: factors that do not fit together, or an unknown `impl`.
+        ValueError: factors that do not fit together, an unknown `impl`, or one that does not exist for this.
     """
     check_impl(impl)
+    if impl == "triton":
+        raise ValueError("impl='triton': there is no kernel for whole sequences; use auto.")
     check_factors(factors)
     check_rows(*factors.a_q.shape[:2], lengths=lengths, document_ids=document_ids)
     if impl == "reference":
@@ -75,8 +88,11 @@ def tpa_decode(
     a_v: Tensor,
     b_v: Tensor,
     *,
+    c_k: Tensor | None = None,
+    c_v: Tensor | None = None,
     lengths: Tensor | None = None,
     scale: float | None = None,
+    rope: tuple[Tensor, Tensor] | None = None,
     impl: Impl = "auto",
 ) -> Tensor:
     """Attention of N new tokens to a cache of factors, causal among themselves (paper Algorithms 2 and 3).
@@ -85,32 +101,63 @@ def tpa_decode(
         a_q: head factors of the new queries (B, N, Rq, H); None for dense queries.
         b_q: their feature factors (B, N, Rq, D), or the dense queries (B, N, H, D), rotated.
         a_k: of the cached keys (B, M, Rk, H), those of the new tokens included.
-        b_k: (B, M, Rk, D), rotated.
+        b_k: (B, M, Rk, D), rotated unless there is `rope`; of third order, (B, M, Rk, Db).
         a_v: of the cached values (B, M, Rv, H).
-        b_v: (B, M, Rv, E).
+        b_v: (B, M, Rv, E); of third order, (B, M, Rv, Eb).
+        c_k: of third order, (B, M, Rk, D / Db): the keys' rows of B are `outer_features(b_k, c_k)`.
+        c_v: of third order, (B, M, Rv, E / Eb).
         lengths: (B,) integers: valid entries of each row, M if not given; query n sees the first lengths - N + n + 1.
         scale: of the logits; 1/√D if not given.
-        impl: "reference" is the plain einsum; "auto" the fastest there is for the tensors: so far, matrix products
-            that form neither keys nor values for few queries, and both for many.
+        rope: cosines and sines (at least M, P / 2) from `rope_angles` with which to rotate a `b_k` that is not rotated,
+            entry m by row m.
+        impl: "reference" is the plain einsum; "triton" the FlashTPA kernel, which reads each factor once and writes
+            nothing but the result; "auto" the fastest there is for the tensors: on a GPU "triton" where it can run,
+            else matrix products that form neither keys nor values for few queries, and both for many.
 
     Returns:
         (B, N, H, E), in the type of `b_q`. A query that sees nothing gives zeros.
 
     Raises:
-        ValueError: factors that do not fit together, `lengths` of another shape, or an unknown `impl`.
+        ValueError: factors that do not fit together, `lengths` of another shape, an unknown `impl`, or tensors that
+            the "triton" one cannot take, with the reason.
     """
     check_impl(impl)
-    heads_of_q = a_q
-    if a_q is None:  # dense queries are factors with a fixed A
-        groups = head_groups(b_q.shape[-2], a_k.shape[-1], dtype=b_q.dtype, device=b_q.device)
-        a_q = groups.expand(*b_q.shape[:2], -1, -1)
-    factors = TPAFactors(a_q, b_q, a_k, b_k, a_v, b_v)
-    check_factors(factors, cached=True)
+    check_decode_factors(a_q, b_q, a_k, b_k, a_v, b_v, c_k, c_v)
+    num_heads, head_dim = a_k.shape[-1], b_q.shape[-1]
     batch, num_keys = a_k.shape[:2]
     check_rows(batch, num_keys, lengths=lengths, document_ids=None)
+    if rope is not None and len(rope[0]) < num_keys:
+        raise ValueError(f"rope: angles of {len(rope[0])} positions, expected at least the cache's {num_keys}.")
     if lengths is None:
         lengths = torch.full((batch,), num_keys, device=a_k.device)
+    if impl == "triton" or (impl == "auto" and a_k.is_cuda):
+        problem = flash_decode_cannot(a_q, b_q, a_k, b_k, a_v, b_v, c_v)
+        if problem is None:
+            from lit_t6.ops.tpa.flash_decode import flash_decode  # needs Triton
+
+            tables = (None, None) if rope is None else rope
+            factor = head_dim**-0.5 if scale is None else scale
+            return flash_decode(a_q, b_q, a_k, b_k, a_v, b_v, c_k, c_v, *tables, lengths, factor)
+        if impl == "triton":
+            raise ValueError(f"impl='triton' cannot decode this: {problem}. Use impl='auto'.")
+    b_k = b_k if rope is None else apply_rope(b_k, rope[0][:num_keys], rope[1][:num_keys])
+    b_k = b_k if c_k is None else outer_features(b_k, c_k)
+    b_v = b_v if c_v is None else outer_features(b_v, c_v)
     if impl == "reference":
-        return tpa_decode_reference(factors, lengths=lengths, scale=scale)
-    q = b_q if heads_of_q is None else materialise(a_q, b_q)
+        if a_q is None:  # dense queries are factors with a fixed A
+            groups = head_groups(num_heads, num_heads, dtype=b_q.dtype, device=b_q.device)
+            a_q = groups.expand(*b_q.shape[:2], -1, -1)
+        return tpa_decode_reference(TPAFactors(a_q, b_q, a_k, b_k, a_v, b_v), lengths=lengths, scale=scale)
+    q = b_q if a_q is None else materialise(a_q, b_q)
     return tpa_decode_matmul(q, a_k, b_k, a_v, b_v, lengths=lengths, scale=scale)
+
+
+def flash_decode_cannot(
+    a_q: Tensor | None, b_q: Tensor, a_k: Tensor, b_k: Tensor, a_v: Tensor, b_v: Tensor, c_v: Tensor | None = None
+) -> str | None:
+    """Why the FlashTPA kernel cannot take arguments of `tpa_decode`; None if it can."""
+    if not _HAS_TRITON:
+        return "Triton is not installed"
+    from lit_t6.ops.tpa.flash_decode import why_not
+
+    return why_not(a_q, b_q, a_k, b_k, a_v, b_v, c_v)

@@ -70,32 +70,55 @@ def head_groups(
     return num_groups * groups.repeat_interleave(num_heads // num_groups, dim=1)
 
 
-def check_factors(factors: TPAFactors, *, cached: bool = False) -> None:
-    """Raise ValueError unless the six factors fit together.
-
-    Args:
-        factors: of one sequence; or, `cached`, of N new queries and of M cached keys and values.
-        cached: see there.
+def check_factors(factors: TPAFactors) -> None:
+    """Raise ValueError unless the six factors of a sequence fit together.
 
     Raises:
         ValueError: naming the first factor that does not fit, its shape and the expected one.
     """
-    for name, factor in factors._asdict().items():
+    check_decode_factors(*factors, num_keys=factors.a_q.shape[1] if factors.a_q.ndim == 4 else None)
+
+
+def check_decode_factors(
+    a_q: Tensor | None,
+    b_q: Tensor,
+    a_k: Tensor,
+    b_k: Tensor,
+    a_v: Tensor,
+    b_v: Tensor,
+    c_k: Tensor | None = None,
+    c_v: Tensor | None = None,
+    *,
+    num_keys: int | None = None,
+) -> None:
+    """Raise ValueError unless queries and cached factors, as `tpa_decode` takes them, fit together.
+
+    `num_keys` is M; that of `a_k` if not given.
+
+    Raises:
+        ValueError: naming the first factor that does not fit, its shape and the expected one.
+    """
+    given = {"a_q": a_q, "b_q": b_q, "a_k": a_k, "b_k": b_k, "a_v": a_v, "b_v": b_v, "c_k": c_k, "c_v": c_v}
+    named = {name: factor for name, factor in given.items() if factor is not None}
+    for name, factor in named.items():
         if factor.ndim != 4:
             raise ValueError(f"{name} has shape {tuple(factor.shape)}, expected 4 dimensions: (B, T, R, n).")
-    batch, num_queries, _, heads = factors.a_q.shape
-    head_dim = factors.b_q.shape[-1]
-    num_keys = factors.a_k.shape[1] if cached else num_queries
-    for letter, length, num_features in (
-        ("q", num_queries, head_dim),
-        ("k", num_keys, head_dim),
-        ("v", num_keys, factors.b_v.shape[-1]),
-    ):
-        rank = getattr(factors, f"a_{letter}").shape[-2]
-        for name, last in ((f"a_{letter}", heads), (f"b_{letter}", num_features)):
-            shape = tuple(getattr(factors, name).shape)
-            if shape != (batch, length, rank, last):
-                raise ValueError(
-                    f"{name} has shape {shape}, expected {(batch, length, rank, last)}: (batch, positions, rank, "
-                    f"{'heads' if name[0] == 'a' else 'features'}), ranks equal within a pair a, b."
-                )
+    batch, num_queries, _, head_dim = b_q.shape
+    heads = a_k.shape[-1] if a_q is None else a_q.shape[-1]
+    num_keys = a_k.shape[1] if num_keys is None else num_keys
+    for name, factor in named.items():
+        letter = name[-1]
+        length = num_queries if letter == "q" else num_keys
+        rank = named.get(f"a_{letter}", b_q).shape[-2] if a_q is not None or letter != "q" else heads
+        last = heads if name[0] == "a" else factor.shape[-1]
+        if name == "b_k":
+            outer = 1 if c_k is None else c_k.shape[-1]
+            if head_dim % outer:
+                raise ValueError(f"c_k has {outer} features, which do not divide the queries' {head_dim}.")
+            last = head_dim // outer
+        shape = tuple(factor.shape)
+        if shape != (batch, length, rank, last):
+            raise ValueError(
+                f"{name} has shape {shape}, expected {(batch, length, rank, last)}: (batch, positions, rank, "
+                f"{'heads' if name[0] == 'a' else 'features'}), ranks equal within a pair a, b."
+            )

@@ -1,0 +1,263 @@
+"""The kernels of FlashTPA decoding: attention of a split of the cache, and the merge of the splits.
+
+Letters: B batch, N new queries, M cached positions, H heads, D and E head sizes of keys and of values, R rank (Rq, Rk,
+Rv). A row is one head of one query. Factors are rank-major; the last axis of each is contiguous.
+
+Strides between positions and ranks are compile-time constants: they belong to the layout of a cache, and the compiler
+must know that they are multiples of 16 bytes to read 16 bytes at once. The length of the cache is not: it is read from
+memory, so that neither a longer cache nor a replayed graph compiles anything.
+"""
+
+import triton
+import triton.language as tl
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def _as_rows(x, BLOCK_N: tl.constexpr):
+    """(tokens, heads) → (tokens, rows): the same heads for each of the queries."""
+    if BLOCK_N == 1:
+        return x
+    repeated = tl.broadcast_to(x[:, None, :], (x.shape[0], BLOCK_N, x.shape[1]))
+    return tl.reshape(repeated, (x.shape[0], BLOCK_N * x.shape[1]))
+
+
+@triton.jit
+def _load_heads(a_ptr, offs_m, mask_m, offs_h, STRIDE_M: tl.constexpr, NUM_READ: tl.constexpr):
+    """(tokens, heads) of one rank."""
+    mask = mask_m[:, None] & (offs_h < NUM_READ)[None, :]
+    return tl.load(a_ptr + offs_m[:, None] * STRIDE_M + offs_h[None, :], mask=mask, other=0.0)
+
+
+@triton.jit
+def _load_features(
+    b_ptr,
+    c_ptr,
+    cos_ptr,
+    sin_ptr,
+    offs_m,
+    mask_m,
+    offs_d,
+    STRIDE_M: tl.constexpr,
+    C_STRIDE_M: tl.constexpr,
+    SIZE: tl.constexpr,
+    THIRD_ORDER: tl.constexpr,
+    ROTATED: tl.constexpr,
+):
+    """(tokens, features) of one rank: b; or vec(b ⊗ c), c the slow axis, if b has THIRD_ORDER features; b rotated in
+    its first ROTATED features by the angles of its token.
+    """
+    mask = mask_m[:, None] & (offs_d < SIZE)[None, :]
+    place = offs_d % THIRD_ORDER if THIRD_ORDER else offs_d
+    x = tl.load(b_ptr + offs_m[:, None] * STRIDE_M + place[None, :], mask=mask, other=0.0)
+    if ROTATED:
+        HALF: tl.constexpr = ROTATED // 2
+        turns = place < ROTATED
+        first = place < HALF
+        partner = tl.where(first, place + HALF, tl.where(turns, place - HALF, place))
+        y = tl.load(b_ptr + offs_m[:, None] * STRIDE_M + partner[None, :], mask=mask, other=0.0)
+        angle = offs_m[:, None] * HALF + (place % HALF)[None, :]
+        cos = tl.load(cos_ptr + angle, mask=mask & turns[None, :], other=1.0)
+        sin = tl.load(sin_ptr + angle, mask=mask & turns[None, :], other=0.0)
+        turned = x.to(tl.float32) * cos + y.to(tl.float32) * tl.where(first[None, :], sin, -sin)
+        x = turned.to(x.dtype)
+    if THIRD_ORDER:
+        c = tl.load(c_ptr + offs_m[:, None] * C_STRIDE_M + (offs_d // THIRD_ORDER)[None, :], mask=mask, other=0.0)
+        x = (x.to(tl.float32) * c.to(tl.float32)).to(x.dtype)
+    return x
+
+
+@triton.jit
+def _tpa_decode_fwd_kernel(
+    aq_ptr,  # (B, Rq, H) contiguous; unused for dense queries
+    bq_ptr,  # (B, Rq, D) contiguous, or dense queries (B, N, H, D)
+    ak_ptr,
+    bk_ptr,
+    ck_ptr,
+    av_ptr,
+    bv_ptr,
+    cv_ptr,
+    cos_ptr,  # (M, ROTATED / 2) float32
+    sin_ptr,
+    lengths_ptr,  # (B,) int64
+    out_ptr,  # (B, splits, N, H, E) float32
+    lse_ptr,  # (B, splits, N, H) float32, base 2
+    ak_stride_b,  # strides of the batch in units of their VEC numbers
+    bk_stride_b,
+    ck_stride_b,
+    av_stride_b,
+    bv_stride_b,
+    cv_stride_b,
+    num_splits,
+    scale,  # of the logits, ranks and log2(e) included
+    NUM_QUERIES: tl.constexpr,
+    NUM_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    VALUE_DIM: tl.constexpr,
+    RANK_Q: tl.constexpr,  # 0: dense queries
+    RANK_K: tl.constexpr,
+    RANK_V: tl.constexpr,
+    AK: tl.constexpr,  # of each cached factor: (stride of M, stride of R, VEC, numbers of a row that may be read)
+    BK: tl.constexpr,
+    CK: tl.constexpr,
+    AV: tl.constexpr,
+    BV: tl.constexpr,
+    CV: tl.constexpr,
+    THIRD_K: tl.constexpr,  # features of b_k of third order, or 0
+    THIRD_V: tl.constexpr,
+    ROTATED: tl.constexpr,  # features of b_k that are rotated here, or 0
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    BLOCK_R: tl.constexpr,  # Rq rounded up
+    PRECISION: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    split = tl.program_id(0)
+    num_tiles_h: tl.constexpr = (NUM_HEADS + BLOCK_H - 1) // BLOCK_H
+    tile_h = tl.program_id(1) % num_tiles_h
+    tile_n = tl.program_id(1) // num_tiles_h
+    batch = tl.program_id(2).to(tl.int64)
+    ROWS: tl.constexpr = BLOCK_N * BLOCK_H
+
+    offs_h = tile_h * BLOCK_H + tl.arange(0, BLOCK_H)
+    offs_d = tl.arange(0, BLOCK_D)
+    offs_e = tl.arange(0, BLOCK_E)
+    row = tl.arange(0, ROWS)
+    row_n = tile_n * BLOCK_N + row // BLOCK_H
+    row_h = tile_h * BLOCK_H + row % BLOCK_H
+    mask_row = (row_n < NUM_QUERIES) & (row_h < NUM_HEADS)
+
+    # The queries, (D, rows): formed here from their factors, or read.
+    kind = bk_ptr.dtype.element_ty
+    if RANK_Q:
+        offs_r = tl.arange(0, BLOCK_R)
+        aq = tl.load(
+            aq_ptr + (batch * RANK_Q + offs_r[:, None]) * NUM_HEADS + offs_h[None, :],
+            mask=(offs_r < RANK_Q)[:, None] & (offs_h < NUM_HEADS)[None, :],
+            other=0.0,
+        )
+        bq = tl.load(
+            bq_ptr + (batch * RANK_Q + offs_r[:, None]) * HEAD_DIM + offs_d[None, :],
+            mask=(offs_r < RANK_Q)[:, None] & (offs_d < HEAD_DIM)[None, :],
+            other=0.0,
+        )
+        q = tl.dot(tl.trans(bq), aq, input_precision=PRECISION).to(kind)
+    else:
+        place = ((batch * NUM_QUERIES + row_n) * NUM_HEADS + row_h) * HEAD_DIM
+        q = tl.load(
+            bq_ptr + place[None, :] + offs_d[:, None],
+            mask=mask_row[None, :] & (offs_d < HEAD_DIM)[:, None],
+            other=0.0,
+        ).to(kind)
+
+    length = tl.load(lengths_ptr + batch).to(tl.int32)
+    sees = length - NUM_QUERIES + row_n + 1  # entries that the row sees
+    num_blocks = tl.cdiv(length, BLOCK_M)
+    blocks_a_split = tl.cdiv(num_blocks, num_splits)
+    first = split * blocks_a_split * BLOCK_M
+    last = tl.minimum(first + blocks_a_split * BLOCK_M, length)
+
+    ak_ptr += batch * ak_stride_b * AK[2]
+    bk_ptr += batch * bk_stride_b * BK[2]
+    av_ptr += batch * av_stride_b * AV[2]
+    bv_ptr += batch * bv_stride_b * BV[2]
+    if THIRD_K:
+        ck_ptr += batch * ck_stride_b * CK[2]
+    if THIRD_V:
+        cv_ptr += batch * cv_stride_b * CV[2]
+
+    top = tl.full((ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    acc = tl.zeros((BLOCK_E, ROWS), tl.float32)
+    for start in tl.range(first, last, BLOCK_M, num_stages=NUM_STAGES):
+        start = tl.multiple_of(start, BLOCK_M)
+        offs_m = tl.arange(0, BLOCK_M)
+        mask_m = start + offs_m < length
+        begin = start.to(tl.int64)
+        logits = tl.zeros((BLOCK_M, ROWS), tl.float32)
+        for r in tl.static_range(RANK_K):
+            bk = _load_features(
+                bk_ptr + begin * BK[0] + r * BK[1],
+                ck_ptr + begin * CK[0] + r * CK[1],
+                cos_ptr + begin * (ROTATED // 2),
+                sin_ptr + begin * (ROTATED // 2),
+                offs_m, mask_m, offs_d, BK[0], CK[0], HEAD_DIM, THIRD_K, ROTATED,
+            )  # fmt: skip
+            ak = _load_heads(ak_ptr + begin * AK[0] + r * AK[1], offs_m, mask_m, offs_h, AK[0], AK[3])
+            logits += tl.dot(bk, q, input_precision=PRECISION) * _as_rows(ak, BLOCK_N).to(tl.float32)
+        logits = tl.where((start + offs_m)[:, None] < sees[None, :], logits * scale, float("-inf"))
+        new_top = tl.maximum(top, tl.max(logits, axis=0))
+        base = tl.where(new_top == float("-inf"), 0.0, new_top)  # of a row that sees nothing yet
+        weights = tl.exp2(logits - base[None, :])
+        shrink = tl.exp2(top - base)
+        total = total * shrink + tl.sum(weights, axis=0)
+        acc = acc * shrink[None, :]
+        for r in tl.static_range(RANK_V):
+            bv = _load_features(
+                bv_ptr + begin * BV[0] + r * BV[1],
+                cv_ptr + begin * CV[0] + r * CV[1],
+                cos_ptr, sin_ptr,
+                offs_m, mask_m, offs_e, BV[0], CV[0], VALUE_DIM, THIRD_V, 0,
+            )  # fmt: skip
+            av = _load_heads(av_ptr + begin * AV[0] + r * AV[1], offs_m, mask_m, offs_h, AV[0], AV[3])
+            shares = (weights * _as_rows(av, BLOCK_N).to(tl.float32)).to(bv.dtype)
+            acc = tl.dot(tl.trans(bv), shares, acc, input_precision=PRECISION)
+        top = new_top
+
+    place = ((batch * num_splits + split) * NUM_QUERIES + row_n) * NUM_HEADS + row_h
+    tl.store(lse_ptr + place, tl.where(total > 0, top + tl.log2(total), float("-inf")), mask=mask_row)
+    if first < last:  # nobody reads the others
+        acc = acc / tl.where(total > 0, total, 1.0)[None, :]
+        tl.store(
+            out_ptr + place[None, :] * VALUE_DIM + offs_e[:, None],
+            acc,
+            mask=mask_row[None, :] & (offs_e < VALUE_DIM)[:, None],
+        )
+
+
+@triton.jit
+def _tpa_decode_merge_kernel(
+    out_ptr,  # (B, splits, N, H, E) float32
+    lse_ptr,  # (B, splits, N, H) float32, base 2
+    lengths_ptr,
+    result_ptr,  # (B, N, H, E)
+    num_splits,
+    scale,  # 1 / Rv
+    NUM_ROWS: tl.constexpr,  # N·H
+    VALUE_DIM: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+):
+    row = tl.program_id(0)
+    batch = tl.program_id(1).to(tl.int64)
+    num_blocks = tl.cdiv(tl.load(lengths_ptr + batch).to(tl.int32), BLOCK_M)
+    num_used = tl.cdiv(num_blocks, tl.maximum(tl.cdiv(num_blocks, num_splits), 1))
+    offs_e = tl.arange(0, BLOCK_E)
+    top = float("-inf")
+    total = 0.0
+    acc = tl.zeros((BLOCK_E,), tl.float32)
+    for start in range(0, num_used, BLOCK_S):
+        split = start + tl.arange(0, BLOCK_S)
+        mask = split < num_used
+        place = (batch * num_splits + split) * NUM_ROWS + row
+        lse = tl.load(lse_ptr + place, mask=mask, other=float("-inf"))
+        part = tl.load(
+            out_ptr + place[:, None] * VALUE_DIM + offs_e[None, :],
+            mask=mask[:, None] & (offs_e < VALUE_DIM)[None, :],
+            other=0.0,
+        )
+        new_top = tl.maximum(top, tl.max(lse, axis=0))
+        base = tl.where(new_top == float("-inf"), 0.0, new_top)
+        weights = tl.exp2(lse - base)
+        shrink = tl.exp2(top - base)
+        total = total * shrink + tl.sum(weights, axis=0)
+        acc = acc * shrink + tl.sum(part * weights[:, None], axis=0)
+        top = new_top
+    result = acc * (scale / tl.where(total > 0, total, 1.0))
+    place = (batch * NUM_ROWS + row) * VALUE_DIM + offs_e
+    tl.store(result_ptr + place, result.to(result_ptr.dtype.element_ty), mask=offs_e < VALUE_DIM)
