@@ -151,7 +151,7 @@ class TokenDataModule(L.LightningDataModule):
                 f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} contradicts "
                 f"data.global_batch_size={global_batch_size}, which needs {accumulate}; give one of the two."
             )
-        if isinstance(trainer.val_check_interval, int):
+        if isinstance(getattr(trainer, "val_check_interval", None), int):  # a time is kept elsewhere
             trainer.val_check_interval *= accumulate // trainer.accumulate_grad_batches
         trainer.accumulate_grad_batches = accumulate
 

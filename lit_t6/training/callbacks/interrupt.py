@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 from lit_t6.training.callbacks.agreement import Agreement
+from lit_t6.training.callbacks.loop_state import validation_follows
 from lit_t6.training.callbacks.slurm import requeue_job
 from lit_t6.training.callbacks.throughput import ends_training
 from lit_t6.training.checkpoint_io import save_checkpoint
@@ -23,6 +24,7 @@ EXIT_SAVED = 75
 """Exit status after a signal and the checkpoint that followed it: EX_TEMPFAIL of sysexits.h, "try again later"."""
 
 _STOP, _STOP_AND_REQUEUE = 1, 2
+_validation_follows = validation_follows
 
 
 class TrainingInterrupted(SystemExit):
@@ -59,6 +61,7 @@ class SaveOnInterrupt(Checkpoint):
         self._last_step = 0
         self._stepped = False  # there is something to save
         self._over = False  # the last step is done, or the checkpoint saved
+        self._saved = False
         self._agreement: Agreement | None = None
         self._agreed = 0
 
@@ -118,7 +121,7 @@ class SaveOnInterrupt(Checkpoint):
         self._agreed = max(self._agreed, self._agreement.ask(self._wish()))
         if ends_training(trainer, trainer.global_step):
             self._over = True
-        elif self._agreed and not _validation_follows(trainer):
+        elif self._agreed and not validation_follows(trainer):
             self._save_and_stop(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -150,17 +153,22 @@ class SaveOnInterrupt(Checkpoint):
             print(f"Saved {saver.last_model_path} after step {step}; {goes_on} goes on.", flush=True)
             if self._agreed == _STOP_AND_REQUEUE:
                 requeue_job()
+        self._saved = True
         raise TrainingInterrupted(EXIT_SAVED)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.hand_back()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        if not (isinstance(exception, TrainingInterrupted) and exception.code == EXIT_SAVED):
-            self.hand_back()  # else a second SIGTERM would kill a process that is about to say that it has saved
+        self.hand_back()
 
     def hand_back(self) -> None:
-        """Let the signals do again what they did before the training."""
+        """Let the signals do again what they did before the training.
+
+        Not once it is saved: a second SIGTERM would kill a process that is about to end with the status that says so.
+        """
+        if self._saved:
+            return
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
@@ -182,10 +190,3 @@ class _NoHandlers(_SignalConnector):
 
 def _nothing() -> None:
     pass
-
-
-def _validation_follows(trainer: L.Trainer) -> bool:
-    """Whether this batch is followed by a validation, which is not to be lost; only Lightning's loop knows."""
-    loop = trainer.fit_loop
-    assert loop._data_fetcher is not None
-    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
