@@ -95,12 +95,20 @@ class LitT6(L.LightningModule):
         """Check that the data fit the model.
 
         Raises:
-            ValueError: data of a larger vocabulary, or an Apple GPU, which has no float64.
+            ValueError: data of a larger vocabulary, an Apple GPU, which has no float64, or several devices whose
+                clocks would say when to validate.
         """
         if self.trainer.strategy.root_device.type == "mps":
             raise ValueError(
                 "accelerator mps: Apple's GPUs have no float64, which rotary tables and exact sums of losses need; "
                 "use --trainer.accelerator cpu."
+            )
+        seconds = getattr(self.trainer, "_val_check_time_interval", None)
+        if stage == "fit" and seconds is not None and self.trainer.world_size > 1:
+            raise ValueError(
+                f"trainer.val_check_interval: a time ({seconds:g} s) with {self.trainer.world_size} devices, whose "
+                f"clocks would disagree about the step: some would validate while others train and wait for them. "
+                f"Give a number of steps."
             )
         datamodule = getattr(self.trainer, "datamodule", None)
         if isinstance(datamodule, TokenDataModule):
