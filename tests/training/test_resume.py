@@ -77,6 +77,8 @@ def state_of(trainer):
     content = torch.load(trainer.default_root_dir + "/final.ckpt", weights_only=True)
     kept = {name: content[name] for name in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch")}
     callbacks = {k: v for k, v in content["callbacks"].items() if not k.startswith("ModelCheckpoint")}
+    for name in ("savers", "folder"):  # of the trainer, not of the training
+        del callbacks["ExactResume"][name]
     kept["scaler"] = content.get("MixedPrecision")
     return kept | {"callbacks": callbacks, "samples": content["TokenDataModule"]["samples_seen"]}
 

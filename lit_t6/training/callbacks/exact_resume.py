@@ -28,10 +28,11 @@ class ExactResume(Callback):
     """Makes a resumed training go on as the undisturbed one would have, whenever and wherever it was saved.
 
     It keeps in every checkpoint: the random numbers of every rank; whether a validation was about to come, which is
-    then done first; the last figures that others monitor, and which savers have saved or wait for the next figures. A
-    checkpoint that is written in the middle of a step, at an exception or of gradient accumulation, is one of the last
-    whole step, since gradients are not saved; one from the middle of a validation, of before it. Where a run goes on
-    with another number of ranks, those without a state get one drawn from the seed, the step and the rank.
+    then done first; the last figures that others monitor, and which savers have saved or wait for the next figures;
+    and the folder of the run, by which a checkpoint among those of other runs is known. A checkpoint that is written
+    in the middle of a step, at an exception or of gradient accumulation, is one of the last whole step, since gradients
+    are not saved; one from the middle of a validation, of before it. Where a run goes on with another number of ranks,
+    those without a state get one drawn from the seed, the step and the rank.
 
     Saving asks all ranks for their states: every rank has to call `Trainer.save_checkpoint`, as Lightning wants it.
     """
@@ -39,6 +40,7 @@ class ExactResume(Callback):
     def __init__(self) -> None:
         self._began: RandomState | None = None  # the random numbers when the step or validation at hand began
         self._validating = False
+        self._folder = ""  # of the run
         self._loaded: dict[str, Any] = {}
         self._postponed: dict[str, Any] = {}  # settings of the trainer while a validation is made up for
 
@@ -46,6 +48,7 @@ class ExactResume(Callback):
         mid_step, savers = _is_mid_step(trainer), _savers(trainer)
         mine = self._began if mid_step or self._validating else None
         checkpoint["callbacks"][self.state_key] = {
+            "folder": self._folder,
             "random_states": _gather(mine or read_random_state(trainer.strategy.root_device)),
             "seed": _seed(),
             "accumulate": trainer.accumulate_grad_batches,
@@ -73,6 +76,7 @@ class ExactResume(Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._began, self._validating = None, False
+        self._folder = os.path.realpath(trainer.log_dir or ".")  # log_dir is broadcast: every rank has to ask
         loop = trainer.fit_loop.epoch_loop
         if self._loaded.get("validation_due") and loop.max_steps == self._loaded["step"]:
             self._postponed["max_steps"] = loop.max_steps

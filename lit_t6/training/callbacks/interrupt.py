@@ -1,11 +1,11 @@
 """SIGINT, SIGTERM or SLURM's warning ends a training after the step at hand, with a checkpoint."""
 
 import atexit
+import itertools
 import os
 import signal
 import threading
 from contextlib import suppress
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -35,7 +35,7 @@ class TrainingInterrupted(SystemExit):
 
 
 class SaveOnInterrupt(Checkpoint):
-    """At a signal, training finishes its step, saves `last.ckpt` and ends the process with status 75.
+    """At a signal, training finishes its step, saves its `last.ckpt` and ends the process with status 75.
 
     The signals are SIGINT (Ctrl-C), SIGTERM, SIGUSR1 and the one that Lightning's SLURM plugin was told to listen to. A
     validation that is running or follows the step is done first. Before the first step there is nothing to save: the
@@ -142,7 +142,7 @@ class SaveOnInterrupt(Checkpoint):
         if not isinstance(saver, ModelCheckpoint) or saver.dirpath is None:
             self._say(f"Stopped after step {step}; nothing is saved: checkpoints are turned off.")
             raise TrainingInterrupted(128 + signal.SIGTERM)
-        saver.last_model_path = str(Path(saver.dirpath) / f"{saver.CHECKPOINT_NAME_LAST}.ckpt")
+        saver.last_model_path = saver.last_model_path or _free_name(saver, trainer)
         saved = save_checkpoint(trainer, saver.last_model_path)
         self._over = True
         if not saved:
@@ -172,6 +172,15 @@ class SaveOnInterrupt(Checkpoint):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+def _free_name(saver: ModelCheckpoint, trainer: L.Trainer) -> str:
+    """A name for the last checkpoint that is not taken: another run may save into the same folder."""
+    numbers = itertools.count(saver.STARTING_VERSION)
+    path = saver.format_checkpoint_name({}, saver.CHECKPOINT_NAME_LAST)
+    while saver.file_exists(path, trainer):  # asks rank 0
+        path = saver.format_checkpoint_name({}, saver.CHECKPOINT_NAME_LAST, ver=next(numbers))
+    return path
 
 
 class _NoHandlers(_SignalConnector):

@@ -159,6 +159,19 @@ def test_a_signal_is_no_exception_to_save_at(options, monkeypatch, tmp_path):
     assert [path.name for path in tmp_path.glob("**/*.ckpt")] == ["last.ckpt"]
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_the_last_checkpoint_of_another_run_in_the_same_folder_stays(options, monkeypatch, tmp_path, capsys):
+    words = [*options, f"--checkpoint.dirpath={tmp_path / 'shared'}"]
+    run(["fit", *words])
+    before = (tmp_path / "shared" / "last.ckpt").read_bytes()
+    monkeypatch.setattr("lit_t6.training.cli.SaveOnInterrupt", SignalsAtTwo)
+    with pytest.raises(SystemExit) as stopped:
+        run(["fit", *words, "--data.seed=1"])
+    assert stopped.value.code == 75
+    assert (tmp_path / "shared" / "last.ckpt").read_bytes() == before
+    assert f"Saved {tmp_path / 'shared' / 'last-v1.ckpt'} after step 2" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_slurm_is_asked_to_requeue_once_the_checkpoint_is_saved(options, tmp_path):
     scontrol = tmp_path / "bin" / "scontrol"
