@@ -94,8 +94,8 @@ class ExactResume(Callback):
         for saver in _savers(trainer):
             last_saved, waits = loaded.get("savers", {}).get(saver.state_key, (-1, False))
             saver._defer_save_until_validation = waits
-            saves_after_validation = waits or (due and bool(saver.every_n_epochs))
-            if not saves_after_validation or last_saved == trainer.global_step or _has_saved(saver, trainer.ckpt_path):
+            has_saved = last_saved == trainer.global_step or _has_saved(saver, trainer.ckpt_path)
+            if not (due and saver.every_n_epochs) and (has_saved or not waits):
                 # Or it would save this step again, mid-way to the next.
                 saver._last_global_step_saved = trainer.global_step
         if due:
@@ -115,8 +115,8 @@ class ExactResume(Callback):
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
         accumulates = trainer.accumulate_grad_batches > 1
         may_save_mid_step = accumulates or any(saver.save_on_exception for saver in _savers(trainer))
-        if may_save_mid_step and batch_idx % trainer.accumulate_grad_batches == 0:
-            self._began = read_random_state(trainer.strategy.root_device)
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            self._began = read_random_state(trainer.strategy.root_device) if may_save_mid_step else None
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:

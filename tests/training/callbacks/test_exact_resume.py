@@ -143,3 +143,21 @@ def test_goes_on_from_what_an_exception_in_a_validation_left(tmp_path, prepared)
         train(tmp_path / "failed", prepared, save=[saver], callbacks=[FailsInValidation()])
     check(straight, tmp_path / "again", tmp_path / "c" / "failed.ckpt", prepared, callbacks=[Draws()])
     assert ("val/loss", 4) in curves(tmp_path / "again")  # of step 5, counted from 0
+
+
+def test_a_validation_that_an_exception_ended_counts_once_it_is_done(tmp_path, prepared):
+    """The checkpoint of the exception is the saver's own, and of that very step."""
+
+    def saver():
+        return SafeModelCheckpoint(
+            tmp_path / "c", "{step}", monitor="val/loss", save_top_k=-1, save_last=True, save_on_exception=True
+        )
+
+    _, straight = train(tmp_path, prepared, save=[saver()])
+    shutil.rmtree(tmp_path / "c")
+    with pytest.raises(FailingError):
+        train(tmp_path, prepared, save=[saver()], callbacks=[FailsInValidation()])
+    _, resumed = train(tmp_path, prepared, tmp_path / "c" / "last.ckpt", save=[saver()])
+    scores = [list(trainer.checkpoint_callback.best_k_models.values()) for trainer in (straight, resumed)]
+    assert len(scores[0]) == 3
+    assert scores[0] == scores[1]
