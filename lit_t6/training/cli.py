@@ -258,6 +258,7 @@ class T6CLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Look at the data before a folder is made for the run, and before processes for other devices start."""
+        self.model.check_trainer(self.trainer)
         self.datamodule.prepare_data()
         self.datamodule.fit_to_model(self.model.config.vocab_size, self.model.config.max_seq_len)
 

@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from lit_t6.cli import run
-from lit_t6.training import SaveOnInterrupt
+from lit_t6.training import SafeModelCheckpoint, SaveOnInterrupt
 
 from ..endless import NEVER, Endless
 from ..runs import fit
@@ -149,6 +149,16 @@ def test_a_signal_after_the_save_does_not_change_the_outcome(options, monkeypatc
     os.kill(os.getpid(), signal.SIGTERM)
     assert stopped.value.code == 75
     assert not reached
+
+
+@pytest.mark.filterwarnings("ignore:Total length of `list` across ranks is zero")
+def test_a_validation_of_nothing_is_not_waited_for(prepared, tmp_path, monkeypatch):
+    """Lightning's loop says at every step that one follows, and passes over it."""
+    monkeypatch.setattr("lit_t6.TokenDataModule.val_dataloader", lambda self: [])
+    callbacks = [SafeModelCheckpoint(monitor=None, every_n_train_steps=100), SignalsAtTwo()]
+    with pytest.raises(SystemExit) as stopped:
+        fit(tmp_path, prepared, callbacks=callbacks, val_check_interval=1)
+    assert stopped.value.code == 75
 
 
 def test_a_signal_is_no_exception_to_save_at(options, monkeypatch, tmp_path):
