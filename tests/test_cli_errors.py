@@ -82,3 +82,11 @@ def test_errors_in_a_yaml_file_are_one_line(yaml_text, message, capsys, tmp_path
 def test_a_gpu_that_is_not_there_is_named(options, capsys):
     assert main(["fit", *options, "--trainer.accelerator=gpu"]) == 1
     assert re.search(r"error: trainer.accelerator=gpu: PyTorch .* sees no GPU here \(", capsys.readouterr().err)
+
+
+def test_a_clock_for_several_devices_is_refused_before_a_folder_is_made(options, capsys, tmp_path):
+    words = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
+    assert main(["fit", *options, *words, "--trainer.val_check_interval=00:00:10:00"]) == 1
+    error = capsys.readouterr().err
+    assert "error: trainer.val_check_interval: a time (600 s) with 2 devices" in error
+    assert not list(tmp_path.iterdir())

@@ -6,6 +6,8 @@ import sys
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from .training.recording import sequences_by_step
+
 pytestmark = pytest.mark.slow
 
 
@@ -51,15 +53,25 @@ def test_one_rank_then_two_then_one_equal_one_throughout(prepared, tmp_path):
     words = ["--data.global_batch_size=8", "--model.optimizer.decay_steps=20", "--checkpoint.save_top_k=-1"]
     words += ["--trainer.val_check_interval=5", "--guards.spike_sigma=0"]
     ranks = {1: ["--data.batch_size=4"], 2: ["--data.batch_size=4", "--trainer.devices=2", "--trainer.strategy=ddp"]}
-    straight = fit(prepared, tmp_path, "straight", *words, *ranks[1])
+
+    def recorded(name):
+        class_path = "--trainer.callbacks=tests.training.recording.Recorder"
+        return [class_path, f"--trainer.callbacks.folder={tmp_path / name / 'sequences'}"]
+
+    straight = fit(prepared, tmp_path, "straight", *words, *ranks[1], *recorded("straight"))
     fit(prepared, tmp_path, "first", *words, *ranks[1], "--trainer.max_steps=5")
     more = []
     for name, number, end in (("second", 2, 15), ("third", 1, 20)):
         before = {"second": "first", "third": "second"}[name]
         last = tmp_path / before / "version_0" / "checkpoints" / "last.ckpt"
         steps = [f"--trainer.max_steps={end}", f"--ckpt_path={last}"]
-        more.append(fit(prepared, tmp_path, name, *words, *ranks[number], *steps))
+        more.append(fit(prepared, tmp_path, name, *words, *ranks[number], *steps, *recorded(name)))
     second, third = more
+    expected = sequences_by_step(tmp_path / "straight" / "sequences")
+    assert [len(names) for names in expected.values()] == [8] * 20
+    assert len({name for names in expected.values() for name in names}) > 100  # sequences, not one and the same
+    got = sequences_by_step(tmp_path / "second" / "sequences") | sequences_by_step(tmp_path / "third" / "sequences")
+    assert got == {step: names for step, names in expected.items() if step >= 5}
     assert len(second["train/loss"]) == 10
     assert second["train/loss"] == pytest.approx(straight["train/loss"][5:15], abs=1e-5)
     assert third["train/loss"] == pytest.approx(straight["train/loss"][15:], abs=1e-5)

@@ -14,25 +14,12 @@ from torch.utils.data import DataLoader, Dataset
 from lit_t6.data.dataset import EvaluationDataset, TokenWindows, TrainingDataset
 from lit_t6.data.manifest import TOKENIZER_NAME, Manifest, file_hash, read_manifest
 from lit_t6.data.order import GlobalOrderSampler, InOrderSampler, window_of_sample
+from lit_t6.data.position import Position, ResumableLoader
 from lit_t6.data.tokenizer import load_tokenizer, parse_tokenizer, token_num_bytes
 from lit_t6.data.verify import verify_shards
 from lit_t6.data.workers import leave_signals_to_the_parent
 
 Split = Literal["train", "validation", "test"]
-
-
-class ResumableLoader(DataLoader[dict[str, Tensor]]):
-    """A loader that needs no state: its sampler asks the data module where the run stands.
-
-    The two methods say to Lightning that it can be resumed.
-    """
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing: see `TokenDataModule.state_dict`."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to restore."""
 
 
 class TokenDataModule(L.LightningDataModule):
@@ -84,11 +71,14 @@ class TokenDataModule(L.LightningDataModule):
         self.batch_size, self.global_batch_size, self.seq_len = batch_size, global_batch_size, seq_len
         self.eval_batch_size, self.eval_windows = eval_batch_size or batch_size, eval_windows
         self.mask_documents, self.predict_split = mask_documents, predict_split
-        self.samples_seen = 0
-        """Training samples consumed so far, over all ranks."""
-        self._step_at_hand, self._step_began_at = -1, 0
+        self._position = Position()
         self._manifest: Manifest | None = None
         self._verified = False
+
+    @property
+    def samples_seen(self) -> int:
+        """Training samples consumed so far, over all ranks."""
+        return self._position.samples_seen
 
     @property
     def manifest(self) -> Manifest:
@@ -132,9 +122,7 @@ class TokenDataModule(L.LightningDataModule):
                     "trainer.overfit_batches replaces the order of the data, which is not supported; prepare a small "
                     "text instead, and train on it for many epochs."
                 )
-            self._step_at_hand = -1
-            if self.trainer.global_step == 0:
-                self.samples_seen = 0
+            self._position.start(afresh=self.trainer.global_step == 0)
             if self.global_batch_size is not None:
                 self._set_accumulation(self.trainer, self.global_batch_size)
 
@@ -151,7 +139,7 @@ class TokenDataModule(L.LightningDataModule):
                 f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} contradicts "
                 f"data.global_batch_size={global_batch_size}, which needs {accumulate}; give one of the two."
             )
-        if isinstance(trainer.val_check_interval, int):
+        if isinstance(getattr(trainer, "val_check_interval", None), int):  # a time is kept elsewhere
             trainer.val_check_interval *= accumulate // trainer.accumulate_grad_batches
         trainer.accumulate_grad_batches = accumulate
 
@@ -271,17 +259,12 @@ class TokenDataModule(L.LightningDataModule):
         """Count the samples of every training batch as it is used, not as it is fetched ahead."""
         trainer = self._attached_trainer()
         if trainer.training:
-            if trainer.global_step != self._step_at_hand:
-                self._step_at_hand, self._step_began_at = trainer.global_step, self.samples_seen
-            self.samples_seen += self._sampler.samples_per_batch
+            self._position.use(self._sampler.samples_per_batch, trainer.global_step)
         return batch
 
     def samples_of_step(self) -> list[list[list[int]]]:
         """The samples of the optimizer step at hand: of each rank, of each batch, its first and last global index."""
-        trainer = self._attached_trainer()
-        size, world = self.batch_size, trainer.world_size
-        batches = range(self._step_began_at, self.samples_seen, size * world)
-        return [[[at + rank * size, at + (rank + 1) * size - 1] for at in batches] for rank in range(world)]
+        return self._position.samples_of_step(self.batch_size, self._attached_trainer().world_size)
 
     def windows_of_samples(self, samples: list[int]) -> list[int]:
         """The windows of the training split that some global sample indices stand for."""
@@ -292,9 +275,8 @@ class TokenDataModule(L.LightningDataModule):
 
         Samples of a step that is not complete are not counted: their gradients are not saved.
         """
-        unfinished = self.trainer is not None and self.trainer.global_step == self._step_at_hand
-        samples = self._step_began_at if unfinished else self.samples_seen
-        return {"samples_seen": samples, "tokenizer": self.tokenizer.to_str()}
+        step = self.trainer.global_step if self.trainer is not None else None
+        return {"samples_seen": self._position.after_whole_steps(step), "tokenizer": self.tokenizer.to_str()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after the last sample of the checkpoint.
@@ -307,4 +289,4 @@ class TokenDataModule(L.LightningDataModule):
                 f"the checkpoint was trained with another tokenizer than that of {self.path}; losses would mean "
                 f"nothing. Set --data.path to data prepared with the checkpoint's tokenizer."
             )
-        self.samples_seen = state_dict["samples_seen"]
+        self._position.samples_seen = state_dict["samples_seen"]

@@ -1,5 +1,7 @@
 """Which of several checkpoints to go on from."""
 
+import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,53 @@ def newest_whole(paths: Iterable[Path]) -> tuple[Path | None, list[DamagedCheckp
         else:
             return path, damaged
     return None, damaged
+
+
+def to_go_on_from(folder: Path, paths: Iterable[Path]) -> list[Path]:
+    """The checkpoints that a run can go on from, and those that cannot be read; tells of the others on stderr.
+
+    Weights alone are no training to go on with. Another run's checkpoints are among `paths` where several save into
+    one folder, by `checkpoint.dirpath`; what lies in the run's own folder is its own, wherever that was copied to.
+
+    Args:
+        folder: of the run.
+        paths: of checkpoints that may be the run's.
+    """
+    whole: list[Path] = []
+    weights: list[Path] = []
+    for path in paths:
+        content = _inside(path)
+        if content and "optimizer_states" not in content:
+            weights.append(path)
+        elif not content or _is_of_run(folder, path, content):
+            whole.append(path)
+        else:
+            theirs = _folder_said(content)
+            whose = (
+                f"of another run, {theirs}" if theirs else "outside of the run's folder and does not say whose it is"
+            )
+            _tell(f"{path} is {whose}: {folder} does not go on from it. --ckpt_path does, if it is meant.")
+    if weights and not whole:
+        _tell(
+            f"{folder}: this run is not finished, but its checkpoints hold weights alone (save_weights_only), no "
+            f"training to go on with: {', '.join(str(path) for path in sorted(weights))}. --resume.every_n_steps and "
+            f"--resume.every_n_minutes save what the same command goes on from."
+        )
+    return whole
+
+
+def _is_of_run(folder: Path, path: Path, content: dict[str, Any]) -> bool:
+    own = Path(os.path.realpath(folder))
+    return own in Path(os.path.realpath(path)).parents or _folder_said(content) == str(own)
+
+
+def _folder_said(content: dict[str, Any]) -> str:
+    """The folder of the run that a checkpoint says it is of; empty if it says none."""
+    return str(content.get("callbacks", {}).get("ExactResume", {}).get("folder", ""))
+
+
+def _tell(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 def checkpoints_beside(path: Path) -> list[Path]:

@@ -15,11 +15,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.strategies import ParallelStrategy
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from lit_t6.data import TokenDataModule
 from lit_t6.model import T6Config
+from lit_t6.training.accelerator import choose_precision
 from lit_t6.training.callbacks import (
     DocumentLossWriter,
     FactorDiagnostics,
@@ -30,9 +29,10 @@ from lit_t6.training.callbacks import (
     SaveOnInterrupt,
     TrainingProgress,
 )
+from lit_t6.training.callbacks.start_panel import is_news
 from lit_t6.training.checkpoint import convert_weights, read_checkpoint
 from lit_t6.training.checkpoint_io import OnSaveError, SafeCheckpointIO
-from lit_t6.training.launcher import WatchedLauncher
+from lit_t6.training.launcher import watch_processes
 from lit_t6.training.memory import StageOfFailure, explain_out_of_memory, is_out_of_memory
 from lit_t6.training.module import LitT6
 from lit_t6.training.optimizer import OptimizerConfig
@@ -72,24 +72,6 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a message of Lightning's says something that the start panel and the progress bar do not."""
-    return not record.getMessage().startswith(("💡", "GPU available", "TPU available", "`Trainer.fit` stopped"))
-
-
-def _watch_processes(trainer: Trainer) -> None:
-    """Where Lightning starts processes for other devices, let them end together."""
-    strategy, launcher = trainer.strategy, trainer.strategy.launcher
-    if isinstance(strategy, ParallelStrategy) and type(launcher) is _SubprocessScriptLauncher:
-        strategy._launcher = WatchedLauncher(launcher.cluster_environment, launcher.num_processes, launcher.num_nodes)
-
-
-def _gpu_precision() -> str | None:
-    """bfloat16 where a GPU has it; None leaves Lightning's default, float32."""
-    has_bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16-mixed" if has_bfloat16 else None
-
-
 class T6CLI(LightningCLI):
     """Lightning's command line with our model, data and defaults."""
 
@@ -110,7 +92,7 @@ class T6CLI(LightningCLI):
             ValueError: an error of the user's.
         """
         options = arrange(words)
-        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_news)
         checkpoint = option_value(options, "--ckpt_path")
         about_a_model = ("--ckpt_path", "--config", "--model", "-h", "--help", "--print_config")
         if command != "fit" and not any(option.startswith(about_a_model) for option in options):
@@ -200,19 +182,12 @@ class T6CLI(LightningCLI):
             ValueError: a GPU was asked for, and there is none.
         """
         trainer_config = self._get(self.config_init, "trainer")
-        if trainer_config["accelerator"] in ("gpu", "cuda") and not torch.cuda.is_available():
-            why = "a build without CUDA" if torch.version.cuda is None else "no GPU, or no working driver"
-            raise ValueError(
-                f"trainer.accelerator={trainer_config['accelerator']}: PyTorch {torch.__version__} sees no GPU here "
-                f"({why}). Use --trainer.accelerator cpu, or mend that."
-            )
-        if trainer_config.get("precision") is None and trainer_config["accelerator"] in ("auto", "gpu", "cuda"):
-            kwargs["precision"] = _gpu_precision()
+        kwargs["precision"] = choose_precision(trainer_config["accelerator"], trainer_config.get("precision"))
         evaluates = self.subcommand in ("validate", "test", "predict")
         if evaluates:
             kwargs["logger"] = False  # its figures are printed; the curves are those of training
         trainer = super().instantiate_trainer(**kwargs)
-        _watch_processes(trainer)
+        watch_processes(trainer)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # neither the user's nor the strategy's own
             trainer.strategy.checkpoint_io = SafeCheckpointIO(self._get(self.config_init, "on_save_error"))
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set outside of its class
@@ -283,6 +258,7 @@ class T6CLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Look at the data before a folder is made for the run, and before processes for other devices start."""
+        self.model.check_trainer(self.trainer)
         self.datamodule.prepare_data()
         self.datamodule.fit_to_model(self.model.config.vocab_size, self.model.config.max_seq_len)
 
@@ -294,10 +270,9 @@ class T6CLI(LightningCLI):
         figures = self.trainer.callback_metrics
         if "val/loss" in figures and "val/bits_per_byte" in figures:
             print(f"val/loss {figures['val/loss']:.4f}, {figures['val/bits_per_byte']:.4f} bits per byte.", end=" ")
-        last = checkpoint.last_model_path or checkpoint.best_model_path
         if checkpoint.best_model_path and checkpoint.best_model_score is not None:
             print(f"Best {checkpoint.monitor} {checkpoint.best_model_score:.4f}: {checkpoint.best_model_path}")
-        if last:
+        if last := checkpoint.last_model_path or checkpoint.best_model_path:
             print(f"Next: python cli.py generate --ckpt_path {last} --prompt 'It was'")
 
     def _run_subcommand(self, subcommand: str) -> None:

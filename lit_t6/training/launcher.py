@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning as L
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -26,6 +27,15 @@ _CAUSE_SECONDS = 5.0
 """How long an error waits for the news that another process died, which explains it."""
 _FAILED_SECONDS = 5.0
 _FINISHED_SECONDS = 60.0
+_LAST_WORDS_SECONDS = 2.0
+"""How long the end waits for its line to be printed: a pipe may be full, and its reader gone to sleep."""
+
+
+def watch_processes(trainer: L.Trainer) -> None:
+    """Where Lightning starts processes for other devices, let them end together; leave other launchers alone."""
+    strategy, launcher = trainer.strategy, trainer.strategy.launcher
+    if isinstance(strategy, ParallelStrategy) and type(launcher) is _SubprocessScriptLauncher:
+        strategy._launcher = WatchedLauncher(launcher.cluster_environment, launcher.num_processes, launcher.num_nodes)
 
 
 class WatchedLauncher(_SubprocessScriptLauncher):
@@ -112,11 +122,19 @@ def _end(message: str, status: int) -> None:
     """
     status = 128 - status if status < 0 else status
     asked = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        speaker = threading.Thread(target=_say, args=(message,), daemon=True)
+        speaker.start()
+        speaker.join(_LAST_WORDS_SECONDS)
+    finally:
+        os._exit(status if status in asked else 1)
+
+
+def _say(message: str) -> None:
+    """Print a line of error, if there is one, and what has been printed before."""
     if message:
         with suppress(OSError):
             os.write(2, f"\nerror: {message}\n".encode())
-    try:
-        for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a reader that is gone, a stream that is closed
             stream.flush()
-    finally:
-        os._exit(status if status in asked else 1)

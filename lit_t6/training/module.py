@@ -91,17 +91,37 @@ class LitT6(L.LightningModule):
         """The model's settings, with the head count known."""
         return self.model.config
 
-    def setup(self, stage: str) -> None:
-        """Check that the data fit the model.
+    @staticmethod
+    def check_trainer(trainer: L.Trainer, fits: bool = True) -> None:
+        """Refuse what cannot come out right.
+
+        Args:
+            trainer: of this model.
+            fits: it trains, and does not only evaluate.
 
         Raises:
-            ValueError: data of a larger vocabulary, or an Apple GPU, which has no float64.
+            ValueError: an Apple GPU, which has no float64, or several devices whose clocks would say when to validate.
         """
-        if self.trainer.strategy.root_device.type == "mps":
+        if trainer.strategy.root_device.type == "mps":
             raise ValueError(
                 "accelerator mps: Apple's GPUs have no float64, which rotary tables and exact sums of losses need; "
                 "use --trainer.accelerator cpu."
             )
+        seconds = getattr(trainer, "_val_check_time_interval", None)
+        if fits and seconds is not None and trainer.world_size > 1:
+            raise ValueError(
+                f"trainer.val_check_interval: a time ({seconds:g} s) with {trainer.world_size} devices, whose clocks "
+                f"would disagree about the step: some would validate while others train and wait for them. Give a "
+                f"number of steps."
+            )
+
+    def setup(self, stage: str) -> None:
+        """Check that trainer and data fit the model; see `check_trainer`.
+
+        Raises:
+            ValueError: data of a larger vocabulary, or a trainer that cannot do it.
+        """
+        self.check_trainer(self.trainer, stage == "fit")
         datamodule = getattr(self.trainer, "datamodule", None)
         if isinstance(datamodule, TokenDataModule):
             datamodule.fit_to_model(self.config.vocab_size, self.config.max_seq_len)

@@ -165,3 +165,21 @@ def test_compiled_training_takes_the_same_steps(tmp_path, prepared):
         results.append(torch.cat([p.flatten() for p in module.parameters()]).detach())
         assert not any("_orig_mod" in name for name in module.state_dict())
     torch.testing.assert_close(results[1], results[0])
+
+
+def test_clocks_of_several_devices_do_not_say_when_to_validate(tmp_path):
+    module = LitT6(SMALL)
+    options = {"devices": 2, "strategy": "ddp", "val_check_interval": "00:00:00:30"}
+    module.trainer = make_trainer(tmp_path, **options)
+    with pytest.raises(ValueError, match=r"val_check_interval: a time \(30 s\) with 2 devices.*Give a number of steps"):
+        module.setup("fit")
+    module.setup("validate")
+    module.trainer = make_trainer(tmp_path, **{**options, "val_check_interval": 30})
+    module.setup("fit")
+
+
+def test_the_clock_of_one_device_may(tmp_path, prepared):
+    trainer = make_trainer(tmp_path, max_steps=2, val_check_interval="00:00:00:01", limit_val_batches=1)
+    trainer.fit(LitT6(SMALL), TokenDataModule(str(prepared), 2, global_batch_size=4, num_workers=0))
+    assert trainer.global_step == 2
+    assert "val/loss" in trainer.callback_metrics  # at the end, whatever the clock says

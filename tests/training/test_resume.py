@@ -47,6 +47,7 @@ def train(folder, prepared, ckpt_path=None, *, optimizer=None, data=None, save=T
     ]
     always = {"save_top_k": -1, "auto_insert_metric_name": False}
     savers = [ModelCheckpoint(folder / "c", kind + "-{step}", **always, **how) for kind, how in kinds]
+    savers = save if isinstance(save, list) else savers if save else []
     logger = TensorBoardLogger(folder, "", "run", default_hp_metric=False)
     options = {
         "max_steps": 12,
@@ -57,12 +58,12 @@ def train(folder, prepared, ckpt_path=None, *, optimizer=None, data=None, save=T
         "log_every_n_steps": 1,
         "gradient_clip_val": 1.0,
         "accelerator": "cpu",
-        "enable_checkpointing": save,
+        "enable_checkpointing": bool(savers),
         "enable_progress_bar": False,
         "enable_model_summary": False,
         **options,
     }
-    callbacks = [SampleWriter(max_new_tokens=0), *(savers if save else [])]
+    callbacks = [SampleWriter(max_new_tokens=0), *options.pop("callbacks", []), *savers]
     trainer = L.Trainer(default_root_dir=folder, logger=logger, callbacks=callbacks, **options)
     datamodule = TokenDataModule(str(prepared), **{"batch_size": 2, "num_workers": 0, **(data or {})})
     torch.manual_seed(3 if ckpt_path is None else 4)  # a resumed run needs no luck
@@ -76,6 +77,8 @@ def state_of(trainer):
     content = torch.load(trainer.default_root_dir + "/final.ckpt", weights_only=True)
     kept = {name: content[name] for name in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch")}
     callbacks = {k: v for k, v in content["callbacks"].items() if not k.startswith("ModelCheckpoint")}
+    for name in ("savers", "folder"):  # of the trainer, not of the training
+        del callbacks["ExactResume"][name]
     kept["scaler"] = content.get("MixedPrecision")
     return kept | {"callbacks": callbacks, "samples": content["TokenDataModule"]["samples_seen"]}
 

@@ -1,11 +1,11 @@
 """SIGINT, SIGTERM or SLURM's warning ends a training after the step at hand, with a checkpoint."""
 
 import atexit
+import itertools
 import os
 import signal
 import threading
 from contextlib import suppress
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 from lit_t6.training.callbacks.agreement import Agreement
+from lit_t6.training.callbacks.loop_state import validation_follows
 from lit_t6.training.callbacks.slurm import requeue_job
 from lit_t6.training.callbacks.throughput import ends_training
 from lit_t6.training.checkpoint_io import save_checkpoint
@@ -23,6 +24,7 @@ EXIT_SAVED = 75
 """Exit status after a signal and the checkpoint that followed it: EX_TEMPFAIL of sysexits.h, "try again later"."""
 
 _STOP, _STOP_AND_REQUEUE = 1, 2
+_validation_follows = validation_follows
 
 
 class TrainingInterrupted(SystemExit):
@@ -33,7 +35,7 @@ class TrainingInterrupted(SystemExit):
 
 
 class SaveOnInterrupt(Checkpoint):
-    """At a signal, training finishes its step, saves `last.ckpt` and ends the process with status 75.
+    """At a signal, training finishes its step, saves its `last.ckpt` and ends the process with status 75.
 
     The signals are SIGINT (Ctrl-C), SIGTERM, SIGUSR1 and the one that Lightning's SLURM plugin was told to listen to. A
     validation that is running or follows the step is done first. Before the first step there is nothing to save: the
@@ -59,6 +61,7 @@ class SaveOnInterrupt(Checkpoint):
         self._last_step = 0
         self._stepped = False  # there is something to save
         self._over = False  # the last step is done, or the checkpoint saved
+        self._saved = False
         self._agreement: Agreement | None = None
         self._agreed = 0
 
@@ -118,7 +121,7 @@ class SaveOnInterrupt(Checkpoint):
         self._agreed = max(self._agreed, self._agreement.ask(self._wish()))
         if ends_training(trainer, trainer.global_step):
             self._over = True
-        elif self._agreed and not _validation_follows(trainer):
+        elif self._agreed and not validation_follows(trainer):
             self._save_and_stop(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -139,7 +142,7 @@ class SaveOnInterrupt(Checkpoint):
         if not isinstance(saver, ModelCheckpoint) or saver.dirpath is None:
             self._say(f"Stopped after step {step}; nothing is saved: checkpoints are turned off.")
             raise TrainingInterrupted(128 + signal.SIGTERM)
-        saver.last_model_path = str(Path(saver.dirpath) / f"{saver.CHECKPOINT_NAME_LAST}.ckpt")
+        saver.last_model_path = saver.last_model_path or _free_name(saver, trainer)
         saved = save_checkpoint(trainer, saver.last_model_path)
         self._over = True
         if not saved:
@@ -150,20 +153,34 @@ class SaveOnInterrupt(Checkpoint):
             print(f"Saved {saver.last_model_path} after step {step}; {goes_on} goes on.", flush=True)
             if self._agreed == _STOP_AND_REQUEUE:
                 requeue_job()
+        self._saved = True
         raise TrainingInterrupted(EXIT_SAVED)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.hand_back()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        if not (isinstance(exception, TrainingInterrupted) and exception.code == EXIT_SAVED):
-            self.hand_back()  # else a second SIGTERM would kill a process that is about to say that it has saved
+        self.hand_back()
 
     def hand_back(self) -> None:
-        """Let the signals do again what they did before the training."""
+        """Let the signals do again what they did before the training.
+
+        Not once it is saved: a second SIGTERM would kill a process that is about to end with the status that says so.
+        """
+        if self._saved:
+            return
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+def _free_name(saver: ModelCheckpoint, trainer: L.Trainer) -> str:
+    """A name for the last checkpoint that is not taken: another run may save into the same folder."""
+    numbers = itertools.count(saver.STARTING_VERSION)
+    path = saver.format_checkpoint_name({}, saver.CHECKPOINT_NAME_LAST)
+    while saver.file_exists(path, trainer):  # asks rank 0
+        path = saver.format_checkpoint_name({}, saver.CHECKPOINT_NAME_LAST, ver=next(numbers))
+    return path
 
 
 class _NoHandlers(_SignalConnector):
@@ -182,10 +199,3 @@ class _NoHandlers(_SignalConnector):
 
 def _nothing() -> None:
     pass
-
-
-def _validation_follows(trainer: L.Trainer) -> bool:
-    """Whether this batch is followed by a validation, which is not to be lost; only Lightning's loop knows."""
-    loop = trainer.fit_loop
-    assert loop._data_fetcher is not None
-    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)

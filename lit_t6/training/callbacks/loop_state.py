@@ -8,7 +8,28 @@ with every counter of the batches the same.
 
 from typing import Any
 
+import lightning as L
+
 Counts = dict[str, Any]
+
+
+def validation_follows(trainer: L.Trainer) -> bool:
+    """Whether the batch at hand is done and will be followed by a validation; only Lightning's loop knows.
+
+    Between the end of a batch and the validation that follows, a checkpoint is one of before it.
+    """
+    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+    total = loop.batch_progress.state_dict()["total"]
+    at_its_end = total["ready"] == total["processed"] != total["completed"]
+    if not trainer.training or fetcher is None or not at_its_end:
+        return False
+    return loop._should_check_val_fx(fetcher) and not validates_nothing(trainer)
+
+
+def validates_nothing(trainer: L.Trainer) -> bool:
+    """Whether validations are known to have no batch: Lightning then passes over them without calling anybody."""
+    val_loop = trainer.fit_loop.epoch_loop.val_loop
+    return trainer.limit_val_batches == 0 or (bool(val_loop.max_batches) and val_loop.skip)
 
 
 def unfinished_batches(batch_progress: Counts, accumulate: int) -> int:
@@ -19,6 +40,12 @@ def unfinished_batches(batch_progress: Counts, accumulate: int) -> int:
         accumulate: batches that make up a step.
     """
     return 0 if _ends_epoch(batch_progress) else int(batch_progress["current"]["processed"]) % accumulate
+
+
+def is_mid_step(batch_progress: Counts, accumulate: int) -> bool:
+    """Whether an optimizer step has begun and is not done: in a batch, or between those that make it up."""
+    current = batch_progress["current"]
+    return current["ready"] != current["processed"] or unfinished_batches(batch_progress, accumulate) > 0
 
 
 def go_on_after_last_step(

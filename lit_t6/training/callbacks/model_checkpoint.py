@@ -8,6 +8,7 @@ import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from lit_t6.training.callbacks.interrupt import TrainingInterrupted
 from lit_t6.training.checkpoint_io import save_checkpoint
 
 _RANKING = (
@@ -55,6 +56,9 @@ class SafeModelCheckpoint(ModelCheckpoint):
             super()._save_last_checkpoint(trainer, monitor_candidates)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Save where `save_on_exception` says so; a signal is no failure, and has saved or is not to be waited for."""
+        if isinstance(exception, TrainingInterrupted):
+            return
         with self._as_before_if_not_saved():
             super().on_exception(trainer, pl_module, exception)
 

@@ -1,5 +1,7 @@
 """What is about to be trained, on one screen, before the first step."""
 
+import logging
+
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
@@ -27,3 +29,8 @@ class StartPanel(Callback):
             for name, value in facts.items():
                 table.add_row(f"[bold]{name}", value)
             Console(soft_wrap=True).print(Panel(table, title="lit_t6", title_align="left", expand=False))
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a message of Lightning's says something that the panel and the progress bar do not."""
+    return not record.getMessage().startswith(("💡", "GPU available", "TPU available", "`Trainer.fit` stopped"))

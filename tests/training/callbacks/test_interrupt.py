@@ -5,6 +5,7 @@ import stat
 import pytest
 
 from lit_t6.cli import run
+from lit_t6.training import SafeModelCheckpoint, SaveOnInterrupt
 
 from ..endless import NEVER, Endless
 from ..runs import fit
@@ -91,7 +92,7 @@ def test_before_the_first_step_there_is_nothing_to_save(options, tmp_path, numbe
 
 
 def test_without_checkpoints_nothing_is_promised(prepared, tmp_path, capfd):
-    from lit_t6.training.callbacks.interrupt import SaveOnInterrupt, TrainingInterrupted
+    from lit_t6.training.callbacks.interrupt import TrainingInterrupted
 
     class Presses(SaveOnInterrupt):
         def on_train_batch_start(self, trainer, *_):
@@ -128,6 +129,57 @@ def test_a_signal_after_the_last_step_changes_nothing(options, monkeypatch):
     monkeypatch.setattr("lit_t6.training.module.ValidateAtEnd", Signals)
     finished = run(["fit", *options])
     assert os.path.exists(f"{finished.trainer.log_dir}/finished")
+
+
+class SignalsAtTwo(SaveOnInterrupt):
+    """Gets a SIGTERM in the second step."""
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_after_the_save_does_not_change_the_outcome(options, monkeypatch):
+    """Until the process has ended, the status says that it is saved."""
+    reached = []
+    signal.signal(signal.SIGTERM, lambda *_: reached.append("the handler of before"))
+    monkeypatch.setattr("lit_t6.training.cli.SaveOnInterrupt", SignalsAtTwo)
+    with pytest.raises(SystemExit) as stopped:
+        run(["fit", *options])
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stopped.value.code == 75
+    assert not reached
+
+
+@pytest.mark.filterwarnings("ignore:Total length of `list` across ranks is zero")
+def test_a_validation_of_nothing_is_not_waited_for(prepared, tmp_path, monkeypatch):
+    """Lightning's loop says at every step that one follows, and passes over it."""
+    monkeypatch.setattr("lit_t6.TokenDataModule.val_dataloader", lambda self: [])
+    callbacks = [SafeModelCheckpoint(monitor=None, every_n_train_steps=100), SignalsAtTwo()]
+    with pytest.raises(SystemExit) as stopped:
+        fit(tmp_path, prepared, callbacks=callbacks, val_check_interval=1)
+    assert stopped.value.code == 75
+
+
+def test_a_signal_is_no_exception_to_save_at(options, monkeypatch, tmp_path):
+    """One checkpoint, and none where nothing is to be saved."""
+    monkeypatch.setattr("lit_t6.training.cli.SaveOnInterrupt", SignalsAtTwo)
+    with pytest.raises(SystemExit):
+        run(["fit", *options, "--checkpoint.save_on_exception=true"])
+    assert [path.name for path in tmp_path.glob("**/*.ckpt")] == ["last.ckpt"]
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_the_last_checkpoint_of_another_run_in_the_same_folder_stays(options, monkeypatch, tmp_path, capsys):
+    words = [*options, f"--checkpoint.dirpath={tmp_path / 'shared'}"]
+    run(["fit", *words])
+    before = (tmp_path / "shared" / "last.ckpt").read_bytes()
+    monkeypatch.setattr("lit_t6.training.cli.SaveOnInterrupt", SignalsAtTwo)
+    with pytest.raises(SystemExit) as stopped:
+        run(["fit", *words, "--data.seed=1"])
+    assert stopped.value.code == 75
+    assert (tmp_path / "shared" / "last.ckpt").read_bytes() == before
+    assert f"Saved {tmp_path / 'shared' / 'last-v1.ckpt'} after step 2" in capsys.readouterr().out
 
 
 @pytest.mark.slow
