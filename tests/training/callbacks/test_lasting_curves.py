@@ -89,9 +89,9 @@ class Full(Callback):
 options = dict(devices=2, strategy="ddp", enable_checkpointing=False, plugins=[SafeCheckpointIO(sys.argv[3])])
 try:
     _, trainer = fit(sys.argv[1], sys.argv[2], callbacks=[Full()], max_steps=9, **options)
-    print("rank", trainer.global_rank, "step", trainer.global_step)
+    print(f"rank {trainer.global_rank} step {trainer.global_step}\\n", end="")
 except CurvesNotWritten as error:
-    print("stopped:", error)
+    print(f"stopped: {error}\\n", end="")
 """
 
 
