@@ -5,7 +5,6 @@ import io
 import itertools
 import os
 import socket
-import sys
 import threading
 import time
 from collections import deque
@@ -17,6 +16,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignor
 from torch.utils.tensorboard.writer import FileWriter, SummaryWriter
 
 from lit_t6.training.curves import OVER_TOKENS
+from lit_t6.training.messages import warn
 
 KEPT_BYTES = 16 << 20
 """Of records that wait for space; a step that is logged takes about a kilobyte, a picture some fifty."""
@@ -87,7 +87,7 @@ class EventFile:
             self._write()
             if self._kept and self.error is not None:
                 lost = self._lost + len(self._kept)
-                _say(
+                warn(
                     f"{self.get_logdir()}: {lost:,} points and pictures of the curves, from step {self._failed_step} "
                     f"on, are lost: {self.error.strerror}."
                 )
@@ -113,13 +113,13 @@ class EventFile:
             self.error = None
             if self._warned or self._lost:
                 missing = f"{self._lost:,} points and pictures between are lost" if self._lost else "none is missing"
-                _say(f"{self.get_logdir()}: curves are written again at step {self._step + 1}; {missing}.")
+                warn(f"{self.get_logdir()}: curves are written again at step {self._step + 1}; {missing}.")
 
     def _warn(self, error: OSError) -> None:
         self._warned = time.monotonic() >= self._warned_at + _QUIET_SECONDS
         if self._warned:
             self._warned_at = time.monotonic()
-            _say(
+            warn(
                 f"{self.get_logdir()}: curves cannot be written from step {self._failed_step} on: {error.strerror}. Up "
                 f"to {KEPT_BYTES >> 20} MiB of them are kept in memory until there is space; what is more is lost."
             )
@@ -189,7 +189,3 @@ def _record(event: Event) -> bytes:
     record = io.BytesIO()
     RecordWriter(record).write(event.SerializeToString())
     return record.getvalue()
-
-
-def _say(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr, flush=True)

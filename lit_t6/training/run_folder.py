@@ -6,7 +6,6 @@ A run is known by its configuration. The same command, typed again, finds the ru
 import fcntl
 import json
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from lit_t6.training.checkpoint_choice import newest_whole
 from lit_t6.training.checkpoint_files import FOLDER as RESUME_FOLDER
 from lit_t6.training.checkpoint_files import replace_file
 from lit_t6.training.curves import trim_curves
+from lit_t6.training.messages import say, warn
 from lit_t6.training.places import folder_of, run_folder
 
 CONFIG_NAME = "config.yaml"
@@ -97,7 +97,7 @@ def _choose(folder: Path, saved: list[Path]) -> Path:
             + " Put back a copy of one, or start afresh with --auto_resume false."
         )
     for error in damaged:
-        print(f"warning: {error} Going on from an earlier one, {path}.", file=sys.stderr, flush=True)
+        warn(f"{error} Going on from an earlier one, {path}.")
     return path
 
 
@@ -223,7 +223,7 @@ class RunFolder(SaveConfigCallback):
         tokens = states.get("Throughput", {}).get("tokens", 0)
         validated = not states.get("ExactResume", {}).get("validation_due", False)
         trim_curves(folder, step, tokens, validated)
-        print(
+        say(
             f"Going on with {folder} after step {step:,}: the same command began it and did not finish. "
             f"--auto_resume false starts afresh."
         )
@@ -245,11 +245,7 @@ class RunFolder(SaveConfigCallback):
                 path.write_text(f"{trainer.global_step} steps\n")
             except OSError as error:
                 if not path.exists():  # the name says it; a file without content takes no space
-                    print(
-                        f"warning: {path}: {error.strerror}; the same command would take this run up again.",
-                        file=sys.stderr,
-                        flush=True,
-                    )
+                    warn(f"{path}: {error.strerror}; the same command would take this run up again.")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._release()

@@ -24,6 +24,8 @@ class LastingTensorBoardLogger(TensorBoardLogger):
     def experiment(self) -> Any:
         """The writer, which makes its file with the first event."""
         if self._experiment is None and "://" not in self.log_dir:
+            with contextlib.suppress(OSError):  # it is tried again with the first event
+                os.makedirs(self.log_dir, exist_ok=True)
             self._experiment = LastingWriter(self.log_dir, **self._kwargs)
         return super().experiment if self._experiment is None else self._experiment
 

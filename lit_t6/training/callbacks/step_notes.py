@@ -3,11 +3,11 @@
 import contextlib
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from lit_t6.training.checkpoint_files import replace_file
+from lit_t6.training.messages import warn
 
 FILE_NAME = "guards.jsonl"
 
@@ -59,7 +59,7 @@ class StepNotes:
         except OSError as error:
             if not self._warned:
                 self._warned = True
-                print(f"warning: {self.path}: {what}: {error.strerror}. Training goes on.", file=sys.stderr, flush=True)
+                warn(f"{self.path}: {what}: {error.strerror}. Training goes on.")
 
 
 def _step_of(line: bytes) -> float:

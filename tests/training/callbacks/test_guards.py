@@ -317,6 +317,17 @@ def test_skips_on_a_gpu(tmp_path, prepared, precision):
     assert not torch.equal(notes.after[8][0], notes.after[6][0])
 
 
+@pytest.mark.gpu
+def test_an_overflow_on_a_gpu(tmp_path, prepared):
+    notes, options = Notes(), {"accelerator": "gpu", "devices": 1, "precision": "16-mixed"}
+    run(tmp_path, prepared, Guards(), {3, 6}, "gradient", notes=notes, **options)
+    assert [(line["step"], line["what"]) for line in lines(tmp_path) if line["step"] in (3, 6)] == [
+        (3, "overflow"),
+        (6, "overflow"),
+    ]
+    assert all(same(notes.after[step], notes.after[step - 1]) for step in (3, 6))
+
+
 @pytest.mark.slow
 def test_all_ranks_agree(tmp_path, prepared):
     """One rank's loss is not finite: both skip."""
