@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from multiprocessing.connection import wait
 
 _PR_SET_PDEATHSIG = 1
 
@@ -16,6 +17,9 @@ def leave_signals_to_the_parent(worker_id: int) -> None:
     Ctrl-C and schedulers signal every process of a job. Loader processes that died of it would take away the batches
     that the training needs to finish its step and save; those that outlived a killed parent would hold what it held
     open, such as the lock of the run's folder.
+
+    The training is the parent here, also where another process starts the loader's for it, as Python's fork server
+    does: the kernel tells of a parent's death only those that it started itself; for others a thread waits for it.
 
     Args:
         worker_id: what a DataLoader passes as it starts the process.
@@ -30,8 +34,14 @@ def leave_signals_to_the_parent(worker_id: int) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_obey, args=(parent.pid,), daemon=True, name="sigterm").start()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent.pid:  # it died before the kernel was asked
-        os._exit(0)
+    if os.getppid() != parent.pid:  # a fork server started this process, or the parent died before the kernel was asked
+        threading.Thread(target=_outlive, args=(parent.sentinel,), daemon=True, name="parent").start()
+
+
+def _outlive(sentinel: int) -> None:
+    """End with the training: its end of this pipe closes when it ends, however that comes."""
+    wait([sentinel])
+    os._exit(0)
 
 
 def _obey(parent: int) -> None:

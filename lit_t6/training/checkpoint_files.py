@@ -20,6 +20,9 @@ from typing import IO, Any
 
 import torch
 
+FOLDER = "resume"
+"""In the folder of a run's checkpoints: those to go on from, beside those that are kept as the best."""
+
 _COMMENT = b"lit_t6 sha256="
 _DIGEST_LENGTH = 64
 _END = b"PK\x05\x06"
@@ -115,6 +118,25 @@ def write_atomically(content: Any, path: str | Path) -> None:
         raise OSError(number, f"{os.strerror(number)} (after {size:,} bytes)", str(path)) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put something else into a small file: it holds what it held until the new content is on the disk.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    partial = path.with_name("replaced.partial")  # nothing that TensorBoard would take for one of its files
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _lock(file: IO[bytes]) -> bool:

@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from lit_t6.training.checkpoint_files import verify_file, write_atomically
+from lit_t6.training.messages import warn
 
 OnSaveError = Literal["warn", "stop"]
 
@@ -106,7 +106,7 @@ def save_checkpoint(trainer: L.Trainer, path: str | Path, weights_only: bool = F
     if io.on_save_error == "stop":
         raise CheckpointNotSaved(f"{failures[0]} --on_save_error warn would train on without.")
     if trainer.is_global_zero:
-        print(f"warning: {failures[0]} Training goes on.", file=sys.stderr, flush=True)
+        warn(f"{failures[0]} Training goes on.")
     return False
 
 

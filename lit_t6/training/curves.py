@@ -1,11 +1,12 @@
 """TensorBoard's event files, cut back to a checkpoint, so that steps that are computed again are drawn once."""
 
-import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+
+from lit_t6.training.checkpoint_files import replace_file
 
 OVER_TOKENS = "_over_tokens"
 """Tags that end so have tokens, not steps, on their horizontal axis."""
@@ -25,22 +26,17 @@ def trim_curves(folder: Path, step: int, tokens: int, validated: bool = True) ->
     """Remove the points that a run logged after a checkpoint, and what it writes again when it starts.
 
     Args:
-        folder: of the run; every event file in it is read, and replaced if it holds such points.
+        folder: of the run; every event file in it, or in a folder in it, is read, and replaced if it holds such points.
         step: optimizer steps done at the checkpoint; points are logged under the step before, counted from 0.
         tokens: trained on at the checkpoint.
         validated: false where a validation at the checkpoint's step is still to come, or to be done again.
     """
-    for path in sorted(folder.glob("events.out.tfevents.*")):
+    for path in sorted(folder.rglob("events.out.tfevents.*")):
         content = path.read_bytes()
         frames = list(_frames(content))
         kept = b"".join(frame for frame, event in frames if not _is_later(event, step, tokens, validated))
         if len(kept) < len(content):
-            partial = path.with_name("trimmed.partial")
-            with partial.open("wb") as file:
-                file.write(kept)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+            replace_file(path, kept)
 
 
 def _frames(content: bytes) -> Iterator[tuple[bytes, Event]]:

@@ -19,6 +19,7 @@ from lit_t6.training.callbacks import (
     ExactResume,
     FactorDiagnostics,
     Guards,
+    LastingCurves,
     SampleWriter,
     StartPanel,
     TensorBoardPages,
@@ -29,6 +30,7 @@ from lit_t6.training.callbacks import (
 from lit_t6.training.checkpoint_files import verify_file
 from lit_t6.training.metrics import LanguageModelMetrics
 from lit_t6.training.optimizer import OptimizerConfig
+from lit_t6.training.tensorboard_logger import make_lasting
 
 Batch = dict[str, Tensor]
 
@@ -227,6 +229,7 @@ class LitT6(L.LightningModule):
         throughput = next((c for c in present if isinstance(c, Throughput)), None) or Throughput(self.config)
         wanted = [
             StartPanel(self.config),
+            LastingCurves(),
             Guards(),
             throughput,
             TensorBoardPages(self.config, self.optimizer_config, throughput),
@@ -235,6 +238,7 @@ class LitT6(L.LightningModule):
             ValidateAtEnd(),
             ExactResume(),
         ]
+        make_lasting(self.trainer)
         given = {type(callback) for callback in present}
         return [callback for callback in wanted if type(callback) not in given]
 

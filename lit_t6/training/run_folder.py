@@ -6,7 +6,6 @@ A run is known by its configuration. The same command, typed again, finds the ru
 import fcntl
 import json
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,17 +16,20 @@ import yaml
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
-from lit_t6.training.callbacks.save_for_resume import FOLDER as RESUME_FOLDER
 from lit_t6.training.checkpoint import read_checkpoint
 from lit_t6.training.checkpoint_choice import newest_whole
+from lit_t6.training.checkpoint_files import FOLDER as RESUME_FOLDER
+from lit_t6.training.checkpoint_files import replace_file
 from lit_t6.training.curves import trim_curves
+from lit_t6.training.messages import say, warn
+from lit_t6.training.places import folder_of, run_folder
 
 CONFIG_NAME = "config.yaml"
 FINISHED_NAME = "finished"
 LOCK_NAME = "run.lock"
 _TAKEN_OVER = "LIT_T6_TAKEN_OVER"
 """Tells the processes that DDP starts what their parent has found."""
-_NOT_OF_THE_RUN = ("auto_resume", "ckpt_path", "weights_only", "convert", "resume", "on_save_error")
+_NOT_OF_THE_RUN = ("auto_resume", "ckpt_path", "weights_only", "convert", "resume", "on_save_error", "guards")
 
 
 @dataclass
@@ -75,8 +77,7 @@ def find_unfinished(config: dict[str, Any]) -> Unfinished | None:
     if not isinstance(logger, dict) or not logger["class_path"].endswith("TensorBoardLogger"):
         return None
     arguments = logger["init_args"]
-    root = Path(arguments["save_dir"]) / (arguments.get("name") or "")
-    for folder, version in _folders(root, arguments.get("version")):
+    for folder, version in _folders(arguments["save_dir"], arguments.get("name"), arguments.get("version")):
         if (folder / FINISHED_NAME).exists() or not _is_run_of(folder, config):
             continue
         checkpoints = Path((config.get("checkpoint") or {}).get("dirpath") or folder / "checkpoints")
@@ -96,7 +97,7 @@ def _choose(folder: Path, saved: list[Path]) -> Path:
             + " Put back a copy of one, or start afresh with --auto_resume false."
         )
     for error in damaged:
-        print(f"warning: {error} Going on from an earlier one, {path}.", file=sys.stderr, flush=True)
+        warn(f"{error} Going on from an earlier one, {path}.")
     return path
 
 
@@ -110,14 +111,15 @@ def forget() -> None:
     os.environ.pop(_TAKEN_OVER, None)
 
 
-def _folders(root: Path, version: int | str | None) -> Iterator[tuple[Path, int | str]]:
+def _folders(save_dir: str, name: str | None, version: int | str | None) -> Iterator[tuple[Path, int | str]]:
     """Folders of the runs of a name, newest first, with their versions."""
     if version is not None:
-        yield root / (version if isinstance(version, str) else f"version_{version}"), version
+        yield run_folder(save_dir, name, version), version
         return
+    root = run_folder(save_dir, name, 0).parent
     numbers = [int(n) for path in root.glob("version_*") if (n := path.name.removeprefix("version_")).isdigit()]
     for number in sorted(numbers, reverse=True):
-        yield root / f"version_{number}", number
+        yield run_folder(save_dir, name, number), number
 
 
 def _is_run_of(folder: Path, config: dict[str, Any]) -> bool:
@@ -177,13 +179,13 @@ class RunFolder(SaveConfigCallback):
         as_typed: Any = None,
         **options: Any,
     ) -> None:
-        super().__init__(parser, as_typed or config, **options)
+        super().__init__(parser, as_typed or config, save_to_log_dir=False, **options)
         self.taken_up = taken_up
         self._held: IO[str] | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._check_agreement(trainer)
-        folder = Path(trainer.log_dir or ".")  # log_dir is broadcast: every rank has to ask
+        folder = folder_of(trainer) or Path(trainer.default_root_dir)
         if trainer.is_global_zero and not self.already_saved:
             self._check_that_it_may_be_used(folder)
             folder.mkdir(parents=True, exist_ok=True)
@@ -194,6 +196,11 @@ class RunFolder(SaveConfigCallback):
             if self.taken_up is not None:
                 self._take_up(folder, self.taken_up)
         super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Save the options, all or nothing: by them the run is found again, also when the disk is full now."""
+        folder = folder_of(trainer) or Path(trainer.default_root_dir)
+        replace_file(folder / CONFIG_NAME, self.parser.dump(self.config, skip_none=False).encode())
 
     def _check_that_it_may_be_used(self, folder: Path) -> None:
         if self.overwrite or not (folder / CONFIG_NAME).exists():
@@ -216,7 +223,7 @@ class RunFolder(SaveConfigCallback):
         tokens = states.get("Throughput", {}).get("tokens", 0)
         validated = not states.get("ExactResume", {}).get("validation_due", False)
         trim_curves(folder, step, tokens, validated)
-        print(
+        say(
             f"Going on with {folder} after step {step:,}: the same command began it and did not finish. "
             f"--auto_resume false starts afresh."
         )
@@ -233,7 +240,12 @@ class RunFolder(SaveConfigCallback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._held is not None and _has_reached_its_end(trainer):
-            Path(self._held.name).with_name(FINISHED_NAME).write_text(f"{trainer.global_step} steps\n")
+            path = Path(self._held.name).with_name(FINISHED_NAME)
+            try:
+                path.write_text(f"{trainer.global_step} steps\n")
+            except OSError as error:
+                if not path.exists():  # the name says it; a file without content takes no space
+                    warn(f"{path}: {error.strerror}; the same command would take this run up again.")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._release()

@@ -10,6 +10,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_t6.cli import main, run
+from lit_t6.training.places import folder_of
+from tests.training.disks import fill, small_disk
 
 ENDLESS = ["--trainer.max_steps=20000", "--trainer.val_check_interval=20", "--data.eval_windows=2"]
 QUIET = ["--samples.max_new_tokens=0", "--diagnostics.every_n_validations=0"]
@@ -163,7 +165,52 @@ def test_weights_alone_come_last_and_equal_steps_by_time(tmp_path):
 def test_how_often_it_is_saved_makes_no_other_run(options):
     folder = fit(options).trainer.log_dir
     leave_unfinished(folder)
-    assert fit(options, "--resume.every_n_minutes=1", "--on_save_error=stop").trainer.log_dir == folder
+    others = ["--resume.every_n_minutes=1", "--on_save_error=stop", "--guards.on_nonfinite=skip"]
+    assert fit(options, *others).trainer.log_dir == folder
+
+
+def test_a_folder_of_their_own_for_curves_moves_nothing_else(options):
+    words = [*options, *RESUMABLE, "--trainer.logger.init_args.sub_dir=curves"]
+    trainer = fit(words).trainer
+    folder = folder_of(trainer)
+    assert trainer.log_dir == str(folder / "curves")
+    assert {path.name for path in folder.iterdir()} >= {"config.yaml", "checkpoints", "finished", "run.lock", "curves"}
+    assert len(list(folder.glob("checkpoints/resume/*.ckpt"))) == 2
+    leave_unfinished(folder)
+    (folder / "checkpoints" / "last.ckpt").unlink()
+    for path in folder.glob("checkpoints/step=*.ckpt"):
+        path.unlink()
+    assert fit(words).trainer.log_dir == trainer.log_dir
+    events = EventAccumulator(trainer.log_dir).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [0, 1, 2]
+
+
+def test_every_part_means_the_same_folder(options, monkeypatch, tmp_path):
+    """Also where the user writes it with a variable, which TensorBoardLogger reads."""
+    monkeypatch.setenv("RUNS", str(tmp_path / "runs"))
+    words = [*options, *RESUMABLE, "--trainer.logger.init_args.save_dir=$RUNS", "--guards.on_nonfinite=skip"]
+    trainer = fit(words, f"--checkpoint.dirpath={tmp_path / 'best'}").trainer
+    folder = folder_of(trainer)
+    assert folder == Path(trainer.log_dir) == tmp_path / "runs" / "quickstart" / "version_0"
+    assert {path.name for path in folder.iterdir()} >= {"config.yaml", "checkpoints", "finished"}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"resume"}
+    leave_unfinished(folder)
+    assert fit(words, f"--checkpoint.dirpath={tmp_path / 'best'}").trainer.log_dir == str(folder)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_full_disk_at_the_start_leaves_the_configuration_by_which_a_run_is_found(options, tmp_path, capsys):
+    with small_disk(tmp_path / "disk", "8m") as disk:
+        words = [*options, f"--trainer.logger.init_args.save_dir={disk}", "--trainer.logger.init_args.version=mine"]
+        folder = Path(fit(words).trainer.log_dir)
+        before = (folder / "config.yaml").read_text()
+        leave_unfinished(folder)
+        fill(disk)
+        last = folder / "checkpoints" / "last.ckpt"
+        assert main(["fit", *words, "--trainer.max_steps=4", f"--ckpt_path={last}"]) == 1
+        assert f"error: [Errno 28] No space left on device: '{folder}/config.yaml'" in capsys.readouterr().err
+        assert (folder / "config.yaml").read_text() == before
+        assert not (folder / "replaced.partial").exists()
 
 
 def test_processes_that_others_start_must_agree(options, monkeypatch):

@@ -5,6 +5,7 @@ from lit_t6.training.callbacks.document_losses import DocumentLossWriter
 from lit_t6.training.callbacks.exact_resume import ExactResume
 from lit_t6.training.callbacks.guards import Guards
 from lit_t6.training.callbacks.interrupt import SaveOnInterrupt
+from lit_t6.training.callbacks.lasting_curves import LastingCurves
 from lit_t6.training.callbacks.model_checkpoint import SafeModelCheckpoint
 from lit_t6.training.callbacks.progress import TrainingProgress
 from lit_t6.training.callbacks.samples import SampleWriter
@@ -19,6 +20,7 @@ __all__ = [
     "ExactResume",
     "FactorDiagnostics",
     "Guards",
+    "LastingCurves",
     "SafeModelCheckpoint",
     "SampleWriter",
     "SaveForResume",

@@ -1,10 +1,9 @@
 """Watches every optimizer step: one that is not finite is not taken, a leap of the loss is written down."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import lightning as L
 import torch
@@ -13,9 +12,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_t6.data import TokenDataModule
+from lit_t6.training.callbacks.step_notes import StepNotes
 from lit_t6.training.callbacks.throughput import Mark, mark
+from lit_t6.training.checkpoint_choice import newest_whole
+from lit_t6.training.checkpoint_files import FOLDER
+from lit_t6.training.places import folder_of
 
-FILE_NAME = "guards.jsonl"
 _MEMORY = 0.98
 """Share of the running mean and variance that stays at each step: they are of the last 50 steps or so."""
 _STEPS_TO_KNOW = 20
@@ -54,13 +56,18 @@ class Guards(Callback):
 
     No step waits for the GPU: a fused AdamW leaves weights alone by a flag on the GPU, and the figures are read when
     the next step's forward and backward are queued. Another optimizer waits for the flag. It costs a norm of the
-    gradient at every step, which clipping takes in any case, and, with several ranks, a sum of three numbers. With
-    precision 16-mixed an infinite gradient is the scaler's business, which skips the step and lowers its scale; here
-    only the loss counts.
+    gradient at every step, which clipping takes in any case, and, with several ranks, a sum of three numbers.
+
+    With precision 16-mixed an infinite gradient under a finite loss is nothing unusual: the scaler skips the step and
+    halves its scale until float16 can hold the gradient. Such a step is written down and is a curve
+    (`guards/overflows`), the schedule stays, and training goes on, whatever `on_nonfinite` says; but if it happens
+    step after step, a smaller scale is no remedy, and training stops.
 
     Args:
         on_nonfinite: "stop" ends the training with an error, "skip" goes on without the step.
         max_skips: stop when more steps than this are skipped one after another.
+        max_overflows: 16-mixed: stop when the gradients of more steps than this, one after another, were infinite. The
+            scale starts at 2^16; after 30 halvings a gradient that is still infinite is so by itself.
         spike_sigma: a loss is a spike that many standard deviations above the running mean; 0 looks for none.
 
     Raises:
@@ -68,18 +75,25 @@ class Guards(Callback):
     """
 
     def __init__(
-        self, on_nonfinite: Literal["stop", "skip"] = "stop", max_skips: int = 10, spike_sigma: float = 6.0
+        self,
+        on_nonfinite: Literal["stop", "skip"] = "stop",
+        max_skips: int = 10,
+        spike_sigma: float = 6.0,
+        max_overflows: int = 30,
     ) -> None:
         if on_nonfinite not in ("stop", "skip"):
             raise ValueError(f"guards.on_nonfinite must be 'stop' or 'skip', got {on_nonfinite!r}.")
-        if max_skips < 0 or spike_sigma < 0:
+        if max_skips < 0 or spike_sigma < 0 or max_overflows < 0:
             raise ValueError(
-                f"guards: expected max_skips >= 0 and spike_sigma >= 0, got {max_skips} and {spike_sigma}."
+                f"guards: expected max_skips >= 0, spike_sigma >= 0 and max_overflows >= 0, got {max_skips}, "
+                f"{spike_sigma} and {max_overflows}."
             )
         self.on_nonfinite, self.max_skips, self.spike_sigma = on_nonfinite, max_skips, spike_sigma
+        self.max_overflows = max_overflows
         self._trainer: L.Trainer | None = None
         self._pending: Step | None = None
-        self._counts = {"skipped": 0, "in_a_row": 0, "spikes": 0, "seen": 0}
+        self._notes = StepNotes(None)
+        self._counts = dict.fromkeys(("skipped", "in_a_row", "overflows", "overflows_in_a_row", "spikes", "seen"), 0)
         self._mean = self._variance = 0.0
 
     # What is kept.
@@ -89,18 +103,15 @@ class Guards(Callback):
         return {**self._counts, "mean": self._mean, "variance": self._variance}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._counts = {name: state_dict[name] for name in self._counts}
+        self._counts = {name: state_dict.get(name, 0) for name in self._counts}
         self._mean, self._variance = state_dict["mean"], state_dict["variance"]
 
     # When figures are read: as late as they are needed.
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._trainer, self._pending = trainer, None
-        path = self._path()
-        if path is not None and path.exists():  # of steps that are computed again
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= trainer.global_step]
-            path.write_text("".join(kept), encoding="utf-8")
+        self._notes = StepNotes(folder_of(trainer) if trainer.is_global_zero else None)
+        self._notes.forget_after(trainer.global_step)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         self._settle()
@@ -126,13 +137,13 @@ class Guards(Callback):
         trainer = self._trainer
         if trainer is None:
             return
-        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        scaler, ranks = _scaler(trainer), trainer.world_size
         loss = losses.float().mean()
         bad = ~loss.isfinite() if scaler is not None else ~(loss.isfinite() & norm.isfinite())
-        figures = torch.stack((loss, norm.float(), bad.float()))
-        if trainer.world_size > 1:
+        # Divided by a number and here: a tensor of divisors would be copied to the GPU, and the copy waits for it.
+        figures = torch.stack((loss / ranks, norm.float() / ranks, bad.float()))
+        if ranks > 1:
             torch.distributed.all_reduce(figures)
-            figures = figures / figures.new_tensor([trainer.world_size, trainer.world_size, 1.0])
             bad = figures[2] > 0
         if scaler is None and getattr(optimizer, "_step_supports_amp_scaling", False):
             optimizer.found_inf = bad.float()  # type: ignore[attr-defined]  # the fused kernel asks for it
@@ -160,8 +171,10 @@ class Guards(Callback):
         loss, norm, bad = step.figures.tolist()
         if bad:
             self._refuse(self._trainer, step, loss, norm)
+        elif not math.isfinite(norm):  # only a scaler lets that pass; it has skipped the step
+            self._note_overflow(self._trainer, step, loss, norm)
         else:
-            self._counts["in_a_row"] = 0
+            self._counts["in_a_row"] = self._counts["overflows_in_a_row"] = 0
             self._look_for_spike(self._trainer, step, loss)
 
     # Steps that are not taken.
@@ -178,7 +191,24 @@ class Guards(Callback):
         self._write(trainer, step, "stopped" if stops else "skipped", figures)
         self._log(trainer, step, "guards/skipped_steps", self._counts["skipped"])
         if stops:
-            raise ValueError(self._explain(trainer, step, loss, norm))
+            times = self._counts["in_a_row"]
+            limit = f" (guards.max_skips={self.max_skips})"
+            several = f"; {times} steps in a row were not finite{limit}" if times > 1 else ""
+            self._stop(trainer, step, f"loss {loss:g}, gradient norm {norm:g}", several, "--guards.on_nonfinite skip")
+
+    def _note_overflow(self, trainer: L.Trainer, step: Step, loss: float, norm: float) -> None:
+        self._counts["overflows"] += 1
+        self._counts["overflows_in_a_row"] += 1
+        times, scale = self._counts["overflows_in_a_row"], _scaler(trainer).get_scale()
+        stops = times > self.max_overflows
+        self._put_schedules_back(trainer, step)
+        figures = {"loss": loss, "grad_norm": norm, "scale": scale}
+        self._write(trainer, step, "stopped" if stops else "overflow", figures)
+        self._log(trainer, step, "guards/overflows", self._counts["overflows"])
+        if stops:
+            limit = f" (guards.max_overflows={self.max_overflows})"
+            several = f"; {times} steps in a row were not taken{limit}, the scale of the loss fell to {scale:g}"
+            self._stop(trainer, step, f"loss {loss:g}, infinite gradient", several, "--trainer.precision bf16-mixed")
 
     def _put_schedules_back(self, trainer: L.Trainer, step: Step) -> None:
         for config, state in zip(trainer.lr_scheduler_configs, step.schedules, strict=True):
@@ -186,19 +216,19 @@ class Guards(Callback):
             for group, rate in zip(config.scheduler.optimizer.param_groups, state["_last_lr"], strict=True):
                 group["lr"] = rate
 
-    def _explain(self, trainer: L.Trainer, step: Step, loss: float, norm: float) -> str:
-        times = self._counts["in_a_row"]
-        several = f"; {times} steps in a row were not finite (guards.max_skips={self.max_skips})" if times > 1 else ""
+    def _stop(self, trainer: L.Trainer, step: Step, what: str, several: str, remedy: str) -> NoReturn:
+        """End the training on all ranks, once the first has found out where it can be taken up."""
+        message = self._explain(trainer, step, what, several, remedy) if trainer.is_global_zero else ""
+        raise ValueError(trainer.strategy.broadcast(message))
+
+    def _explain(self, trainer: L.Trainer, step: Step, what: str, several: str, remedy: str) -> str:
         samples = f", on samples {_first_and_last(step.samples)}" if step.samples else ""
-        path = self._path()
-        noted = f" Details are in {path}." if path is not None else ""
-        saver = trainer.checkpoint_callback
-        last = (saver.last_model_path or saver.best_model_path) if isinstance(saver, ModelCheckpoint) else ""
-        go_on = f"go on from {last} with" if last else "no checkpoint was written yet; start again with"
+        noted = f" Details are in {self._notes.path}." if self._notes.path is not None else ""
+        last = _newest_checkpoint(trainer, step.number)
+        go_on = f"go on with --ckpt_path {last} and" if last else "no checkpoint is there; start again with"
         return (
-            f"step {step.number}: loss {loss:g}, gradient norm {norm:g}{samples}{several}. The step was not taken."
-            f"{noted} Look at these samples, or {go_on} a smaller --model.optimizer.lr, more warmup_steps, or "
-            f"--guards.on_nonfinite skip."
+            f"step {step.number}: {what}{samples}{several}. The step was not taken.{noted} Look at these samples, or "
+            f"{go_on} a smaller --model.optimizer.lr, more warmup_steps, or {remedy}."
         )
 
     # Spikes.
@@ -219,27 +249,9 @@ class Guards(Callback):
 
     # Where it is written.
 
-    def _path(self) -> Path | None:
-        trainer = self._trainer
-        if trainer is None or not trainer.is_global_zero or not trainer.loggers:
-            return None
-        folder = getattr(trainer.loggers[0], "log_dir", None) or trainer.loggers[0].save_dir
-        return Path(folder) / FILE_NAME if folder else None
-
     def _write(self, trainer: L.Trainer, step: Step, what: str, figures: dict[str, Any]) -> None:
-        path = self._path()
-        if path is None:
-            return
-        entry = {
-            "step": step.number,
-            "what": what,
-            **figures,
-            "samples": step.samples,
-            "windows": _windows(trainer, step),
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        about = {"samples": step.samples, "windows": _windows(trainer, step)}
+        self._notes.add({"step": step.number, "what": what, **figures, **about})
 
     @staticmethod
     def _log(trainer: L.Trainer, step: Step, tag: str, value: int) -> None:
@@ -261,3 +273,21 @@ def _windows(trainer: L.Trainer, step: Step) -> list[int]:
         return []
     samples = [n for batches in step.samples for first, last in batches for n in range(first, last + 1)]
     return data.windows_of_samples(samples)
+
+
+def _scaler(trainer: L.Trainer) -> Any:
+    """What scales the loss of float16, if anything does."""
+    return getattr(trainer.precision_plugin, "scaler", None)
+
+
+def _newest_checkpoint(trainer: L.Trainer, step: int) -> Path | None:
+    """The newest whole checkpoint of this run; one of a later step is of another course that the run once took."""
+    run = folder_of(trainer)
+    folders = {run / "checkpoints", run / "checkpoints" / FOLDER} if run is not None else set()
+    folders |= {Path(s.dirpath) for s in trainer.checkpoint_callbacks if isinstance(s, ModelCheckpoint) and s.dirpath}
+    paths = {path for folder in folders for path in folder.glob("*.ckpt")}
+    while (newest := newest_whole(paths)[0]) is not None:
+        if torch.load(newest, map_location="cpu", weights_only=True, mmap=True)["global_step"] <= step:
+            break
+        paths.remove(newest)
+    return newest

@@ -19,6 +19,7 @@ from lit_t6.training.callbacks.loop_state import validation_follows
 from lit_t6.training.callbacks.slurm import requeue_job
 from lit_t6.training.callbacks.throughput import ends_training
 from lit_t6.training.checkpoint_io import save_checkpoint
+from lit_t6.training.messages import say
 
 EXIT_SAVED = 75
 """Exit status after a signal and the checkpoint that followed it: EX_TEMPFAIL of sysexits.h, "try again later"."""
@@ -150,7 +151,7 @@ class SaveOnInterrupt(Checkpoint):
             raise TrainingInterrupted(128 + signal.SIGTERM)
         if trainer.is_global_zero:
             goes_on = "the same command" if self.same_command else f"--ckpt_path {saver.last_model_path}"
-            print(f"Saved {saver.last_model_path} after step {step}; {goes_on} goes on.", flush=True)
+            say(f"Saved {saver.last_model_path} after step {step}; {goes_on} goes on.")
             if self._agreed == _STOP_AND_REQUEUE:
                 requeue_job()
         self._saved = True

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from lit_t6.training.callbacks.throughput import Throughput
+from lit_t6.training.messages import say
 
 
 class TrainingProgress(ProgressBar):
@@ -111,9 +112,7 @@ class TrainingProgress(ProgressBar):
             self._last_line, self._last_printed = time.monotonic(), step
             total = self._total_steps(trainer)
             of = f" of {total:,}" if total else ""
-            print(
-                f"step {step:,}{of}  {self._figures(trainer)}{self._time_left(trainer.global_step, total)}", flush=True
-            )
+            say(f"step {step:,}{of}  {self._figures(trainer)}{self._time_left(trainer.global_step, total)}")
 
     def _time_left(self, step: int, total: int | None) -> str:
         assert self._first is not None

@@ -11,10 +11,9 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from lit_t6.training.callbacks.interrupt import _validation_follows
 from lit_t6.training.callbacks.throughput import Throughput
+from lit_t6.training.checkpoint_files import FOLDER as FOLDER
 from lit_t6.training.checkpoint_io import save_checkpoint
-
-FOLDER = "resume"
-"""In the folder of a run's checkpoints."""
+from lit_t6.training.places import folder_of
 
 
 class SaveForResume(Checkpoint):
@@ -55,10 +54,8 @@ class SaveForResume(Checkpoint):
         self._steps_to_ask = self._steps_since_asked = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage == "fit" and trainer.loggers and not getattr(trainer, "fast_dev_run", False):
-            logger = trainer.loggers[0]
-            version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
-            folder = Path(logger.save_dir or trainer.default_root_dir) / str(logger.name) / version
+        folder = folder_of(trainer)
+        if stage == "fit" and folder is not None and not getattr(trainer, "fast_dev_run", False):
             self.folder = trainer.strategy.broadcast(folder / "checkpoints" / FOLDER)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

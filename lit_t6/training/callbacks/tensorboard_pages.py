@@ -21,6 +21,7 @@ from lit_t6.training.callbacks.text_page import add_text, as_code
 from lit_t6.training.callbacks.throughput import Record, Throughput, cache_bytes_per_token
 from lit_t6.training.curves import OVER_TOKENS
 from lit_t6.training.optimizer import OptimizerConfig
+from lit_t6.training.places import folder_of
 
 LAYOUT = {  # TensorBoard takes the tags as regular expressions
     "Loss": {
@@ -118,7 +119,7 @@ class TensorBoardPages(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._open = self._writers(trainer)
         facts = run_facts(trainer, self.config)  # log_dir is broadcast: every rank has to ask
-        saved = Path(trainer.log_dir or ".") / "config.yaml"
+        saved = (folder_of(trainer) or Path(trainer.default_root_dir)) / "config.yaml"
         if saved.is_file():
             configuration = saved.read_text(encoding="utf-8")
         else:

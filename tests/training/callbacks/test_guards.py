@@ -1,13 +1,19 @@
+import ast
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.plugins.precision import MixedPrecision
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lit_t6 import LitT6, TokenDataModule
-from lit_t6.training import Guards, OptimizerConfig
+from lit_t6.training import Guards, OptimizerConfig, SafeCheckpointIO, SaveForResume
+from lit_t6.training.callbacks.step_notes import StepNotes
 
 from ..runs import SMALL, make_trainer
 
@@ -105,13 +111,39 @@ def test_stop_names_the_step_the_samples_and_the_checkpoint(tmp_path, prepared):
         ValueError, match=r"step 3: loss nan, gradient norm nan, on samples 16 … 23. The step was not"
     ) as e:
         run(tmp_path, prepared, Guards(), **options)
-    assert f"go on from {tmp_path / 'c' / 'last.ckpt'} with a smaller --model.optimizer.lr" in str(e.value)
+    assert f"go on with --ckpt_path {tmp_path / 'c' / 'last.ckpt'} and a smaller --model.optimizer.lr" in str(e.value)
     (line,) = lines(tmp_path)
     assert line["what"] == "stopped"
     assert line["samples"] == [[[16, 19], [20, 23]]]
     assert math.isfinite(line["losses"][0][0])
     assert math.isnan(line["losses"][0][1])
     assert torch.load(tmp_path / "c" / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_stop_names_the_newest_whole_checkpoint_of_this_run(tmp_path, prepared):
+    """Also one that SaveForResume wrote; no damaged one, and none of a later step, which an earlier course left."""
+    folder = tmp_path / "run" / "checkpoints"
+    options = {"callbacks": [SaveForResume(every_n_steps=1, keep=5)], "plugins": [SafeCheckpointIO()]}
+    run(tmp_path, prepared, Guards(), (), max_steps=4, **options)
+    (folder / "resume" / "step=4.ckpt").rename(folder / "step=4.ckpt")
+    newest = folder / "resume" / "step=2.ckpt"
+    damage = bytearray(newest.read_bytes())
+    damage[len(damage) // 2] ^= 1
+
+    class Damages(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 3:
+                newest.write_bytes(damage)
+
+    options["callbacks"] = [Damages()]
+    with pytest.raises(ValueError, match="step 3: ") as e:
+        run(tmp_path, prepared, Guards(), ckpt_path=folder / "resume" / "step=1.ckpt", **options)
+    assert f"go on with --ckpt_path {folder / 'resume' / 'step=3.ckpt'} and" in str(e.value)
+    (folder / "resume" / "step=3.ckpt").unlink()
+    with pytest.raises(ValueError, match="step 3: ") as e:
+        run(tmp_path, prepared, Guards(), ckpt_path=folder / "resume" / "step=1.ckpt", **options)
+    assert f"go on with --ckpt_path {folder / 'resume' / 'step=1.ckpt'} and" in str(e.value)
 
 
 def test_a_weight_that_is_poisoned_stops_a_run(tmp_path, prepared):
@@ -172,6 +204,108 @@ def test_settings_out_of_range_are_refused():
         Guards("go")
     with pytest.raises(ValueError, match="max_skips >= 0"):
         Guards(max_skips=-1)
+    with pytest.raises(ValueError, match="max_overflows >= 0"):
+        Guards(max_overflows=-1)
+
+
+def float16(scale=2.0**16):
+    """Precision 16-mixed as Lightning has it on GPUs; on CPUs it takes bfloat16 instead, unless it is given this."""
+    return MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=scale))
+
+
+def test_an_overflow_of_float16_is_noted_and_skipped_with_its_schedule(tmp_path, prepared):
+    notes, precision = Notes(), float16(1024.0)
+    _, trainer = run(tmp_path, prepared, Guards(), {3, 4, 6}, "gradient", notes=notes, plugins=[precision])
+    assert trainer.global_step == 8
+    for step in range(2, 9):
+        assert same(notes.after[step], notes.after[step - 1]) == (step in {3, 4, 6}), step
+    assert [(line["step"], line["what"]) for line in lines(tmp_path)] == [(n, "overflow") for n in (3, 4, 6)]
+    assert [line["scale"] for line in lines(tmp_path)] == [512.0, 256.0, 128.0]
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("guards/overflows")] == [(2, 1.0), (3, 2.0), (5, 3.0)]
+
+
+def test_a_scale_that_falls_without_end_stops(tmp_path, prepared):
+    guards, precision = Guards("skip", max_overflows=3), float16(16.0)
+    told = r"step 7: loss [\d.]+, infinite gradient, on samples 24 … 27; 4 steps in a row were not taken"
+    with pytest.raises(ValueError, match=told) as e:
+        run(tmp_path, prepared, guards, {2, 4, 5, 6, 7}, "gradient", plugins=[precision])
+    assert "(guards.max_overflows=3), the scale of the loss fell to 0.5. " in str(e.value)
+    assert str(e.value).endswith("or --trainer.precision bf16-mixed.")
+    assert [line["what"] for line in lines(tmp_path)] == [*["overflow"] * 4, "stopped"]
+
+
+def test_a_loss_that_is_not_finite_in_float16_is_no_overflow(tmp_path, prepared):
+    with pytest.raises(ValueError, match="step 3: loss nan, gradient norm nan"):
+        run(tmp_path, prepared, Guards(), {3}, plugins=[float16(1024.0)])
+
+
+def test_notes_that_cannot_be_written_cost_one_warning(tmp_path, prepared, capsys):
+    """A file that takes no more bytes: /dev/full is a disk that is."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "guards.jsonl").symlink_to("/dev/full")
+    run(tmp_path, prepared, Guards("skip"), {3, 6})
+    errors = capsys.readouterr().err
+    assert errors.count("guards.jsonl: notes about steps are lost: No space left on device. Training goes on.") == 1
+
+
+SHORT = """
+import resource, signal, sys
+from pathlib import Path
+from lit_t6.training.callbacks.step_notes import StepNotes
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+notes = StepNotes(Path(sys.argv[1]))
+for step in (1, 2):
+    notes.add({"step": step})
+size = notes.path.stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5, size + 5))
+notes.add({"step": 3})
+resource.setrlimit(resource.RLIMIT_FSIZE, (3, size + 5))
+notes.forget_after(1)
+"""
+
+
+def test_notes_are_whole_lines_whatever_the_disk_takes(tmp_path):
+    command = [sys.executable, "-W", "ignore", "-c", SHORT, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stderr.count("warning: ") == 1
+    assert "guards.jsonl: notes about steps are lost: File too large" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["guards.jsonl"]
+    path = tmp_path / "guards.jsonl"
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'  # not half of the third, nor half of the first alone
+    path.write_text('{"step": 1}\n{"step"{"step": 2}\n{"st')  # what others left
+    StepNotes(tmp_path).forget_after(2)
+    assert path.read_text() == '{"step": 1}\n'
+
+
+class Operations(TorchDispatchMode):
+    """What is computed while it is entered."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_tensor_is_brought_to_the_device_to_average_over_ranks(tmp_path, prepared, monkeypatch):
+    """`lift_fresh` and `_local_scalar_dense` are numbers on their way to a GPU and from it, which wait for it."""
+
+    class Two(Guards):
+        def inspect(self, optimizer, losses, norm):
+            monkeypatch.setattr(type(self._trainer), "world_size", 2)
+            with Operations() as operations:
+                super().inspect(optimizer, losses, norm)
+            monkeypatch.undo()
+            self.operations, self.figures = operations.seen, self._pending.figures
+
+    guards = Two()
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda figures: figures.mul_(2))
+    run(tmp_path, prepared, guards, (), max_steps=1)
+    assert guards.figures[:2].isfinite().all()
+    assert [name for name in guards.operations if "lift_fresh" in name or "_local_scalar" in name] == []
 
 
 @pytest.mark.gpu
@@ -183,12 +317,20 @@ def test_skips_on_a_gpu(tmp_path, prepared, precision):
     assert not torch.equal(notes.after[8][0], notes.after[6][0])
 
 
+@pytest.mark.gpu
+def test_an_overflow_on_a_gpu(tmp_path, prepared):
+    notes, options = Notes(), {"accelerator": "gpu", "devices": 1, "precision": "16-mixed"}
+    run(tmp_path, prepared, Guards(), {3, 6}, "gradient", notes=notes, **options)
+    assert [(line["step"], line["what"]) for line in lines(tmp_path) if line["step"] in (3, 6)] == [
+        (3, "overflow"),
+        (6, "overflow"),
+    ]
+    assert all(same(notes.after[step], notes.after[step - 1]) for step in (3, 6))
+
+
 @pytest.mark.slow
 def test_all_ranks_agree(tmp_path, prepared):
     """One rank's loss is not finite: both skip."""
-    import subprocess
-    import sys
-
     program = f"""
 import sys
 sys.path.insert(0, {str(__file__.rpartition("/tests/")[0])!r})
@@ -202,18 +344,25 @@ class Ill(LitT6):
         if self.trainer.global_step == 2 and self.trainer.global_rank == 1:
             self._step_losses[-1] = loss.detach() * math.nan  # the gradient stays finite
         return loss
+    def on_train_batch_end(self, *_):
+        guards._settle()
+        weights.append(torch.cat([p.detach().flatten() for p in self.parameters()]))
+weights, guards = [], Guards("skip")
 torch.manual_seed(0)
-trainer = make_trainer({str(tmp_path)!r}, max_steps=5, devices=2, strategy="ddp", callbacks=[Guards("skip")])
+trainer = make_trainer({str(tmp_path)!r}, max_steps=5, devices=2, strategy="ddp", callbacks=[guards])
 trainer.fit(Ill(SMALL, OptimizerConfig(lr=1e-2)), TokenDataModule({str(prepared)!r}, 2, num_workers=0))
-print("sum", trainer.global_rank, sum(p.double().sum().item() for p in trainer.lightning_module.parameters()))
-print("skipped", next(c for c in trainer.callbacks if isinstance(c, Guards)).state_dict()["skipped"])
+total = sum(p.double().sum().item() for p in trainer.lightning_module.parameters())
+moved = [not torch.equal(a, b) for a, b in zip(weights, weights[1:])]  # by steps 2 to 5
+skipped = guards.state_dict()["skipped"]
+with open(f"{tmp_path}/rank{{trainer.global_rank}}", "w") as file:
+    file.write(str((total, skipped, moved)))
 """
     (tmp_path / "program.py").write_text(program)
     done = subprocess.run([sys.executable, str(tmp_path / "program.py")], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
-    sums = {line.split()[2] for line in done.stdout.splitlines() if line.startswith("sum")}
-    assert len(sums) == 1
-    assert done.stdout.count("skipped 1") == 2
+    first, second = (ast.literal_eval((tmp_path / f"rank{rank}").read_text()) for rank in (0, 1))
+    assert first == second
+    assert first[1:] == (1, [True, False, True, True])  # by steps 2 to 5: the third was skipped, and no other
     (line,) = lines(tmp_path)
     assert line["samples"] == [[[8, 9]], [[10, 11]]]
     assert math.isnan(line["losses"][1][0])

@@ -1,0 +1,16 @@
+"""What is said while a training runs: not worth the training, where it goes into a file whose disk is full."""
+
+import sys
+from contextlib import suppress
+
+
+def say(text: str) -> None:
+    """Print a line at once, if that can be."""
+    with suppress(OSError):
+        print(text, flush=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning to the standard error, if that can be."""
+    with suppress(OSError):
+        print(f"warning: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,50 @@
+"""Lightning's TensorBoardLogger, for disks that are full."""
+
+import contextlib
+import os
+from typing import Any
+
+import lightning as L
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lit_t6.training.event_file import LastingWriter
+
+
+class LastingTensorBoardLogger(TensorBoardLogger):
+    """A TensorBoardLogger that never raises for want of space: it keeps curves until there is some.
+
+    The arguments are the same. TensorBoard's own writer would raise at the next step that is logged, on the first rank
+    alone, and the others would wait for it. A folder that is an address (s3://…) is left to it all the same.
+    """
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The writer, which makes its file with the first event."""
+        if self._experiment is None and "://" not in self.log_dir:
+            with contextlib.suppress(OSError):  # it is tried again with the first event
+                os.makedirs(self.log_dir, exist_ok=True)
+            self._experiment = LastingWriter(self.log_dir, **self._kwargs)
+        return super().experiment if self._experiment is None else self._experiment
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write what is kept, and hyperparameters if they are not there yet."""
+        try:
+            super().save()
+        except OSError:  # of hparams.yaml, since the writer has none: half of it would pass for the whole
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self.log_dir, self.NAME_HPARAMS_FILE))
+
+
+def make_lasting(trainer: L.Trainer) -> None:
+    """Let the trainer's TensorBoardLoggers be lasting ones; those of a class derived from it stay what they are.
+
+    They keep their identity, since the user may hold them. Lightning has loggers open their files before it calls any
+    callback, so this is called before that.
+    """
+    for logger in trainer.loggers:
+        if type(logger) is TensorBoardLogger and logger._experiment is None:
+            logger.__class__ = LastingTensorBoardLogger
