@@ -149,8 +149,8 @@ def _lock(file: IO[bytes]) -> bool:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove half-written files that no process holds, on this host or another."""
-    for leftover in folder.glob(".*.ckpt.*.tmp"):
+    """Remove half-written files that no process holds, on this host or another, and no file of another name."""
+    for leftover in folder.glob(f".*.ckpt.{'[0-9a-f]' * 8}.tmp"):
         with contextlib.suppress(OSError), leftover.open("rb") as file:
             # A file just created may not be locked yet.
             if time.time() - os.fstat(file.fileno()).st_mtime > _SETTLED_SECONDS and _lock(file):

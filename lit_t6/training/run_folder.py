@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from lit_t6.training.checkpoint import read_checkpoint
-from lit_t6.training.checkpoint_choice import newest_whole
+from lit_t6.training.checkpoint_choice import newest_whole, to_go_on_from
 from lit_t6.training.checkpoint_files import FOLDER as RESUME_FOLDER
 from lit_t6.training.checkpoint_files import replace_file
 from lit_t6.training.curves import trim_curves
@@ -58,7 +58,7 @@ def comparable(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def find_unfinished(config: dict[str, Any]) -> Unfinished | None:
-    """The newest run of this very configuration that nobody is at work on, is not finished, and has a checkpoint.
+    """The newest run of this very configuration that nobody is at work on, is not finished, and can be gone on with.
 
     Args:
         config: all options of `fit`, in plain form.
@@ -82,7 +82,7 @@ def find_unfinished(config: dict[str, Any]) -> Unfinished | None:
             continue
         checkpoints = Path((config.get("checkpoint") or {}).get("dirpath") or folder / "checkpoints")
         saved = [*checkpoints.glob("*.ckpt"), *folder.glob(f"checkpoints/{RESUME_FOLDER}/*.ckpt")]
-        if saved and not _is_locked(folder):
+        if saved and not _is_locked(folder) and (saved := to_go_on_from(folder, saved)):
             return Unfinished(str(folder), version, str(_choose(folder, saved)))
     return None
 

@@ -168,8 +168,10 @@ def test_what_cannot_be_pickled_is_no_matter_of_the_disk(tmp_path):
 
 
 def test_leftovers_of_dead_processes_are_removed_and_those_at_work_are_not(tmp_path):
-    dead, alive, other = (tmp_path / name for name in (".a.ckpt.1.tmp", ".b.ckpt.2.tmp", "c.tmp"))
-    for path in (dead, alive, other):
+    dead, alive = tmp_path / ".a.ckpt.0123abcd.tmp", tmp_path / ".b.ckpt.89ef4567.tmp"
+    names = ("c.tmp", ".mine.ckpt.backup.tmp", ".mine.ckpt.2026.tmp", "d.ckpt.0123abcd.tmp", ".e.ckpt.0123abcd")
+    others = [tmp_path / name for name in names]
+    for path in (dead, alive, *others):
         path.write_bytes(b"half")
         os.utime(path, (0, 0))
     with alive.open("rb") as file:
@@ -177,7 +179,7 @@ def test_leftovers_of_dead_processes_are_removed_and_those_at_work_are_not(tmp_p
         write_atomically(small(), tmp_path / "a.ckpt")
     assert not dead.exists()
     assert alive.exists()
-    assert other.exists()
+    assert all(path.exists() for path in others)
 
 
 LIMITED = """

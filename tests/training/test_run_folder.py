@@ -162,6 +162,60 @@ def test_weights_alone_come_last_and_equal_steps_by_time(tmp_path):
     assert newest_whole(left) == (None, [])
 
 
+def test_a_run_with_weights_alone_starts_anew_and_says_so(options, capsys):
+    words = [*options, "--checkpoint.save_weights_only=true", "--resume.every_n_minutes=0"]
+    folder = Path(fit(words).trainer.log_dir)
+    leave_unfinished(folder)
+    capsys.readouterr()
+    again = fit(words)
+    assert again.trainer.log_dir.endswith("version_1")
+    assert again.trainer.global_step == 3
+    assert f"warning: {folder}: this run is not finished, but its checkpoints hold weights alone" in (
+        capsys.readouterr().err
+    )
+
+
+def test_an_older_whole_checkpoint_comes_before_newer_weights(options, capsys):
+    words = [*options, *RESUMABLE, "--checkpoint.save_weights_only=true", "--checkpoint.every_n_train_steps=1"]
+    words += ["--checkpoint.monitor=null", "--resume.every_n_steps=2"]
+    folder = Path(fit(words).trainer.log_dir)
+    leave_unfinished(folder)
+    capsys.readouterr()
+    assert fit(words).trainer.log_dir == str(folder)
+    output = capsys.readouterr()
+    assert f"Going on with {folder} after step 2" in output.out
+    assert "weights alone" not in output.err
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_runs_that_save_into_one_folder_go_on_from_their_own(options, tmp_path, capsys):
+    """The first is at a later step, finished and of another configuration; the second goes on from its own."""
+    shared = [f"--checkpoint.dirpath={tmp_path / 'shared'}", "--resume.every_n_minutes=0"]
+    first = fit(options, *shared, "--data.seed=1")
+    second = [*shared, "--trainer.max_steps=2"]
+    folder = Path(fit(options, *second).trainer.log_dir)
+    leave_unfinished(folder)
+    capsys.readouterr()
+    finished = fit(options, *second)
+    assert finished.trainer.log_dir == str(folder)
+    output = capsys.readouterr()
+    assert f"Going on with {folder} after step 2" in output.out
+    assert f"last.ckpt is of another run, {first.trainer.log_dir}: {folder} does not go on from it" in output.err
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_run_without_a_checkpoint_of_its_own_takes_none_of_anothers(options, tmp_path, capsys):
+    shared = [f"--checkpoint.dirpath={tmp_path / 'shared'}", "--resume.every_n_minutes=0"]
+    fit(options, *shared, "--data.seed=1")
+    folder = Path(fit(options, *shared).trainer.log_dir)
+    leave_unfinished(folder)
+    for path in (tmp_path / "shared").glob("*-v1.ckpt"):
+        path.unlink()
+    again = fit(options, *shared)
+    assert again.trainer.log_dir != str(folder)
+    assert "is of another run" in capsys.readouterr().err
+
+
 def test_how_often_it_is_saved_makes_no_other_run(options):
     folder = fit(options).trainer.log_dir
     leave_unfinished(folder)

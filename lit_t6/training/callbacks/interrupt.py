@@ -25,7 +25,6 @@ EXIT_SAVED = 75
 """Exit status after a signal and the checkpoint that followed it: EX_TEMPFAIL of sysexits.h, "try again later"."""
 
 _STOP, _STOP_AND_REQUEUE = 1, 2
-_validation_follows = validation_follows
 
 
 class TrainingInterrupted(SystemExit):

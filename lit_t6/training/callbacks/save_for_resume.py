@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
-from lit_t6.training.callbacks.interrupt import _validation_follows
+from lit_t6.training.callbacks.loop_state import validation_follows
 from lit_t6.training.callbacks.throughput import Throughput
 from lit_t6.training.checkpoint_files import FOLDER as FOLDER
 from lit_t6.training.checkpoint_io import save_checkpoint
@@ -72,7 +72,7 @@ class SaveForResume(Checkpoint):
         self._last_step = trainer.global_step
         by_steps = self.every_n_steps > 0 and trainer.global_step % self.every_n_steps == 0
         self._due |= self._is_time(trainer) or by_steps
-        if self._due and not _validation_follows(trainer):
+        if self._due and not validation_follows(trainer):
             self._save(trainer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
