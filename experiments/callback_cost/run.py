@@ -20,8 +20,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_t6 import LitT6, T6Config, TokenDataModule
 from lit_t6.training import OptimizerConfig, SaveForResume, SaveOnInterrupt, TrainingProgress, ValidateAtEnd
-from lit_t6.training.callbacks import SampleWriter
+from lit_t6.training.callbacks import FactorDiagnostics, SampleWriter
 
+PICTURE = ", with a picture"
 SETTLING = 20  # steps that are not timed: compilation, allocation
 
 
@@ -99,8 +100,13 @@ def _milliseconds_of_validation(trainer: L.Trainer, module: LitT6, interval: flo
     loader = iter(data.val_dataloader())
     batch = {name: value.to(module.device) for name, value in next(loader).items()}
     del loader
+    trainer.fit_loop.epoch_loop.max_steps = -1  # at the end of a training a picture is drawn in any case
     taken: dict[str, list[float]] = {}
-    for callback in [None, *ours] * 3:  # None: the validation step alone, to be taken off
+    pictures = [c for c in ours if isinstance(c, FactorDiagnostics)]
+    for number, callback in enumerate([None, *ours, *pictures] * 3):  # None: the validation step alone, to be taken off
+        draws = number % (len(ours) + 2) > len(ours)
+        if isinstance(callback, FactorDiagnostics):
+            callback._validations = 4 if draws else 3
         if isinstance(callback, SampleWriter):
             callback._since = time.perf_counter() - interval  # its text may take a share of the time since
         began = _synchronized_time(module)
@@ -111,7 +117,8 @@ def _milliseconds_of_validation(trainer: L.Trainer, module: LitT6, interval: flo
         if callback:
             callback.on_validation_batch_end(trainer, module, None, batch, 0)
             callback.on_validation_end(trainer, module)
-        taken.setdefault(type(callback).__name__, []).append(1000 * (_synchronized_time(module) - began))
+        name = type(callback).__name__ + ("" if not draws else PICTURE)
+        taken.setdefault(name, []).append(1000 * (_synchronized_time(module) - began))
     alone = statistics.median(taken.pop("NoneType"))
     return {name: max(0.0, statistics.median(seen) - alone) for name, seen in taken.items()}
 
@@ -148,16 +155,19 @@ def main() -> None:
         name: statistics.median(run["validation_ms"][name] for run in runs["with"])
         for name in runs["with"][0]["validation_ms"]
     }
-    validation = sum(parts.values())
+    validation = sum(taken for name, taken in parts.items() if PICTURE not in name)
+    picture = sum(taken - parts[name.removesuffix(PICTURE)] for name, taken in parts.items() if PICTURE in name)
     interval = settings["trainer"]["val_check_interval"]
     cost = (with_ - without + validation / interval) / without
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
     print(f"{device}, torch {torch.__version__}: {without:.3f} ms a step without, {with_:.3f} ms with callbacks")
     a_step = validation / interval
     for name, taken in parts.items():
-        print(f"  at a validation, {name:<20} {taken:7.1f} ms")
+        print(f"  at a validation, {name:<32} {taken:7.1f} ms")
     print(f"at a validation they take {validation:.0f} ms; every {interval} steps, that is {a_step:.3f} ms a step")
-    print(f"cost: {100 * cost:.2f} % of a step")
+    print(
+        f"cost: {100 * cost:.2f} % of a step, and {100 * picture / interval / without:.2f} % more if all had pictures"
+    )
     if options.output:
         plain = {"device": device, "torch": torch.__version__, "config": options.config, "cost": cost, "runs": runs}
         options.output.write_text(json.dumps({**plain, "validation_interval": interval}, indent=2) + "\n")

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from lit_t6.training.callbacks.save_for_resume import FOLDER
-from lit_t6.training.checkpoint_files import DamagedCheckpoint, verify_file
+from lit_t6.training.checkpoint_files import FOLDER, DamagedCheckpoint, verify_file
 
 
 def newest_whole(paths: Iterable[Path]) -> tuple[Path | None, list[DamagedCheckpoint]]:

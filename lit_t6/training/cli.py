@@ -139,7 +139,7 @@ class T6CLI(LightningCLI):
             type=OnSaveError,
             default="warn",
             help="fit: when a checkpoint cannot be written, the disk being full for one: warn and go on training, or "
-            "stop. The checkpoint before it is whole in either case.",
+            "stop. The checkpoint before it is whole in either case. Curves that cannot be written wait, or stop.",
         )
         parser.add_argument(
             "--convert",

@@ -43,6 +43,15 @@ def test_parts_of_the_cache_fill_the_gpu():
 
 
 @INTERPRETED
+@pytest.mark.parametrize("new", [1, 2])
+def test_factors_of_queries_may_be_of_two_types(new):
+    """As under autocast, where a softmax over the heads is float32."""
+    f = [torch.randn(1, n, 2, size) for n, size in ((new, 7), (new, 16), (5, 7), (5, 16), (5, 7), (5, 16))]
+    mixed = tpa_decode(f[0].double(), *f[1:], impl="triton")
+    assert torch.equal(mixed, tpa_decode(*f, impl="triton"))
+
+
+@INTERPRETED
 def test_the_operator_is_registered_rightly():
     f = [torch.randn(2, n, 2, size) for n, size in ((1, 7), (1, 16), (5, 7), (5, 16), (5, 7), (5, 16))]
     arguments = (*f, None, None, None, None, torch.tensor([5, 3]), 0.25)

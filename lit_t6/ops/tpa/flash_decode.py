@@ -12,6 +12,7 @@ import triton
 from torch import Tensor
 from triton import next_power_of_2
 
+from lit_t6.ops.tpa.factors import materialise
 from lit_t6.ops.tpa.kernels.decode import _tpa_decode_fwd_kernel, _tpa_decode_merge_kernel
 
 MAX_QUERIES = 16
@@ -140,8 +141,10 @@ def flash_decode(
     num_heads, rank_k, rank_v = a_k.shape[-1], a_k.shape[2], a_v.shape[2]
     head_dim, value_dim = b_q.shape[-1], _width(b_v, c_v)
     rank_q = 0 if a_q is None else a_q.shape[2]
+    if a_q is not None:  # under autocast a softmax leaves float32
+        a_q = a_q.to(b_q.dtype)
     if a_q is not None and num_queries > 1:  # forming few queries takes no time
-        b_q, a_q, rank_q = torch.einsum("bnrh,bnrd->bnhd", a_q, b_q) / rank_q, None, 0
+        b_q, a_q, rank_q = materialise(a_q, b_q), None, 0
     kept = [x if x is None or x.stride(-1) == 1 else x.contiguous() for x in (a_k, b_k, c_k, a_v, b_v, c_v)]
     layouts = [_layout(x) for x in kept]
     units = [0 if x is None else x.stride(0) // layout[2] for x, layout in zip(kept, layouts, strict=True)]
@@ -150,7 +153,10 @@ def flash_decode(
     block_n = min(next_power_of_2(num_queries), _ROWS // block_h)
     block_d, block_e = (max(16, next_power_of_2(size)) for size in (head_dim, value_dim))
     tiles = triton.cdiv(num_heads, block_h) * triton.cdiv(num_queries, block_n)
-    bytes_per_token = b_k.itemsize * (rank_k * (block_d + block_h) + rank_v * (block_e + block_h))
+    wide_k, wide_v = (block * (1 if c is None else 2) for block, c in ((block_d, c_k), (block_e, c_v)))
+    bytes_per_token = b_k.itemsize * (rank_k * (wide_k + block_h) + rank_v * (wide_v + block_h))
+    if cos is not None:  # what b_k is rotated with: its partners, cosines and sines
+        bytes_per_token += rank_k * block_d * (b_k.itemsize + 2 * cos.itemsize)
     blocks = _blocks(block_h * block_n, bytes_per_token, b_k.itemsize)
     block_m = blocks["BLOCK_M"]
     at_once = max(1, SHARED_MEMORY // (blocks["NUM_STAGES"] * block_m * bytes_per_token))

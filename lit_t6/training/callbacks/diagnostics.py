@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lit_t6.attention import TensorProductAttention
 from lit_t6.ops import TPAFactors, effective_rank
-from lit_t6.training.callbacks.throughput import logged_step
+from lit_t6.training.callbacks.throughput import ends_training, logged_step
 
 FACTORS = TPAFactors._fields
 RANKS = ("effective_rank_k", "effective_rank_v")
@@ -27,8 +27,9 @@ class FactorDiagnostics(Callback):
     At a validation, over some tokens of its first batch: the root mean square of every factor
     (`factors/rms_a_q/layer_00`, …), and the effective rank of the keys and values of a token over its heads
     (`factors/effective_rank_k/layer_00`, …; see `lit_t6.ops.effective_rank`); the means over the layers
-    (`factors/rms_a_q`, …); and a picture of all of them, `factors/figure`. Dense queries, keys and values have no
-    factors to log; models without TPA log nothing.
+    (`factors/rms_a_q`, …); and a picture of all of them, `factors/figure`. As that takes longer than all else, it is
+    drawn at the first time, the second, fourth, eighth and so on, and after the last step. Dense queries, keys and
+    values have no factors to log; models without TPA log nothing.
 
     Args:
         every_n_validations: look at every n-th validation; 0 never.
@@ -107,9 +108,11 @@ class FactorDiagnostics(Callback):
         step = logged_step(trainer)
         values = {f"factors/{name}": sum(layer[name] for layer in layers) / len(layers) for name in layers[0]}
         values |= {f"factors/{name}/layer_{n:02}": layer[name] for n, layer in enumerate(layers) for name in layer}
+        times = (self._validations - 1) // self.every_n_validations + 1
+        draws = times.bit_count() == 1 or ends_training(trainer, trainer.global_step)
         for logger in trainer.loggers:
             logger.log_metrics(values, step=step)
-            if isinstance(logger, TensorBoardLogger):
+            if draws and isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_figure("factors/figure", draw_factors(layers), step, close=False)
 
 

@@ -37,7 +37,7 @@ class SampleWriter(Callback):
         max_new_tokens: int = 64,
         temperature: float = 0.8,
         seed: int = 0,
-        max_share: float = 0.005,
+        max_share: float = 0.003,
     ) -> None:
         if max_new_tokens < 0:
             raise ValueError(f"samples: max_new_tokens must be at least 0, got {max_new_tokens}.")

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from lit_t6.training.callbacks.loop_state import validation_follows
 from lit_t6.training.callbacks.throughput import Throughput
-from lit_t6.training.checkpoint_files import FOLDER as FOLDER
+from lit_t6.training.checkpoint_files import FOLDER
 from lit_t6.training.checkpoint_io import save_checkpoint
 from lit_t6.training.places import folder_of
 

@@ -29,6 +29,13 @@ def test_every_layer_and_the_mean_are_logged_at_every_validation(events):
     assert [image.step for image in events.Images("factors/figure")] == [4, 6]
 
 
+def test_pictures_become_rarer(tmp_path, prepared):
+    fit(tmp_path, prepared, SMALL, max_steps=14, val_check_interval=2)
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    assert [e.step for e in events.Scalars("factors/rms_a_q")] == [1, 3, 5, 7, 9, 11, 13]
+    assert [image.step for image in events.Images("factors/figure")] == [1, 3, 7, 13]  # 1st, 2nd, 4th and last
+
+
 def test_numbers_are_those_of_the_factors():
     a, b = torch.full((5, 2, 3), 2.0), torch.randn(5, 2, 4)
     b[:, 1] = b[:, 0]
