@@ -1,6 +1,7 @@
 """Prepared data as a LightningDataModule."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -203,6 +204,8 @@ class TokenDataModule(L.LightningDataModule):
             generator=torch.Generator().manual_seed(self.seed),
             persistent_workers=self.num_workers > 0,
             worker_init_fn=leave_signals_to_the_parent,
+            # In other processes than forked ones, threads of libraries take signals before they can be blocked.
+            multiprocessing_context="fork" if self.num_workers and sys.platform == "linux" else None,
         )
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:

@@ -19,7 +19,9 @@ def leave_signals_to_the_parent(worker_id: int) -> None:
     open, such as the lock of the run's folder.
 
     The training is the parent here, also where another process starts the loader's for it, as Python's fork server
-    does: the kernel tells of a parent's death only those that it started itself; for others a thread waits for it.
+    does: the kernel tells of a parent's death only those that it started itself; for others a thread waits for it. A
+    worker that was not forked has threads that some library started, and a scheduler's SIGTERM may reach those: fork,
+    where the choice is free.
 
     Args:
         worker_id: what a DataLoader passes as it starts the process.

@@ -1,7 +1,6 @@
 """Which of several checkpoints to go on from."""
 
 import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 
 from lit_t6.training.checkpoint_files import FOLDER, DamagedCheckpoint, verify_file
+from lit_t6.training.messages import warn
 
 
 def newest_whole(paths: Iterable[Path]) -> tuple[Path | None, list[DamagedCheckpoint]]:
@@ -63,14 +63,22 @@ def to_go_on_from(folder: Path, paths: Iterable[Path]) -> list[Path]:
             whose = (
                 f"of another run, {theirs}" if theirs else "outside of the run's folder and does not say whose it is"
             )
-            _tell(f"{path} is {whose}: {folder} does not go on from it. --ckpt_path does, if it is meant.")
+            warn(f"{path} is {whose}: {folder} does not go on from it. --ckpt_path does, if it is meant.")
     if weights and not whole:
-        _tell(
+        warn(
             f"{folder}: this run is not finished, but its checkpoints hold weights alone (save_weights_only), no "
             f"training to go on with: {', '.join(str(path) for path in sorted(weights))}. --resume.every_n_steps and "
             f"--resume.every_n_minutes save what the same command goes on from."
         )
     return whole
+
+
+def of_run(folder: Path, paths: Iterable[Path]) -> set[Path]:
+    """Those of some checkpoints that hold a training, and that of the run in this folder."""
+    inside = {path: _inside(path) for path in paths}
+    return {
+        path for path, content in inside.items() if "optimizer_states" in content and _is_of_run(folder, path, content)
+    }
 
 
 def _is_of_run(folder: Path, path: Path, content: dict[str, Any]) -> bool:
@@ -81,10 +89,6 @@ def _is_of_run(folder: Path, path: Path, content: dict[str, Any]) -> bool:
 def _folder_said(content: dict[str, Any]) -> str:
     """The folder of the run that a checkpoint says it is of; empty if it says none."""
     return str(content.get("callbacks", {}).get("ExactResume", {}).get("folder", ""))
-
-
-def _tell(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 def checkpoints_beside(path: Path) -> list[Path]:

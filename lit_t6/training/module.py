@@ -229,7 +229,6 @@ class LitT6(L.LightningModule):
         throughput = next((c for c in present if isinstance(c, Throughput)), None) or Throughput(self.config)
         wanted = [
             StartPanel(self.config),
-            LastingCurves(),
             Guards(),
             throughput,
             TensorBoardPages(self.config, self.optimizer_config, throughput),
@@ -237,6 +236,7 @@ class LitT6(L.LightningModule):
             SampleWriter(),
             ValidateAtEnd(),
             ExactResume(),
+            LastingCurves(),  # after all that write
         ]
         make_lasting(self.trainer)
         given = {type(callback) for callback in present}

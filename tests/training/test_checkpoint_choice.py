@@ -4,8 +4,9 @@ import os
 import shutil
 
 import pytest
+import torch
 
-from lit_t6.training.checkpoint_choice import newest_whole, to_go_on_from
+from lit_t6.training.checkpoint_choice import newest_whole, of_run, to_go_on_from
 
 from .runs import fit
 
@@ -63,3 +64,13 @@ def test_what_cannot_be_read_is_left_for_the_choice_to_name(runs, tmp_path):
     path, errors = newest_whole([damaged, runs / "shared" / "one.ckpt"])
     assert path == runs / "shared" / "one.ckpt"
     assert [error.path for error in errors] == [str(damaged)]
+
+
+def test_trainings_of_a_run_among_files_of_others(tmp_path):
+    ours, shared = tmp_path / "version_0", tmp_path / "shared"
+    kinds = {"ours": (ours, True), "weights": (ours, False), "theirs": (tmp_path / "version_1", True)}
+    shared.mkdir()
+    for name, (folder, trains) in kinds.items():
+        content = {"global_step": 3, "callbacks": {"ExactResume": {"folder": os.path.realpath(folder)}}}
+        torch.save(content | ({"optimizer_states": []} if trains else {}), shared / f"{name}.ckpt")
+    assert of_run(ours, shared.glob("*.ckpt")) == {shared / "ours.ckpt"}

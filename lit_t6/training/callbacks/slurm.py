@@ -3,6 +3,8 @@
 import os
 import subprocess
 
+from lit_t6.training.messages import say
+
 
 def requeue_job() -> None:
     """Let SLURM start this job again; what became of that is printed.
@@ -15,7 +17,7 @@ def requeue_job() -> None:
     try:
         status = subprocess.run(command, check=False).returncode
     except OSError as error:
-        print(f"{' '.join(command)}: {error}; submit the job again to go on.", flush=True)
+        say(f"{' '.join(command)}: {error}; submit the job again to go on.")
         return
     said = "the job will run again" if status == 0 else f"failed with status {status}; submit the job again to go on"
-    print(f"{' '.join(command)}: {said}.", flush=True)
+    say(f"{' '.join(command)}: {said}.")
