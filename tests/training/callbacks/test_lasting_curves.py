@@ -77,6 +77,7 @@ def test_the_command_line_sets_it(options, tmp_path, capsys, monkeypatch, policy
 
 PROGRAM = """
 import resource, sys
+import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from lit_t6.training import CurvesNotWritten, SafeCheckpointIO
 from tests.training.runs import fit
@@ -92,6 +93,8 @@ try:
     print(f"rank {trainer.global_rank} step {trainer.global_step}\\n", end="")
 except CurvesNotWritten as error:
     print(f"stopped: {error}\\n", end="")
+if dist.is_initialized():  # threads of gloo that are left at the end of the program may abort it
+    dist.destroy_process_group()
 """
 
 
