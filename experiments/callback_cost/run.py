@@ -83,10 +83,7 @@ def train(
     trainer.fit(module, TokenDataModule(data, batch_size, num_workers=4))
     step_ms = clock.milliseconds_a_step(trainer)
     interval = settings["trainer"]["val_check_interval"] * step_ms / 1000
-    began = time.perf_counter()
     validation = {} if bare else _milliseconds_of_validation(trainer, module, interval)
-    if not bare:
-        print(f"callbacks at a validation timed in {time.perf_counter() - began:.0f} s", flush=True)
     return {"step_ms": step_ms, "validation_ms": validation}
 
 
@@ -101,12 +98,12 @@ def _milliseconds_of_validation(trainer: L.Trainer, module: LitT6, interval: flo
     batch = {name: value.to(module.device) for name, value in next(loader).items()}
     del loader
     trainer.fit_loop.epoch_loop.max_steps = -1  # at the end of a training a picture is drawn in any case
+    timed: list[tuple[Callback | None, str]] = [(None, "")]  # the validation step alone, to be taken off
+    timed += [(c, "") for c in ours] + [(c, PICTURE) for c in ours if isinstance(c, FactorDiagnostics)]
     taken: dict[str, list[float]] = {}
-    pictures = [c for c in ours if isinstance(c, FactorDiagnostics)]
-    for number, callback in enumerate([None, *ours, *pictures] * 3):  # None: the validation step alone, to be taken off
-        draws = number % (len(ours) + 2) > len(ours)
+    for callback, picture in timed * 3:
         if isinstance(callback, FactorDiagnostics):
-            callback._validations = 4 if draws else 3
+            callback._validations = 4 if picture else 3
         if isinstance(callback, SampleWriter):
             callback._since = time.perf_counter() - interval  # its text may take a share of the time since
         began = _synchronized_time(module)
@@ -117,8 +114,7 @@ def _milliseconds_of_validation(trainer: L.Trainer, module: LitT6, interval: flo
         if callback:
             callback.on_validation_batch_end(trainer, module, None, batch, 0)
             callback.on_validation_end(trainer, module)
-        name = type(callback).__name__ + ("" if not draws else PICTURE)
-        taken.setdefault(name, []).append(1000 * (_synchronized_time(module) - began))
+        taken.setdefault(type(callback).__name__ + picture, []).append(1000 * (_synchronized_time(module) - began))
     alone = statistics.median(taken.pop("NoneType"))
     return {name: max(0.0, statistics.median(seen) - alone) for name, seen in taken.items()}
 

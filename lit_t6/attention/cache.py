@@ -4,13 +4,11 @@ Letters: B batch, N new positions, M cached positions, H heads, G key/value head
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-ROW_ALIGNMENT = 16
-"""Bytes."""
+from lit_t6.ops.attention import ALIGNMENT
 
 
 class AttentionCache:
@@ -43,13 +41,9 @@ class AttentionCache:
             if value < 1:
                 raise ValueError(f"cache: {name} must be at least 1, got {value}.")
         self.capacity = capacity
-        kind: dict[str, Any] = {"dtype": dtype, "device": device}
         with torch.inference_mode(False):  # a cache made in inference mode could not be written outside of it
             self.buffers = {
-                name: torch.zeros(batch_size, capacity, *shape[:-1], _padded(shape[-1], dtype), **kind)[
-                    ..., : shape[-1]
-                ]
-                for name, shape in shapes.items()
+                name: _buffer((batch_size, capacity, *shape), dtype, device) for name, shape in shapes.items()
             }
             self.lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
         """(B,): tokens that each row holds."""
@@ -153,10 +147,11 @@ class AttentionCache:
         self.longest = int(kept.max())
 
 
-def _padded(size: int, dtype: torch.dtype) -> int:
-    """The number of entries from `size` up that makes a row of whole pieces."""
-    piece = max(1, ROW_ALIGNMENT // dtype.itemsize)
-    return -(-size // piece) * piece
+def _buffer(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """Zeros, each row along the last axis padded to whole pieces of `ALIGNMENT`; the padding is not seen."""
+    *outer, size = shape
+    piece = max(1, ALIGNMENT // dtype.itemsize)
+    return torch.zeros(*outer, -(-size // piece) * piece, dtype=dtype, device=device)[..., :size]
 
 
 class KeyValueCache(AttentionCache):

@@ -14,7 +14,7 @@ MANY_QUERIES = 32
 """See `cached_attention`."""
 
 ALIGNMENT = 16
-"""Bytes. PyTorch's fused GPU kernels read rows in pieces of this size."""
+"""Bytes. GPU kernels, PyTorch's fused ones and ours, read rows in pieces of this size."""
 
 
 def aligned(x: Tensor) -> Tensor:

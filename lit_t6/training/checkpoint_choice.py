@@ -81,6 +81,11 @@ def of_run(folder: Path, paths: Iterable[Path]) -> set[Path]:
     }
 
 
+def steps_done(path: Path) -> float:
+    """Optimizer steps at a checkpoint; infinity if it cannot be read."""
+    return float(_inside(path).get("global_step", "inf"))
+
+
 def _is_of_run(folder: Path, path: Path, content: dict[str, Any]) -> bool:
     own = Path(os.path.realpath(folder))
     return own in Path(os.path.realpath(path)).parents or _folder_said(content) == str(own)

@@ -18,6 +18,11 @@ def run_folder(save_dir: str | Path, name: str | None, version: int | str | None
     return Path(os.path.expanduser(os.path.expandvars(folder)))
 
 
+def home_of(trainer: L.Trainer) -> Path:
+    """The folder of a training's run; without a logger, that which the trainer writes to by default."""
+    return folder_of(trainer) or Path(trainer.default_root_dir)
+
+
 def folder_of(trainer: L.Trainer) -> Path | None:
     """The folder of a training's run, by its first logger; None where it has none.
 

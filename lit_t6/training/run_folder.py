@@ -22,7 +22,7 @@ from lit_t6.training.checkpoint_files import FOLDER as RESUME_FOLDER
 from lit_t6.training.checkpoint_files import replace_file
 from lit_t6.training.curves import trim_curves
 from lit_t6.training.messages import say, warn
-from lit_t6.training.places import folder_of, run_folder
+from lit_t6.training.places import home_of, run_folder
 
 CONFIG_NAME = "config.yaml"
 FINISHED_NAME = "finished"
@@ -185,7 +185,7 @@ class RunFolder(SaveConfigCallback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._check_agreement(trainer)
-        folder = folder_of(trainer) or Path(trainer.default_root_dir)
+        folder = home_of(trainer)
         if trainer.is_global_zero and not self.already_saved:
             self._check_that_it_may_be_used(folder)
             folder.mkdir(parents=True, exist_ok=True)
@@ -199,8 +199,7 @@ class RunFolder(SaveConfigCallback):
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Save the options, all or nothing: by them the run is found again, also when the disk is full now."""
-        folder = folder_of(trainer) or Path(trainer.default_root_dir)
-        replace_file(folder / CONFIG_NAME, self.parser.dump(self.config, skip_none=False).encode())
+        replace_file(home_of(trainer) / CONFIG_NAME, self.parser.dump(self.config, skip_none=False).encode())
 
     def _check_that_it_may_be_used(self, folder: Path) -> None:
         if self.overwrite or not (folder / CONFIG_NAME).exists():

@@ -1,6 +1,5 @@
 """The FlashTPA kernel: in float32 under Triton's interpreter on a CPU, in every type on a GPU."""
 
-import math
 import multiprocessing
 from functools import partial
 
@@ -39,7 +38,7 @@ def test_parts_of_the_cache_fill_the_gpu():
     assert _num_splits(1, 132, 4096) == 132
     assert _num_splits(16, 132, 4096) == 8  # 128 programs in one wave
     assert _num_splits(1, 132, 5) == 5  # no more than there are blocks
-    assert _num_splits(500, 132, 4096) == 1 or math.ceil(500 * _num_splits(500, 132, 4096) / 132) > 4
+    assert _num_splits(500, 132, 4096) == 1  # four waves of whole rows
 
 
 @INTERPRETED

@@ -14,6 +14,7 @@ import torch
 
 from lit_t6.training import DamagedCheckpoint, SafeCheckpointIO, checkpoint_files, read_checkpoint
 from lit_t6.training.checkpoint_files import verify_file, write_atomically
+from tests.training.disks import small_disk
 from tests.training.runs import fit
 
 COMMENT_BYTES = 78
@@ -208,18 +209,12 @@ def test_a_real_limit_of_the_system_leaves_the_file_that_was_there(tmp_path):
 
 @pytest.mark.slow
 def test_a_real_full_file_system_leaves_the_file_that_was_there(tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True).returncode:
-        pytest.skip("may not mount a small file system")
-    try:
+    with small_disk(tmp_path / "disk", "256k") as disk:
         write_atomically({"weight": torch.ones(20000)}, disk / "a.ckpt")
         with pytest.raises(OSError, match="No space left on device"):
             write_atomically({"weight": torch.zeros(60000)}, disk / "a.ckpt")
         assert torch.load(disk / "a.ckpt")["weight"].sum() == 20000
         assert os.listdir(disk) == ["a.ckpt"]
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 ENDLESS = """

@@ -1,5 +1,4 @@
 import errno
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from lit_t6 import LitT6, TokenDataModule
 from lit_t6.cli import main, run
 from lit_t6.training import CheckpointNotSaved, DamagedCheckpoint, SafeCheckpointIO, SafeModelCheckpoint, checkpoint_io
 from lit_t6.training.checkpoint_files import verify_file
+from tests.training.disks import small_disk
 from tests.training.runs import fit, make_trainer
 
 FULL = "the checkpoint was not saved: No space left on device"
@@ -91,11 +91,7 @@ def test_the_command_line_sets_what_a_full_disk_does(options, full_disk, capsys,
 
 @pytest.mark.slow
 def test_a_training_goes_on_over_a_real_full_disk(tmp_path, prepared, capsys):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", disk], capture_output=True).returncode:
-        pytest.skip("may not mount a small file system")
-    try:
+    with small_disk(tmp_path / "disk", "1500k") as disk:
         trainer, saver = train(tmp_path, prepared, dirpath=disk, save_top_k=-1)
         assert trainer.global_step == 6
         assert "No space left on device" in capsys.readouterr().err
@@ -104,8 +100,6 @@ def test_a_training_goes_on_over_a_real_full_disk(tmp_path, prepared, capsys):
             verify_file(path)
         again = Improving(monitor="val/loss", dirpath=disk, save_top_k=0)
         fit(tmp_path / "b", prepared, ckpt_path=saver.last_model_path, max_steps=7, callbacks=[again])
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 def test_the_state_is_that_of_lightnings_own_class():

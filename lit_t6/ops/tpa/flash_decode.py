@@ -12,6 +12,7 @@ import triton
 from torch import Tensor
 from triton import next_power_of_2
 
+from lit_t6.ops.attention import ALIGNMENT
 from lit_t6.ops.tpa.factors import materialise
 from lit_t6.ops.tpa.kernels.decode import _tpa_decode_fwd_kernel, _tpa_decode_merge_kernel
 
@@ -24,7 +25,6 @@ _ROWS = 128
 """Heads times queries that one program takes at most."""
 SHARED_MEMORY = 200_000
 """Bytes of a multiprocessor that a program may plan with."""
-_ALIGNMENT = 16  # bytes
 
 
 def why_not(
@@ -70,7 +70,7 @@ def _layout(x: Tensor | None) -> tuple[int, int, int, int]:
     if x is None:
         return 0, 0, 1, 0
     stride_b, stride_m, stride_r = x.stride()[:3]
-    vec = math.gcd(_ALIGNMENT // x.itemsize, stride_b, stride_m, stride_r, x.data_ptr() % _ALIGNMENT // x.itemsize)
+    vec = math.gcd(ALIGNMENT // x.itemsize, stride_b, stride_m, stride_r, x.data_ptr() % ALIGNMENT // x.itemsize)
     size = x.shape[-1]
     padded = -(-size // vec) * vec
     last = x.storage_offset() + sum((n - 1) * s for n, s in zip(x.shape[:3], x.stride(), strict=False))
@@ -140,11 +140,12 @@ def flash_decode(
     batch, num_queries = b_q.shape[:2]
     num_heads, rank_k, rank_v = a_k.shape[-1], a_k.shape[2], a_v.shape[2]
     head_dim, value_dim = b_q.shape[-1], _width(b_v, c_v)
+    if a_q is not None:
+        a_q = a_q.to(b_q.dtype)  # under autocast a softmax leaves float32
+        if num_queries > 1:  # forming few queries takes no time
+            b_q = materialise(a_q, b_q)
+            a_q = None
     rank_q = 0 if a_q is None else a_q.shape[2]
-    if a_q is not None:  # under autocast a softmax leaves float32
-        a_q = a_q.to(b_q.dtype)
-    if a_q is not None and num_queries > 1:  # forming few queries takes no time
-        b_q, a_q, rank_q = materialise(a_q, b_q), None, 0
     kept = [x if x is None or x.stride(-1) == 1 else x.contiguous() for x in (a_k, b_k, c_k, a_v, b_v, c_v)]
     layouts = [_layout(x) for x in kept]
     units = [0 if x is None else x.stride(0) // layout[2] for x, layout in zip(kept, layouts, strict=True)]
@@ -217,5 +218,4 @@ def flash_decode(
 
 @flash_decode.register_fake
 def _(a_q, b_q, a_k, b_k, a_v, b_v, c_k, c_v, cos, sin, lengths, scale):  # type: ignore[no-untyped-def]
-    value_dim = _width(b_v, c_v)
-    return b_q.new_empty(*b_q.shape[:2], a_k.shape[-1], value_dim)
+    return b_q.new_empty(*b_q.shape[:2], a_k.shape[-1], _width(b_v, c_v))

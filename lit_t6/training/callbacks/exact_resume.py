@@ -1,7 +1,6 @@
 """What a checkpoint holds beside weights, optimizer and data position, to be resumed as if nothing had happened."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -23,7 +22,7 @@ from lit_t6.training.callbacks.random_state import (
     seed_random_state,
     write_random_state,
 )
-from lit_t6.training.places import folder_of
+from lit_t6.training.places import home_of
 
 
 class ExactResume(Callback):
@@ -78,8 +77,7 @@ class ExactResume(Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._began, self._validating = None, False
-        folder = folder_of(trainer) or Path(trainer.default_root_dir)
-        self._folder = trainer.strategy.broadcast(os.path.realpath(folder))
+        self._folder = trainer.strategy.broadcast(os.path.realpath(home_of(trainer)))
         loop = trainer.fit_loop.epoch_loop
         if self._loaded.get("validation_due") and loop.max_steps == self._loaded["step"]:
             self._postponed["max_steps"] = loop.max_steps

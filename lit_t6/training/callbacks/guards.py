@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from lit_t6.data import TokenDataModule
 from lit_t6.training.callbacks.step_notes import StepNotes
 from lit_t6.training.callbacks.throughput import Mark, mark
-from lit_t6.training.checkpoint_choice import newest_whole, of_run
+from lit_t6.training.checkpoint_choice import newest_whole, of_run, steps_done
 from lit_t6.training.checkpoint_files import FOLDER
 from lit_t6.training.places import folder_of
 
@@ -287,8 +287,4 @@ def _newest_checkpoint(trainer: L.Trainer, step: int) -> Path | None:
     folders |= {Path(s.dirpath) for s in trainer.checkpoint_callbacks if isinstance(s, ModelCheckpoint) and s.dirpath}
     paths = {path for folder in folders for path in folder.glob("*.ckpt")}
     paths = paths if run is None else of_run(run, paths)
-    while (newest := newest_whole(paths)[0]) is not None:
-        if torch.load(newest, map_location="cpu", weights_only=True, mmap=True)["global_step"] <= step:
-            break
-        paths.remove(newest)
-    return newest
+    return newest_whole(path for path in paths if steps_done(path) <= step)[0]

@@ -1,6 +1,5 @@
 """What TensorBoard shows beside plain curves: configuration, model, a chart layout, HParams, loss over tokens."""
 
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -21,7 +20,7 @@ from lit_t6.training.callbacks.text_page import add_text, as_code
 from lit_t6.training.callbacks.throughput import Record, Throughput, cache_bytes_per_token
 from lit_t6.training.curves import OVER_TOKENS
 from lit_t6.training.optimizer import OptimizerConfig
-from lit_t6.training.places import folder_of
+from lit_t6.training.places import home_of
 
 LAYOUT = {  # TensorBoard takes the tags as regular expressions
     "Loss": {
@@ -119,7 +118,7 @@ class TensorBoardPages(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._open = self._writers(trainer)
         facts = run_facts(trainer, self.config)  # log_dir is broadcast: every rank has to ask
-        saved = (folder_of(trainer) or Path(trainer.default_root_dir)) / "config.yaml"
+        saved = home_of(trainer) / "config.yaml"
         if saved.is_file():
             configuration = saved.read_text(encoding="utf-8")
         else:

@@ -11,8 +11,6 @@ memory, so that neither a longer cache nor a replayed graph compiles anything.
 import triton
 import triton.language as tl
 
-LOG2_E = tl.constexpr(1.4426950408889634)
-
 
 @triton.jit
 def _as_rows(x, BLOCK_N: tl.constexpr):
