@@ -5,7 +5,8 @@ Rv). A row is one head of one query. Factors are rank-major; the last axis of ea
 
 Strides between positions and ranks are compile-time constants: they belong to the layout of a cache, and the compiler
 must know that they are multiples of 16 bytes to read 16 bytes at once. The length of the cache is not: it is read from
-memory, so that neither a longer cache nor a replayed graph compiles anything.
+memory, so that neither a longer cache nor a replayed graph compiles anything; nor do numbers that follow from it, of
+which Triton would otherwise compile versions for 1 and for multiples of 16.
 """
 
 import triton
@@ -66,7 +67,7 @@ def _load_features(
     return x
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_splits", *(f"{name}_stride_b" for name in ("ak", "bk", "ck", "av", "bv", "cv"))])
 def _tpa_decode_fwd_kernel(
     aq_ptr,  # (B, Rq, H) contiguous; unused for dense queries
     bq_ptr,  # (B, Rq, D) contiguous, or dense queries (B, N, H, D)
@@ -217,7 +218,7 @@ def _tpa_decode_fwd_kernel(
         )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_splits"])
 def _tpa_decode_merge_kernel(
     out_ptr,  # (B, splits, N, H, E) float32
     lse_ptr,  # (B, splits, N, H) float32, base 2
