@@ -194,7 +194,9 @@ def _tpa_decode_fwd_kernel(
         weights = tl.exp2(logits - base[None, :])
         shrink = tl.exp2(top - base)
         total = total * shrink + tl.sum(weights, axis=0)
-        acc = acc * shrink[None, :]
+        # Exact products are sums one after the other: short sums of their own lose less than a single long one.
+        APART: tl.constexpr = PRECISION == "ieee"
+        part = tl.zeros((BLOCK_E, ROWS), tl.float32) if APART else acc * shrink[None, :]
         for r in tl.static_range(RANK_V):
             bv = _load_features(
                 bv_ptr + begin * BV[0] + r * BV[1],
@@ -204,7 +206,8 @@ def _tpa_decode_fwd_kernel(
             )  # fmt: skip
             av = _load_heads(av_ptr + begin * AV[0] + r * AV[1], offs_m, mask_m, offs_h, AV[0], AV[3])
             shares = (weights * _as_rows(av, BLOCK_N).to(tl.float32)).to(bv.dtype)
-            acc = tl.dot(tl.trans(bv), shares, acc, input_precision=PRECISION)
+            part = tl.dot(tl.trans(bv), shares, part, input_precision=PRECISION)
+        acc = tl.fma(acc, shrink[None, :], part) if APART else part
         top = new_top
 
     place = ((batch * num_splits + split) * NUM_QUERIES + row_n) * NUM_HEADS + row_h
