@@ -191,8 +191,7 @@ class LatentAttention(AttentionModule, config=LatentConfig):
         key_up, value_up = up.split((config.head_dim, config.value_size), dim=1)  # (H, D, dc), (H, E, dc)
         k = cache.entries()["latent"].unsqueeze(2)  # (B, M, 1, dc + Dr)
         q = torch.cat((torch.einsum("bnhd,hdc->bnhc", q_plain, key_up.to(q_plain.dtype)), q_rope), dim=-1)
-        v = k[..., : config.kv_latent_size]
-        read = cached_attention(q, k, v, lengths=cache.lengths, scale=config.scale)
+        read = cached_attention(q, k, config.kv_latent_size, lengths=cache.lengths, scale=config.scale)
         return torch.einsum("bnhc,hec->bnhe", read, value_up.to(read.dtype))
 
     def _matrices(self) -> Iterator[tuple[Tensor, bool]]:

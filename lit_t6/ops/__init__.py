@@ -1,12 +1,11 @@
 """Arithmetic on tensors: RoPE, masks, dense attention and tensor product attention. Knows no modules."""
 
 from lit_t6.ops.attention import cached_attention, dense_attention
+from lit_t6.ops.implementation import Impl, check_impl
 from lit_t6.ops.masks import cache_visibility, visibility
 from lit_t6.ops.rope import apply_rope, rope_angles
 from lit_t6.ops.tpa import (
-    Impl,
     TPAFactors,
-    check_impl,
     effective_rank,
     head_groups,
     materialise,

@@ -1,4 +1,4 @@
-"""Softmax attention over dense queries, keys and values, through PyTorch's fused kernels.
+"""Softmax attention over dense queries, keys and values, through PyTorch's fused kernels and, of caches, ours.
 
 Letters: B batch, T positions, N new positions, M cached ones, H query heads, G key/value heads, D and E head sizes of
 keys and of values.
@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lit_t6.ops.implementation import HAS_TRITON, Impl, check_impl
 from lit_t6.ops.masks import cache_visibility, check_rows, visibility
 
 MANY_QUERIES = 32
-"""See `cached_attention`."""
+"""See `_masked_attention`."""
 
 ALIGNMENT = 16
 """Bytes. GPU kernels, PyTorch's fused ones and ours, read rows in pieces of this size."""
@@ -81,31 +82,66 @@ def dense_attention(
 
 
 def cached_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, lengths: Tensor | None = None, scale: float | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor | int,
+    *,
+    lengths: Tensor | None = None,
+    scale: float | None = None,
+    impl: Impl = "auto",
 ) -> Tensor:
     """Attention of the newest tokens to a cache of keys and values, causal among themselves.
-
-    For few queries, the H / G heads that share a key head are taken as further queries of it, so that no key is
-    repeated; for many, repeating keys takes less than repeating masks.
 
     Args:
         q: queries (B, N, H, D) of the last N valid entries of each row.
         k: keys (B, M, G, D), those of the new tokens included; H a multiple of G.
-        v: values (B, M, G, E).
+        v: values (B, M, G, E); or E, where the values are the first E features of the keys, which are then read once.
         lengths: (B,) integers: valid entries of each row, M if not given; query n sees the first lengths - N + n + 1.
         scale: of the logits; 1/√D if not given.
+        impl: "reference" is PyTorch's fused attention under a mask; "triton" a kernel that splits the cache over the
+            whole GPU; "auto" on a GPU "triton" where it can run, else "reference".
 
     Returns:
         (B, N, H, E), in the type of `q`. A query that sees nothing gives zeros.
 
     Raises:
-        ValueError: `lengths` of another shape.
+        ValueError: `lengths` of another shape, an unknown `impl`, or tensors that the "triton" one cannot take, with
+            the reason.
     """
-    batch, num_queries, num_heads, _ = q.shape
-    num_keys, num_kv_heads = k.shape[1:3]
+    check_impl(impl)
+    batch, num_keys = k.shape[:2]
     check_rows(batch, num_keys, lengths=lengths, document_ids=None)
     if lengths is None:
-        lengths = q.new_full((batch,), num_keys, dtype=torch.int64)
+        lengths = torch.full((batch,), num_keys, device=k.device)
+    if impl == "triton" or (impl == "auto" and k.is_cuda):
+        problem = flash_decode_cannot(q, k, v)
+        if problem is None:
+            from lit_t6.ops.dense.flash_decode import flash_decode  # needs Triton
+
+            values, size = (None, v) if isinstance(v, int) else (v, v.shape[-1])
+            return flash_decode(q, k, values, size, lengths, q.shape[-1] ** -0.5 if scale is None else scale)
+        if impl == "triton":
+            raise ValueError(f"impl='triton' cannot decode this: {problem}. Use impl='auto'.")
+    return _masked_attention(q, k, k[..., :v] if isinstance(v, int) else v, lengths, scale)
+
+
+def flash_decode_cannot(q: Tensor, k: Tensor, v: Tensor | int) -> str | None:
+    """Why the kernel cannot take arguments of `cached_attention`; None if it can."""
+    if not HAS_TRITON:
+        return "Triton is not installed"
+    from lit_t6.ops.dense.flash_decode import why_not
+
+    return why_not(q, k, v)
+
+
+def _masked_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, scale: float | None) -> Tensor:
+    """`cached_attention` through PyTorch.
+
+    For few queries, the H / G heads that share a key head are taken as further queries of it, so that no key is
+    repeated; for many, repeating keys takes less than repeating masks.
+    """
+    num_queries, num_heads = q.shape[1:3]
+    num_keys, num_kv_heads = k.shape[1:3]
     mask = cache_visibility(num_queries, num_keys, lengths)  # (B, 1, N, M)
     sees_something = mask.any(dim=-1, keepdim=True)
     mask = mask | ~sees_something

@@ -105,7 +105,7 @@ def test_refuses_what_does_not_fit():
         tpa_decode(*f._replace(b_v=f.b_v[:, 1:]))
     with pytest.raises(ValueError, match=r"lengths has shape \(2,\), expected \(3,\)"):
         tpa_decode(*f, lengths=torch.ones(2))
-    with pytest.raises(ValueError, match="impl=.cuda. is not an implementation of TPA; expected one of auto, "):
+    with pytest.raises(ValueError, match="impl=.cuda. is not an implementation; expected one of auto, "):
         tpa_decode(*f, impl="cuda")
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lit_t6.ops import tpa_decode
-from lit_t6.ops.tpa.flash_decode import _num_splits, flash_decode
+from lit_t6.ops.splits import num_splits
+from lit_t6.ops.tpa.flash_decode import flash_decode
 from lit_t6.testing import assert_as_exact_as
 
 from .decode_shapes import Shape, check_decoding, check_seed
@@ -35,10 +36,10 @@ def test_every_split_and_no_split_gives_the_same():
 
 
 def test_parts_of_the_cache_fill_the_gpu():
-    assert _num_splits(1, 132, 4096) == 132
-    assert _num_splits(16, 132, 4096) == 8  # 128 programs in one wave
-    assert _num_splits(1, 132, 5) == 5  # no more than there are blocks
-    assert _num_splits(500, 132, 4096) == 1  # four waves of whole rows
+    assert num_splits(1, 132, 4096) == 132
+    assert num_splits(16, 132, 4096) == 8  # 128 programs in one wave
+    assert num_splits(1, 132, 5) == 5  # no more than there are blocks
+    assert num_splits(500, 132, 4096) == 1  # four waves of whole rows
 
 
 @INTERPRETED

@@ -115,9 +115,7 @@ def test_refuses_factors_that_do_not_fit():
         tpa_attention(f, lengths=torch.ones(1, 4))
     with pytest.raises(ValueError, match=r"document_ids has shape \(4,\), expected \(1, 4\)"):
         tpa_attention(f, document_ids=torch.ones(4))
-    with pytest.raises(
-        ValueError, match="impl='cuda' is not an implementation of TPA; expected one of auto, reference"
-    ):
+    with pytest.raises(ValueError, match="impl='cuda' is not an implementation; expected one of auto, reference"):
         tpa_attention(f, impl="cuda")
 
 

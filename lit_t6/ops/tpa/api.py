@@ -1,12 +1,10 @@
 """The ways in: checks the arguments, chooses the implementation, runs it."""
 
-from importlib.util import find_spec
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor
 
 from lit_t6.ops.attention import dense_attention
+from lit_t6.ops.implementation import HAS_TRITON, Impl, check_impl
 from lit_t6.ops.masks import check_rows
 from lit_t6.ops.rope import apply_rope
 from lit_t6.ops.tpa.decode import tpa_decode_matmul
@@ -19,20 +17,6 @@ from lit_t6.ops.tpa.factors import (
     outer_features,
 )
 from lit_t6.ops.tpa.reference import tpa_attention_reference, tpa_decode_reference
-
-Impl = Literal["auto", "reference", "triton"]
-
-_HAS_TRITON = find_spec("triton") is not None
-
-
-def check_impl(impl: str) -> None:
-    """Raise ValueError unless `impl` names an implementation.
-
-    Raises:
-        ValueError: with the name and those that exist.
-    """
-    if impl not in get_args(Impl):
-        raise ValueError(f"impl={impl!r} is not an implementation of TPA; expected one of {', '.join(get_args(Impl))}.")
 
 
 def tpa_attention(
@@ -156,7 +140,7 @@ def flash_decode_cannot(
     a_q: Tensor | None, b_q: Tensor, a_k: Tensor, b_k: Tensor, a_v: Tensor, b_v: Tensor, c_v: Tensor | None = None
 ) -> str | None:
     """Why the FlashTPA kernel cannot take arguments of `tpa_decode`; None if it can."""
-    if not _HAS_TRITON:
+    if not HAS_TRITON:
         return "Triton is not installed"
     from lit_t6.ops.tpa.flash_decode import why_not
 

@@ -3,28 +3,32 @@
 Letters: B batch, N new queries, M cached positions, H heads, D and E head sizes of keys and of values, R rank.
 """
 
-import functools
 import math
-import os
 
 import torch
 import triton
 from torch import Tensor
 from triton import next_power_of_2
 
-from lit_t6.ops.attention import ALIGNMENT
+from lit_t6.ops.splits import (
+    MAX_LENGTH,
+    MAX_QUERIES,
+    SHARED_MEMORY,
+    Parts,
+    blocks,
+    interpreted,
+    layout,
+    num_multiprocessors,
+    num_splits,
+)
 from lit_t6.ops.tpa.factors import materialise
-from lit_t6.ops.tpa.kernels.decode import _tpa_decode_fwd_kernel, _tpa_decode_merge_kernel
+from lit_t6.ops.tpa.kernels.decode import _tpa_decode_fwd_kernel
 
-MAX_QUERIES = 16
 MAX_RANK_Q = 32
 MAX_RANK = 8
 MAX_SIZE = 128
-MAX_LENGTH = 2**20
 _ROWS = 128
 """Heads times queries that one program takes at most."""
-SHARED_MEMORY = 200_000
-"""Bytes of a multiprocessor that a program may plan with."""
 
 
 def why_not(
@@ -56,71 +60,6 @@ def _width(b: Tensor, c: Tensor | None) -> int:
     return b.shape[-1] * (1 if c is None else c.shape[-1])
 
 
-def interpreted() -> bool:
-    """Whether Triton runs its kernels on a CPU, as TRITON_INTERPRET=1 asks."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-def _layout(x: Tensor | None) -> tuple[int, int, int, int]:
-    """How a factor lies in memory: strides of M and R, and two figures that let the kernel read 16 bytes at once.
-
-    They are the greatest number of entries, up to 16 bytes, of which all strides are multiples; and how many entries
-    of a row may be read: in padded rows, the padding too.
-    """
-    if x is None:
-        return 0, 0, 1, 0
-    stride_b, stride_m, stride_r = x.stride()[:3]
-    vec = math.gcd(ALIGNMENT // x.itemsize, stride_b, stride_m, stride_r, x.data_ptr() % ALIGNMENT // x.itemsize)
-    size = x.shape[-1]
-    padded = -(-size // vec) * vec
-    last = x.storage_offset() + sum((n - 1) * s for n, s in zip(x.shape[:3], x.stride(), strict=False))
-    fits = last + padded <= x.untyped_storage().nbytes() // x.itemsize
-    return stride_m, stride_r, vec, padded if fits else size
-
-
-@functools.cache
-def _num_multiprocessors(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 8
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-@functools.cache
-def _num_splits(num_rows: int, at_once: int, most: int) -> int:
-    """Into how many parts to split the cache of each row, so that the whole GPU is busy to the end.
-
-    Programs run in waves. More waves even out what the last leaves over, and cost their beginnings.
-
-    Args:
-        num_rows: programs if nothing were split.
-        at_once: programs that the GPU runs at once.
-        most: blocks of the cache.
-    """
-
-    def cost(splits: int) -> float:
-        waves = -(-num_rows * splits // at_once)
-        return waves / splits * (1 + 0.03 * waves)
-
-    return min(range(1, min(most, max(1, 4 * at_once // num_rows)) + 1), key=cost)
-
-
-def _blocks(rows: int, bytes_per_token: int, itemsize: int) -> dict[str, int]:
-    """Tokens of a block, blocks that are read ahead, and warps.
-
-    As many of each as shared memory holds: what bounds the speed is how many bytes are on their way.
-
-    Args:
-        rows: heads times queries of a program.
-        bytes_per_token: of the cache in shared memory, padding included.
-        itemsize: bytes of a number.
-    """
-    most_registers = 8192 if itemsize == 2 else 1024  # exact products of float32 take many
-    for block, stages in ((128, 3), (64, 3), (32, 3), (16, 3), (16, 2), (16, 1)):
-        if stages * block * bytes_per_token <= SHARED_MEMORY and block * rows <= most_registers:
-            break
-    return {"BLOCK_M": block, "NUM_STAGES": stages, "num_warps": 8 if rows > 64 else 4}
-
-
 @torch.library.custom_op("lit_t6::tpa_decode", mutates_args=())
 def flash_decode(
     a_q: Tensor | None,
@@ -147,8 +86,8 @@ def flash_decode(
             a_q = None
     rank_q = 0 if a_q is None else a_q.shape[2]
     kept = [x if x is None or x.stride(-1) == 1 else x.contiguous() for x in (a_k, b_k, c_k, a_v, b_v, c_v)]
-    layouts = [_layout(x) for x in kept]
-    units = [0 if x is None else x.stride(0) // layout[2] for x, layout in zip(kept, layouts, strict=True)]
+    layouts = [layout(x) for x in kept]
+    units = [0 if x is None else x.stride(0) // lies[2] for x, lies in zip(kept, layouts, strict=True)]
 
     block_h = min(max(16, next_power_of_2(num_heads)), _ROWS)
     block_n = min(next_power_of_2(num_queries), _ROWS // block_h)
@@ -158,14 +97,12 @@ def flash_decode(
     bytes_per_token = b_k.itemsize * (rank_k * (wide_k + block_h) + rank_v * (wide_v + block_h))
     if cos is not None:  # what b_k is rotated with: its partners, cosines and sines
         bytes_per_token += rank_k * block_d * (b_k.itemsize + 2 * cos.itemsize)
-    blocks = _blocks(block_h * block_n, bytes_per_token, b_k.itemsize)
-    block_m = blocks["BLOCK_M"]
-    at_once = max(1, SHARED_MEMORY // (blocks["NUM_STAGES"] * block_m * bytes_per_token))
+    plan = blocks(block_h * block_n, bytes_per_token, b_k.itemsize)
+    block_m = plan["BLOCK_M"]
+    at_once = max(1, SHARED_MEMORY // (plan["NUM_STAGES"] * block_m * bytes_per_token))
     most = triton.cdiv(a_k.shape[1], block_m)
-    splits = _num_splits(batch * tiles, at_once * _num_multiprocessors(b_k.device), most)
-    parts = torch.empty(batch, splits, num_queries, num_heads, value_dim, dtype=torch.float32, device=b_k.device)
-    lse = parts.new_empty(parts.shape[:-1])
-    result = b_q.new_empty(batch, num_queries, num_heads, value_dim)
+    splits = num_splits(batch * tiles, at_once * num_multiprocessors(b_k.device), most)
+    parts = Parts(splits, (batch, num_queries, num_heads, value_dim), b_k.device)
     lengths = lengths.to(torch.int64)
     anything = lengths  # in the place of what is not there
     _tpa_decode_fwd_kernel[(splits, tiles, batch)](
@@ -175,8 +112,8 @@ def flash_decode(
         anything if cos is None else cos.contiguous(),
         anything if sin is None else sin.contiguous(),
         lengths,
-        parts,
-        lse,
+        parts.out,
+        parts.lse,
         *units,
         splits,
         scale * math.log2(math.e) / (max(rank_q, 1) * rank_k),
@@ -197,23 +134,9 @@ def flash_decode(
         BLOCK_E=block_e,
         BLOCK_R=max(16, next_power_of_2(max(rank_q, 1))),
         PRECISION="ieee" if b_k.dtype == torch.float32 else "tf32",
-        **blocks,
+        **plan,
     )
-    _tpa_decode_merge_kernel[(num_queries * num_heads, batch)](
-        parts,
-        lse,
-        lengths,
-        result,
-        splits,
-        1 / rank_v,
-        NUM_ROWS=num_queries * num_heads,
-        VALUE_DIM=value_dim,
-        BLOCK_M=block_m,
-        BLOCK_S=32,
-        BLOCK_E=block_e,
-        num_warps=2,
-    )
-    return result
+    return parts.merge(lengths, block_m, 1 / rank_v, b_q.dtype)
 
 
 @flash_decode.register_fake

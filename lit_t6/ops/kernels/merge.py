@@ -1,0 +1,51 @@
+"""The merge of what a kernel has computed of the parts of a cache.
+
+Letters: B batch, N new queries, H heads, E head size.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit(do_not_specialize=["num_splits"])
+def _merge_kernel(
+    out_ptr,  # (B, splits, N, H, E) float32
+    lse_ptr,  # (B, splits, N, H) float32, base 2
+    lengths_ptr,
+    result_ptr,  # (B, N, H, E)
+    num_splits,
+    scale,  # of the result
+    NUM_ROWS: tl.constexpr,  # N·H
+    VALUE_DIM: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+):
+    row = tl.program_id(0)
+    batch = tl.program_id(1).to(tl.int64)
+    num_blocks = tl.cdiv(tl.load(lengths_ptr + batch).to(tl.int32), BLOCK_M)
+    num_used = tl.cdiv(num_blocks, tl.maximum(tl.cdiv(num_blocks, num_splits), 1))
+    offs_e = tl.arange(0, BLOCK_E)
+    top = float("-inf")
+    total = 0.0
+    acc = tl.zeros((BLOCK_E,), tl.float32)
+    for start in range(0, num_used, BLOCK_S):
+        split = start + tl.arange(0, BLOCK_S)
+        mask = split < num_used
+        place = (batch * num_splits + split) * NUM_ROWS + row
+        lse = tl.load(lse_ptr + place, mask=mask, other=float("-inf"))
+        part = tl.load(
+            out_ptr + place[:, None] * VALUE_DIM + offs_e[None, :],
+            mask=mask[:, None] & (offs_e < VALUE_DIM)[None, :],
+            other=0.0,
+        )
+        new_top = tl.maximum(top, tl.max(lse, axis=0))
+        base = tl.where(new_top == float("-inf"), 0.0, new_top)
+        weights = tl.exp2(lse - base)
+        shrink = tl.exp2(top - base)
+        total = total * shrink + tl.sum(weights, axis=0)
+        acc = acc * shrink + tl.sum(part * weights[:, None], axis=0)
+        top = new_top
+    result = acc * (scale / tl.where(total > 0, total, 1.0))
+    place = (batch * NUM_ROWS + row) * VALUE_DIM + offs_e
+    tl.store(result_ptr + place, result.to(result_ptr.dtype.element_ty), mask=offs_e < VALUE_DIM)

@@ -1,0 +1,138 @@
+"""What kernels that read a cache in parts share: how many parts, how rows lie in memory, and the merge of the parts.
+
+Letters: B batch, N new queries, M cached positions, H heads, E head size of the values, R rank.
+"""
+
+import functools
+import math
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from triton import next_power_of_2
+
+from lit_t6.ops.attention import ALIGNMENT
+from lit_t6.ops.kernels.merge import _merge_kernel
+
+SHARED_MEMORY = 200_000
+"""Bytes of a multiprocessor that a program may plan with."""
+MAX_QUERIES = 16
+"""New tokens that such kernels are for: more read a cache as fast by matrix products."""
+MAX_LENGTH = 2**20
+"""Tokens of a cache."""
+BLOCKS_AND_STAGES = ((128, 3), (64, 3), (32, 3), (16, 3), (16, 2), (16, 1))
+"""Tokens of a block, and blocks that are read ahead: the best first."""
+
+
+def interpreted() -> bool:
+    """Whether Triton runs its kernels on a CPU, as TRITON_INTERPRET=1 asks."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def layout(x: Tensor | None) -> tuple[int, int, int, int]:
+    """How what is cached, (B, M, R, ·), lies in memory: strides of M and R, and two figures to read 16 bytes at once.
+
+    They are the greatest number of entries, up to 16 bytes, of which all strides are multiples; and how many entries
+    of a row may be read: in padded rows, the padding too.
+    """
+    if x is None:
+        return 0, 0, 1, 0
+    stride_b, stride_m, stride_r = x.stride()[:3]
+    vec = math.gcd(ALIGNMENT // x.itemsize, stride_b, stride_m, stride_r, x.data_ptr() % ALIGNMENT // x.itemsize)
+    size = x.shape[-1]
+    padded = -(-size // vec) * vec
+    last = x.storage_offset() + sum((n - 1) * s for n, s in zip(x.shape[:3], x.stride(), strict=False))
+    fits = last + padded <= x.untyped_storage().nbytes() // x.itemsize
+    return stride_m, stride_r, vec, padded if fits else size
+
+
+@functools.cache
+def num_multiprocessors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 8
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+@functools.cache
+def num_splits(num_rows: int, at_once: int, most: int) -> int:
+    """Into how many parts to split the cache of each row, so that the whole GPU is busy to the end.
+
+    Programs run in waves. More waves even out what the last leaves over, and cost their beginnings.
+
+    Args:
+        num_rows: programs if nothing were split.
+        at_once: programs that the GPU runs at once.
+        most: blocks of the cache.
+    """
+
+    def cost(splits: int) -> float:
+        waves = -(-num_rows * splits // at_once)
+        return waves / splits * (1 + 0.03 * waves)
+
+    return min(range(1, min(most, max(1, 4 * at_once // num_rows)) + 1), key=cost)
+
+
+def blocks(
+    rows: int, bytes_per_token: int, itemsize: int, choices: Sequence[tuple[int, int]] = BLOCKS_AND_STAGES
+) -> dict[str, int]:
+    """Tokens of a block, blocks that are read ahead, and warps.
+
+    As many of each as shared memory holds: what bounds the speed is how many bytes are on their way.
+
+    Args:
+        rows: heads times queries of a program.
+        bytes_per_token: of the cache in shared memory, padding included.
+        itemsize: bytes of a number.
+        choices: tokens and blocks, the best first.
+    """
+    most_registers = 8192 if itemsize == 2 else 1024  # exact products of float32 take many
+    for block, stages in choices:
+        if stages * block * bytes_per_token <= SHARED_MEMORY and block * rows <= most_registers:
+            break
+    return {"BLOCK_M": block, "NUM_STAGES": stages, "num_warps": 8 if rows > 64 else 4}
+
+
+class Parts:
+    """What a kernel writes for each part of the cache, and its merge.
+
+    Args:
+        splits: how many parts.
+        shape: of the result, (B, N, H, E).
+        device: of both.
+    """
+
+    def __init__(self, splits: int, shape: tuple[int, int, int, int], device: torch.device) -> None:
+        batch, num_queries, num_heads, value_dim = shape
+        self.splits, self.shape = splits, shape
+        self.out = torch.empty(batch, splits, num_queries, num_heads, value_dim, dtype=torch.float32, device=device)
+        """(B, splits, N, H, E): the normalised result of each part."""
+        self.lse = torch.empty(self.out.shape[:-1], dtype=torch.float32, device=device)
+        """(B, splits, N, H): the logarithm to the base 2 of its sum of exponentials."""
+
+    def merge(self, lengths: Tensor, block_m: int, scale: float, dtype: torch.dtype) -> Tensor:
+        """The result, (B, N, H, E): the mean of the parts by the weights 2^lse.
+
+        Args:
+            lengths: (B,) int64 of the cache.
+            block_m: tokens of a block; each part took as many blocks as any, the last the rest.
+            scale: of the result.
+            dtype: of the result.
+        """
+        batch, num_queries, num_heads, value_dim = self.shape
+        result = torch.empty(self.shape, dtype=dtype, device=self.out.device)
+        _merge_kernel[(num_queries * num_heads, batch)](
+            self.out,
+            self.lse,
+            lengths,
+            result,
+            self.splits,
+            scale,
+            NUM_ROWS=num_queries * num_heads,
+            VALUE_DIM=value_dim,
+            BLOCK_M=block_m,
+            BLOCK_S=32,
+            BLOCK_E=max(16, next_power_of_2(value_dim)),
+            num_warps=2,
+        )
+        return result
