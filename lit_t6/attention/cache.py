@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from lit_t6.ops.append import append_tokens
 from lit_t6.ops.attention import ALIGNMENT
 
 
@@ -49,6 +50,13 @@ class AttentionCache:
         """(B,): tokens that each row holds."""
         self.longest = 0
         """No row is longer than this: known without asking the GPU."""
+        self.fixed = False
+        """See `ModelCache.fixed_shapes`."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the next tokens are the first."""
+        return not self.fixed and not self.longest
 
     @property
     def batch_size(self) -> int:
@@ -95,21 +103,22 @@ class AttentionCache:
             new: by the names of `shapes`, each (B, N, …).
 
         Raises:
-            ValueError: the cache is full; nothing was written then.
+            ValueError: the cache is full; nothing was written then. With fixed shapes, nobody asks.
         """
         assert new.keys() == self.buffers.keys(), f"expected {list(self.buffers)}, got {list(new)}"
         batch, num_new = next(iter(new.values())).shape[:2]
-        self.check_room(batch, num_new)
-        rows = torch.arange(batch, device=self.lengths.device)[:, None]
-        places = self.next_positions(num_new)
-        for name, values in new.items():
-            self.buffers[name][rows, places] = values.to(self.buffers[name].dtype)
+        if not self.fixed:
+            self.check_room(batch, num_new)
+            self.longest += num_new
+        append_tokens(list(self.buffers.values()), [new[name] for name in self.buffers], self.lengths)
         self.lengths += num_new
-        self.longest += num_new
 
     def entries(self) -> dict[str, Tensor]:
-        """Views of what is kept, each (B, M, …) with M = `longest`; row b is valid up to `lengths[b]`."""
-        return {name: buffer[:, : self.longest] for name, buffer in self.buffers.items()}
+        """Views of what is kept, each (B, M, …); row b is valid up to `lengths[b]`.
+
+        M is `longest`, or with fixed shapes the capacity.
+        """
+        return {name: x if self.fixed else x[:, : self.longest] for name, x in self.buffers.items()}
 
     def reset(self) -> None:
         """Forget all tokens."""

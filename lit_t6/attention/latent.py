@@ -170,7 +170,7 @@ class LatentAttention(AttentionModule, config=LatentConfig):
         latent, k_rope = self.kv_down(x).split((config.kv_latent_size, config.rope_size), dim=-1)
         latent = self.kv_norm(latent)  # (B, T, dc)
         q_rope, k_rope = self.rope(q_rope, k_rope.unsqueeze(-2), positions=positions)  # one head of rotated keys
-        starts_here = cache is None or not cache.longest
+        starts_here = cache is None or cache.is_empty
         if cache is not None:
             cache.append(latent=torch.cat((latent, k_rope.squeeze(-2)), dim=-1))
             if not starts_here:

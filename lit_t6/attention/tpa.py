@@ -156,7 +156,7 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
         parts = self._complete(self._compute(x))
         rotated = self._rotate(parts, "qk", positions)
         if cache is not None:
-            starts_here = not cache.longest
+            starts_here = cache.is_empty
             kept = parts if config.rotates_on_read else rotated
             cache.append(**{name: kept[name] for name in cache.buffers})
             if not starts_here:
@@ -179,7 +179,7 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
             held = self._rotate(held, "k", None) if turns else held
             return cached_attention(self._heads(new, "q"), held["k"], held["v"], lengths=cache.lengths)
         a_q, b_q = (None, new["q"]) if "q" in new else self._pair(new, "q")
-        rope = self.rope.tables(cache.longest, cache.lengths.device) if turns else None
+        rope = self.rope.tables(held["a_k"].shape[1], cache.lengths.device) if turns else None
         return tpa_decode(
             *(a_q, b_q, held["a_k"], held["b_k"], held["a_v"], held["b_v"]),
             c_k=held.get("c_k"),

@@ -2,6 +2,7 @@
 
 from lit_t6.model.cache import ModelCache
 from lit_t6.model.config import T6Config
+from lit_t6.model.decode_step import DecodeStep, StepMode
 from lit_t6.model.feed_forward import SwiGLU
 from lit_t6.model.generation import Generation, Prompts
 from lit_t6.model.sampling import SamplingConfig, sample
@@ -9,10 +10,12 @@ from lit_t6.model.t6 import IGNORED_TARGET, T6Model
 
 __all__ = [
     "IGNORED_TARGET",
+    "DecodeStep",
     "Generation",
     "ModelCache",
     "Prompts",
     "SamplingConfig",
+    "StepMode",
     "SwiGLU",
     "T6Config",
     "T6Model",

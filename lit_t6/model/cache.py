@@ -1,6 +1,7 @@
 """What decoding with a whole model keeps: one attention cache a layer, all of them at the same tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -75,6 +76,26 @@ class ModelCache:
             )
         for layer in self.layers:
             layer.check_room(batch_size, num_new)
+
+    @contextmanager
+    def fixed_shapes(self, num_new: int) -> Iterator[None]:
+        """Inside, new tokens are taken without anything that is computed having a shape that grows.
+
+        What is read is whole buffers, of which `lengths` says what is valid, and the host counts once, at the end: one
+        CUDA graph or compiled function does for all lengths.
+
+        Args:
+            num_new: tokens that each row is given inside; there must be room for them.
+        """
+        for layer in self.layers:
+            layer.fixed = True
+        try:
+            yield
+        finally:
+            for layer in self.layers:
+                layer.fixed = False
+        for layer in self.layers:
+            layer.longest += num_new
 
     def reset(self) -> None:
         """Forget all tokens."""

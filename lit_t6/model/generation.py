@@ -3,34 +3,16 @@
 Letters: B batch, T positions, C model width, V vocabulary.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lit_t6.model.cache import ModelCache
-from lit_t6.model.config import T6Config
+from lit_t6.model.decode_step import DecodeStep, DecodingModel, StepMode
 from lit_t6.model.sampling import SamplingConfig, sample
 
 Prompts = Tensor | Sequence[Tensor] | Sequence[Sequence[int]]
-
-
-class DecodingModel(Protocol):
-    """What generation asks of a model; `T6Model` has it."""
-
-    config: T6Config
-
-    @property
-    def head(self) -> Callable[[Tensor], Tensor]:
-        """Logits (B, V) of hidden states (B, C)."""
-
-    def new_cache(self, batch_size: int, capacity: int | None = None) -> ModelCache:
-        """An empty cache."""
-
-    def hidden_states(self, tokens: Tensor, *, cache: ModelCache | None = None) -> Tensor:
-        """Inputs of the head (B, T, C), the tokens (B, T) being added to the cache."""
 
 
 class Generation(Iterator[Tensor]):
@@ -49,10 +31,11 @@ class Generation(Iterator[Tensor]):
         seed: of the drawing, one for the batch; null takes the global random state.
         end_token: a row that has yielded it is finished and goes on yielding it; when all rows are, the iteration
             ends. Null for none.
+        step: how a step runs; see `StepMode`.
 
     Raises:
         ValueError: no prompts, an empty one, one that is no sequence of ids of the model, or a negative
-            `max_new_tokens`.
+            `max_new_tokens`, or a `step` that cannot be.
     """
 
     def __init__(
@@ -64,6 +47,7 @@ class Generation(Iterator[Tensor]):
         context: int,
         seed: int | None = None,
         end_token: int | None = None,
+        step: StepMode = "auto",
     ) -> None:
         if max_new_tokens < 0:
             raise ValueError(f"max_new_tokens must be at least 0, got {max_new_tokens}.")
@@ -73,6 +57,7 @@ class Generation(Iterator[Tensor]):
         needed = max(len(row) for row in rows) + max(max_new_tokens - 1, 0)
         self.cache = model.new_cache(len(rows), min(context, needed))
         """What the model keeps of the rows."""
+        self._step = DecodeStep(model, self.cache, step)
         device = self.cache.device
         self.finished = torch.zeros(len(rows), dtype=torch.bool, device=device)
         """(B,): rows that have yielded the end token."""
@@ -88,12 +73,12 @@ class Generation(Iterator[Tensor]):
             raise StopIteration
         self._left -= 1
         if self._since and self.cache.longest < self._context:
-            hidden = self._model.hidden_states(self._since[-1][:, None], cache=self.cache)[:, 0]
+            logits = self._step(self._since[-1])
         else:
             if self._since:
                 self._open_new_windows()
-            hidden = self._fill_cache()
-        new = sample(self._model.head(hidden), self._sampling, self._generator)
+            logits = self._model.head(self._fill_cache())
+        new = sample(logits, self._sampling, self._generator)
         if self._end_token is not None:
             new = new.masked_fill(self.finished, self._end_token)
             self.finished |= new == self._end_token

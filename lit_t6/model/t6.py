@@ -3,15 +3,19 @@
 Letters: B batch, T positions, C model width, V vocabulary.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_t6.attention import AttentionCache
 from lit_t6.model.block import Block
 from lit_t6.model.cache import ModelCache
 from lit_t6.model.config import T6Config
+from lit_t6.model.decode_step import StepMode
 from lit_t6.model.generation import Generation, Prompts
 from lit_t6.model.sampling import SamplingConfig
 
@@ -75,14 +79,16 @@ class T6Model(nn.Module):
         positions: Tensor | None = None,
         cache: ModelCache | None = None,
         document_ids: Tensor | None = None,
+        compiled: bool = False,
     ) -> Tensor:
-        """Inputs of the head, (B, T, C); arguments as `forward`."""
+        """Inputs of the head, (B, T, C); arguments as `forward`. If `compiled`, all blocks run as one compiled one."""
         if cache is not None:
             cache.check(len(self.blocks), *tokens.shape)
         with torch.set_grad_enabled(torch.is_grad_enabled() and cache is None):
             x = self.embedding(tokens)
+            run = _compiled_block() if compiled else _run_block
             for index, block in enumerate(self.blocks):
-                x = block(x, positions, document_ids, None if cache is None else cache.layers[index])
+                x = run(block, x, positions, document_ids, None if cache is None else cache.layers[index])
             return self.norm(x)
 
     def forward(
@@ -139,10 +145,11 @@ class T6Model(nn.Module):
         sampling: SamplingConfig | None = None,
         seed: int | None = None,
         end_token: int | None = None,
+        step: StepMode = "auto",
     ) -> Generation:
         """Continue prompts one token at a time: an iterator over the next token of each row, (B,).
 
-        Never compiled, whatever `loss` and `forward` are: each token would be another shape.
+        On a GPU, a token is one launch of a CUDA graph, recorded at the third; see `StepMode`.
 
         Args:
             prompts: integer ids, (B, T), or one sequence a row, of any lengths from 1.
@@ -150,9 +157,22 @@ class T6Model(nn.Module):
             sampling: how they are drawn; the default `SamplingConfig` if not given.
             seed: of the drawing, one for the batch; null takes the global random state.
             end_token: a row that has yielded it goes on yielding it; the iteration ends when all rows have.
+            step: "auto", "eager", "graph", or "compile", which takes seconds at first and is fastest from then on.
 
         Raises:
             ValueError: see `Generation`, which also says what the model sees beyond `max_seq_len` tokens.
         """
         sampling = sampling or SamplingConfig()
-        return Generation(self, prompts, max_new_tokens, sampling, self.config.max_seq_len, seed, end_token)
+        return Generation(self, prompts, max_new_tokens, sampling, self.config.max_seq_len, seed, end_token, step)
+
+
+def _run_block(
+    block: nn.Module, x: Tensor, positions: Tensor | None, document_ids: Tensor | None, cache: AttentionCache | None
+) -> Tensor:
+    return block(x, positions, document_ids, cache)
+
+
+@functools.cache
+def _compiled_block() -> Callable[..., Tensor]:
+    """One for the blocks of all models: they differ in their weights only, or are compiled again."""
+    return torch.compile(_run_block, dynamic=False)

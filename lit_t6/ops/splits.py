@@ -74,7 +74,11 @@ def num_splits(num_rows: int, at_once: int, most: int) -> int:
 
 
 def blocks(
-    rows: int, bytes_per_token: int, itemsize: int, choices: Sequence[tuple[int, int]] = BLOCKS_AND_STAGES
+    rows: int,
+    bytes_per_token: int,
+    itemsize: int,
+    choices: Sequence[tuple[int, int]] = BLOCKS_AND_STAGES,
+    room: int = SHARED_MEMORY,
 ) -> dict[str, int]:
     """Tokens of a block, blocks that are read ahead, and warps.
 
@@ -85,10 +89,11 @@ def blocks(
         bytes_per_token: of the cache in shared memory, padding included.
         itemsize: bytes of a number.
         choices: tokens and blocks, the best first.
+        room: bytes of shared memory for the blocks.
     """
     most_registers = 8192 if itemsize == 2 else 1024  # exact products of float32 take many
     for block, stages in choices:
-        if stages * block * bytes_per_token <= SHARED_MEMORY and block * rows <= most_registers:
+        if stages * block * bytes_per_token <= room and block * rows <= most_registers:
             break
     return {"BLOCK_M": block, "NUM_STAGES": stages, "num_warps": 8 if rows > 64 else 4}
 

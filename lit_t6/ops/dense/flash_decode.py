@@ -73,7 +73,8 @@ def flash_decode(q: Tensor, k: Tensor, v: Tensor | None, value_dim: int, lengths
     rows = block_h * block_n
     tiles = num_kv_heads * triton.cdiv(group, block_h) * triton.cdiv(num_queries, block_n)
     bytes_per_token = k.itemsize * (block_d + block_e)
-    plan = blocks(rows, bytes_per_token, k.itemsize, _BLOCKS_AND_STAGES)
+    room = SHARED_MEMORY - rows * bytes_per_token  # the queries stay there
+    plan = blocks(rows, bytes_per_token, k.itemsize, _BLOCKS_AND_STAGES, room)
     if block_e * rows > 8192:
         plan["num_warps"] = 8
     block_m = plan["BLOCK_M"]
