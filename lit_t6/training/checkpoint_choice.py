@@ -56,7 +56,7 @@ def to_go_on_from(folder: Path, paths: Iterable[Path]) -> list[Path]:
         content = _inside(path)
         if content and "optimizer_states" not in content:
             weights.append(path)
-        elif not content or _is_of_run(folder, path, content):
+        elif not content or is_of_run(folder, path, _folder_said(content)):
             whole.append(path)
         else:
             theirs = _folder_said(content)
@@ -77,7 +77,9 @@ def of_run(folder: Path, paths: Iterable[Path]) -> set[Path]:
     """Those of some checkpoints that hold a training, and that of the run in this folder."""
     inside = {path: _inside(path) for path in paths}
     return {
-        path for path, content in inside.items() if "optimizer_states" in content and _is_of_run(folder, path, content)
+        path
+        for path, content in inside.items()
+        if "optimizer_states" in content and is_of_run(folder, path, _folder_said(content))
     }
 
 
@@ -86,9 +88,19 @@ def steps_done(path: Path) -> float:
     return float(_inside(path).get("global_step", "inf"))
 
 
-def _is_of_run(folder: Path, path: Path, content: dict[str, Any]) -> bool:
-    own = Path(os.path.realpath(folder))
-    return own in Path(os.path.realpath(path)).parents or _folder_said(content) == str(own)
+def is_of_run(folder: Path, path: Path, said: str) -> bool:
+    """Whether a checkpoint is of the run in a folder: it says so, or lies there and in no other run's folder within.
+
+    Args:
+        folder: of the run.
+        path: of the checkpoint.
+        said: the folder of the run that it says it is of; empty if it says none.
+    """
+    own, theirs = Path(os.path.realpath(folder)), Path(said)
+    if said == str(own):
+        return True
+    around = Path(os.path.realpath(path)).parents
+    return own in around and not (theirs in around and own in theirs.parents)
 
 
 def _folder_said(content: dict[str, Any]) -> str:

@@ -74,3 +74,19 @@ def test_trainings_of_a_run_among_files_of_others(tmp_path):
         content = {"global_step": 3, "callbacks": {"ExactResume": {"folder": os.path.realpath(folder)}}}
         torch.save(content | ({"optimizer_states": []} if trains else {}), shared / f"{name}.ckpt")
     assert of_run(ours, shared.glob("*.ckpt")) == {shared / "ours.ckpt"}
+
+
+def test_of_runs_in_the_folder_of_another_each_has_its_own(tmp_path):
+    """Without a logger a run's folder is the working directory, with other runs in it."""
+    inner = tmp_path / "logs" / "version_0"
+    files = {
+        inner / "ours.ckpt": inner,
+        inner / "from-elsewhere.ckpt": tmp_path / "gone" / "version_0",  # the folder was moved here
+        tmp_path / "outer.ckpt": tmp_path,
+    }
+    for path, folder in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"global_step": 3, "optimizer_states": [], "callbacks": {"ExactResume": {"folder": str(folder)}}}
+        torch.save(content, path)
+    assert {path.name for path in of_run(inner, files)} == {"ours.ckpt", "from-elsewhere.ckpt"}
+    assert {path.name for path in of_run(tmp_path, files)} == {"from-elsewhere.ckpt", "outer.ckpt"}
