@@ -22,7 +22,7 @@ from lit_t6.training.checkpoint_files import FOLDER as RESUME_FOLDER
 from lit_t6.training.checkpoint_files import replace_file
 from lit_t6.training.curves import trim_curves
 from lit_t6.training.messages import say, warn
-from lit_t6.training.places import home_of, run_folder
+from lit_t6.training.places import expand, home_of, run_folder
 
 CONFIG_NAME = "config.yaml"
 FINISHED_NAME = "finished"
@@ -80,11 +80,17 @@ def find_unfinished(config: dict[str, Any]) -> Unfinished | None:
     for folder, version in _folders(arguments["save_dir"], arguments.get("name"), arguments.get("version")):
         if (folder / FINISHED_NAME).exists() or not _is_run_of(folder, config):
             continue
-        checkpoints = Path((config.get("checkpoint") or {}).get("dirpath") or folder / "checkpoints")
-        saved = [*checkpoints.glob("*.ckpt"), *folder.glob(f"checkpoints/{RESUME_FOLDER}/*.ckpt")]
+        saved = _saved(folder, config)
         if saved and not _is_locked(folder) and (saved := to_go_on_from(folder, saved)):
             return Unfinished(str(folder), version, str(_choose(folder, saved)))
     return None
+
+
+def _saved(folder: Path, config: dict[str, Any]) -> list[Path]:
+    """Checkpoints where a run of this configuration keeps its own; others may be among them."""
+    dirpath = (config.get("checkpoint") or {}).get("dirpath")
+    checkpoints = Path(expand(dirpath)) if dirpath else folder / "checkpoints"
+    return [*checkpoints.glob("*.ckpt"), *folder.glob(f"checkpoints/{RESUME_FOLDER}/*.ckpt")]
 
 
 def _choose(folder: Path, saved: list[Path]) -> Path:
