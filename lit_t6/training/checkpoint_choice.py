@@ -83,6 +83,15 @@ def of_run(folder: Path, paths: Iterable[Path]) -> set[Path]:
     }
 
 
+def folder_said(path: Path) -> str:
+    """The folder of the run that a checkpoint says it is of; empty if it says none.
+
+    Args:
+        path: of the checkpoint.
+    """
+    return _folder_said(_inside(path))
+
+
 def steps_done(path: Path) -> float:
     """Optimizer steps at a checkpoint; infinity if it cannot be read."""
     return float(_inside(path).get("global_step", "inf"))
@@ -104,7 +113,6 @@ def is_of_run(folder: Path, path: Path, said: str) -> bool:
 
 
 def _folder_said(content: dict[str, Any]) -> str:
-    """The folder of the run that a checkpoint says it is of; empty if it says none."""
     return str(content.get("callbacks", {}).get("ExactResume", {}).get("folder", ""))
 
 

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from lit_t6.training.checkpoint import read_checkpoint
-from lit_t6.training.checkpoint_choice import newest_whole, to_go_on_from
+from lit_t6.training.checkpoint_choice import folder_said, newest_whole, to_go_on_from
 from lit_t6.training.checkpoint_files import FOLDER as RESUME_FOLDER
 from lit_t6.training.checkpoint_files import replace_file
 from lit_t6.training.curves import trim_curves
@@ -136,6 +136,12 @@ def _is_run_of(folder: Path, config: dict[str, Any]) -> bool:
     return isinstance(saved, dict) and comparable(saved) == comparable(config)
 
 
+def _is_of_another(path: Path, config: dict[str, Any]) -> bool:
+    """Whether a checkpoint says a run that is there and is of another configuration; the same may have been moved."""
+    said = folder_said(path)
+    return said != "" and (Path(said) / CONFIG_NAME).exists() and not _is_run_of(Path(said), config)
+
+
 def _lock(folder: Path, *, shared: bool = False) -> IO[str] | None:
     """Hold the folder until the file is closed or the process ends; None if somebody else does."""
     file = (folder / LOCK_NAME).open("r" if shared else "w")
@@ -193,11 +199,9 @@ class RunFolder(SaveConfigCallback):
         self._check_agreement(trainer)
         folder = home_of(trainer)
         if trainer.is_global_zero and not self.already_saved:
-            self._check_that_it_may_be_used(folder)
             folder.mkdir(parents=True, exist_ok=True)
             self._held = _lock(folder)
-            if self._held is None:
-                raise ValueError(f"{folder}: another process is training in this folder; wait for it, or stop it.")
+            self._check_that_it_may_be_used(folder)
             (folder / FINISHED_NAME).unlink(missing_ok=True)
             if self.taken_up is not None:
                 self._take_up(folder, self.taken_up)
@@ -208,17 +212,32 @@ class RunFolder(SaveConfigCallback):
         replace_file(home_of(trainer) / CONFIG_NAME, self.parser.dump(self.config, skip_none=False).encode())
 
     def _check_that_it_may_be_used(self, folder: Path) -> None:
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        same = _is_run_of(folder, config)
+        if self._held is None:
+            run = "this run already" if same else "another run"
+            raise ValueError(f"{folder}: another process trains {run} in this folder; wait for it, or stop it.")
         if self.overwrite or not (folder / CONFIG_NAME).exists():
             return
-        same = _is_run_of(folder, yaml.safe_load(self.parser.dump(self.config, skip_none=False)))
-        if same and not (folder / FINISHED_NAME).exists() and not any(folder.glob("checkpoints/**/*.ckpt")):
-            self.overwrite = True  # this run, killed before its first checkpoint
-            trim_curves(folder, 0, 0)
-            return
-        held = "this run, finished" if same and (folder / FINISHED_NAME).exists() else "another run"
+        held, named = "another run", ""
+        if same and (folder / FINISHED_NAME).exists():
+            held = "this run, finished"
+        elif same:
+            saved = {path for path in _saved(folder, config) if not _is_of_another(path, config)}
+            saved |= {*folder.glob("checkpoints/**/*.ckpt")}
+            if not saved:
+                self.overwrite = True  # this run, killed before its first checkpoint
+                trim_curves(folder, 0, 0)
+                return
+            where = ", ".join(sorted({str(path.parent) for path in saved}))
+            held = "this run, not finished,"
+            named = (
+                f" None of the checkpoints in {where} was taken up: --auto_resume is false, or they are of another "
+                f"run or weights alone. It would start at step 0, and its curves be lost."
+            )
         raise ValueError(
-            f"{folder}: holds {held} already. Choose another name or version for the logger, go on from one of its "
-            f"checkpoints with --ckpt_path, or remove the folder."
+            f"{folder}: holds {held} already.{named} Choose another name or version for the logger, go on from one of "
+            f"its checkpoints with --ckpt_path, or remove the folder."
         )
 
     def _take_up(self, folder: Path, run: Unfinished) -> None:
