@@ -201,17 +201,17 @@ class RunFolder(SaveConfigCallback):
         if trainer.is_global_zero and not self.already_saved:
             folder.mkdir(parents=True, exist_ok=True)
             self._held = _lock(folder)
-            self._check_that_it_may_be_used(folder)
+            self._check_that_it_may_be_used(trainer, folder)
             (folder / FINISHED_NAME).unlink(missing_ok=True)
             if self.taken_up is not None:
-                self._take_up(folder, self.taken_up)
+                self._take_up(trainer, folder, self.taken_up)
         super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Save the options, all or nothing: by them the run is found again, also when the disk is full now."""
         replace_file(home_of(trainer) / CONFIG_NAME, self.parser.dump(self.config, skip_none=False).encode())
 
-    def _check_that_it_may_be_used(self, folder: Path) -> None:
+    def _check_that_it_may_be_used(self, trainer: L.Trainer, folder: Path) -> None:
         config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
         same = _is_run_of(folder, config)
         if self._held is None:
@@ -227,7 +227,7 @@ class RunFolder(SaveConfigCallback):
             saved |= {*folder.glob("checkpoints/**/*.ckpt")}
             if not saved:
                 self.overwrite = True  # this run, killed before its first checkpoint
-                trim_curves(folder, 0, 0)
+                _trim(trainer, 0, 0)
                 return
             where = ", ".join(sorted({str(path.parent) for path in saved}))
             held = "this run, not finished,"
@@ -240,13 +240,13 @@ class RunFolder(SaveConfigCallback):
             f"its checkpoints with --ckpt_path, or remove the folder."
         )
 
-    def _take_up(self, folder: Path, run: Unfinished) -> None:
+    def _take_up(self, trainer: L.Trainer, folder: Path, run: Unfinished) -> None:
         content = read_checkpoint(run.ckpt_path).content
         step = content["global_step"]
         states = content.get("callbacks", {})
         tokens = states.get("Throughput", {}).get("tokens", 0)
         validated = not states.get("ExactResume", {}).get("validation_due", False)
-        trim_curves(folder, step, tokens, validated)
+        _trim(trainer, step, tokens, validated)
         say(
             f"Going on with {folder} after step {step:,}: the same command began it and did not finish. "
             f"--auto_resume false starts afresh."
@@ -281,6 +281,13 @@ class RunFolder(SaveConfigCallback):
         if self._held is not None:
             self._held.close()
             self._held = None
+
+
+def _trim(trainer: L.Trainer, step: int, tokens: int, validated: bool = True) -> None:
+    """Cut the curves in the run's folder back, those in `sub_dir` among them; see `trim_curves`."""
+    for logger in trainer.loggers:
+        if logger.log_dir is not None and Path(logger.log_dir).is_relative_to(home_of(trainer)):
+            trim_curves(Path(logger.log_dir), step, tokens, validated)
 
 
 def _has_reached_its_end(trainer: L.Trainer) -> bool:
