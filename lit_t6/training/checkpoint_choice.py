@@ -52,6 +52,7 @@ def to_go_on_from(folder: Path, paths: Iterable[Path]) -> list[Path]:
     """
     whole: list[Path] = []
     weights: list[Path] = []
+    others: dict[Path, str] = {}
     for path in paths:
         content = _inside(path)
         if content and "optimizer_states" not in content:
@@ -59,11 +60,9 @@ def to_go_on_from(folder: Path, paths: Iterable[Path]) -> list[Path]:
         elif not content or is_of_run(folder, path, _folder_said(content)):
             whole.append(path)
         else:
-            theirs = _folder_said(content)
-            whose = (
-                f"of another run, {theirs}" if theirs else "outside of the run's folder and does not say whose it is"
-            )
-            warn(f"{path} is {whose}: {folder} does not go on from it. --ckpt_path does, if it is meant.")
+            others[path] = _folder_said(content)
+    if others:
+        _tell_of_others(folder, others)
     if weights and not whole:
         warn(
             f"{folder}: this run is not finished, but its checkpoints hold weights alone (save_weights_only), no "
@@ -73,8 +72,32 @@ def to_go_on_from(folder: Path, paths: Iterable[Path]) -> list[Path]:
     return whole
 
 
+def _tell_of_others(folder: Path, others: dict[Path, str]) -> None:
+    """One warning for all: a folder for many runs has many files.
+
+    Args:
+        folder: of the run.
+        others: checkpoints that are not the run's, with the folder of the run that each says it is of.
+    """
+    path, theirs = max(others.items())
+    if len(others) == 1:
+        whose = f"of another run, {theirs}" if theirs else "outside of the run's folder and does not say whose it is"
+        warn(f"{path} is {whose}: {folder} does not go on from it. --ckpt_path does, if it is meant.")
+    else:
+        warn(
+            f"{len(others):,} checkpoints in {path.parent} are of other runs or do not say whose they are, such as "
+            f"{path.name} of {theirs or 'a run not named'}: {folder} does not go on from them. --ckpt_path does, if "
+            f"one is meant."
+        )
+
+
 def of_run(folder: Path, paths: Iterable[Path]) -> set[Path]:
-    """Those of some checkpoints that hold a training, and that of the run in this folder."""
+    """Those of some checkpoints that hold a training, and that of the run in this folder.
+
+    Args:
+        folder: of the run.
+        paths: of checkpoints that may be the run's.
+    """
     inside = {path: _inside(path) for path in paths}
     return {
         path
@@ -93,7 +116,11 @@ def folder_said(path: Path) -> str:
 
 
 def steps_done(path: Path) -> float:
-    """Optimizer steps at a checkpoint; infinity if it cannot be read."""
+    """Optimizer steps at a checkpoint; infinity if it cannot be read.
+
+    Args:
+        path: of the checkpoint.
+    """
     return float(_inside(path).get("global_step", "inf"))
 
 
@@ -117,7 +144,11 @@ def _folder_said(content: dict[str, Any]) -> str:
 
 
 def checkpoints_beside(path: Path) -> list[Path]:
-    """The other checkpoints of the run that a file is of, as far as its folder tells."""
+    """The other checkpoints of the run that a file is of, as far as its folder tells.
+
+    Args:
+        path: of the file.
+    """
     folder = path.parent.parent if path.parent.name == FOLDER else path.parent
     return [p for p in (*folder.glob("*.ckpt"), *folder.glob(f"{FOLDER}/*.ckpt")) if p != path]
 
