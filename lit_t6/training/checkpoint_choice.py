@@ -52,18 +52,17 @@ def to_go_on_from(folder: Path, paths: Iterable[Path]) -> list[Path]:
     """
     whole: list[Path] = []
     weights: list[Path] = []
+    others: dict[Path, str] = {}
     for path in paths:
         content = _inside(path)
         if content and "optimizer_states" not in content:
             weights.append(path)
-        elif not content or _is_of_run(folder, path, content):
+        elif not content or is_of_run(folder, path, _folder_said(content)):
             whole.append(path)
         else:
-            theirs = _folder_said(content)
-            whose = (
-                f"of another run, {theirs}" if theirs else "outside of the run's folder and does not say whose it is"
-            )
-            warn(f"{path} is {whose}: {folder} does not go on from it. --ckpt_path does, if it is meant.")
+            others[path] = _folder_said(content)
+    if others:
+        _tell_of_others(folder, others)
     if weights and not whole:
         warn(
             f"{folder}: this run is not finished, but its checkpoints hold weights alone (save_weights_only), no "
@@ -73,31 +72,83 @@ def to_go_on_from(folder: Path, paths: Iterable[Path]) -> list[Path]:
     return whole
 
 
+def _tell_of_others(folder: Path, others: dict[Path, str]) -> None:
+    """One warning for all: a folder for many runs has many files.
+
+    Args:
+        folder: of the run.
+        others: checkpoints that are not the run's, with the folder of the run that each says it is of.
+    """
+    path, theirs = max(others.items())
+    if len(others) == 1:
+        whose = f"of another run, {theirs}" if theirs else "outside of the run's folder and does not say whose it is"
+        warn(f"{path} is {whose}: {folder} does not go on from it. --ckpt_path does, if it is meant.")
+    else:
+        warn(
+            f"{len(others):,} checkpoints in {path.parent} are of other runs or do not say whose they are, such as "
+            f"{path.name} of {theirs or 'a run not named'}: {folder} does not go on from them. --ckpt_path does, if "
+            f"one is meant."
+        )
+
+
 def of_run(folder: Path, paths: Iterable[Path]) -> set[Path]:
-    """Those of some checkpoints that hold a training, and that of the run in this folder."""
+    """Those of some checkpoints that hold a training, and that of the run in this folder.
+
+    Args:
+        folder: of the run.
+        paths: of checkpoints that may be the run's.
+    """
     inside = {path: _inside(path) for path in paths}
     return {
-        path for path, content in inside.items() if "optimizer_states" in content and _is_of_run(folder, path, content)
+        path
+        for path, content in inside.items()
+        if "optimizer_states" in content and is_of_run(folder, path, _folder_said(content))
     }
 
 
+def folder_said(path: Path) -> str:
+    """The folder of the run that a checkpoint says it is of; empty if it says none.
+
+    Args:
+        path: of the checkpoint.
+    """
+    return _folder_said(_inside(path))
+
+
 def steps_done(path: Path) -> float:
-    """Optimizer steps at a checkpoint; infinity if it cannot be read."""
+    """Optimizer steps at a checkpoint; infinity if it cannot be read.
+
+    Args:
+        path: of the checkpoint.
+    """
     return float(_inside(path).get("global_step", "inf"))
 
 
-def _is_of_run(folder: Path, path: Path, content: dict[str, Any]) -> bool:
-    own = Path(os.path.realpath(folder))
-    return own in Path(os.path.realpath(path)).parents or _folder_said(content) == str(own)
+def is_of_run(folder: Path, path: Path, said: str) -> bool:
+    """Whether a checkpoint is of the run in a folder: it says so, or lies there and in no other run's folder within.
+
+    Args:
+        folder: of the run.
+        path: of the checkpoint.
+        said: the folder of the run that it says it is of; empty if it says none.
+    """
+    own, theirs = Path(os.path.realpath(folder)), Path(said)
+    if said == str(own):
+        return True
+    around = Path(os.path.realpath(path)).parents
+    return own in around and not (theirs in around and own in theirs.parents)
 
 
 def _folder_said(content: dict[str, Any]) -> str:
-    """The folder of the run that a checkpoint says it is of; empty if it says none."""
     return str(content.get("callbacks", {}).get("ExactResume", {}).get("folder", ""))
 
 
 def checkpoints_beside(path: Path) -> list[Path]:
-    """The other checkpoints of the run that a file is of, as far as its folder tells."""
+    """The other checkpoints of the run that a file is of, as far as its folder tells.
+
+    Args:
+        path: of the file.
+    """
     folder = path.parent.parent if path.parent.name == FOLDER else path.parent
     return [p for p in (*folder.glob("*.ckpt"), *folder.glob(f"{FOLDER}/*.ckpt")) if p != path]
 

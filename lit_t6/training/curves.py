@@ -1,5 +1,6 @@
 """TensorBoard's event files, cut back to a checkpoint, so that steps that are computed again are drawn once."""
 
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ _WRITTEN_AT_EVERY_START = (
     "_hparams_/",
     "cache/bytes_per_token",
 )
+_OF_A_RUN = {"config.yaml", "hparams.yaml", "run.lock"}
+"""Files that only the folder of a run holds, or that of its curves."""
 _OF_A_VALIDATION = ("val/", "factors/", "samples/", "epoch")
 
 
@@ -26,17 +29,26 @@ def trim_curves(folder: Path, step: int, tokens: int, validated: bool = True) ->
     """Remove the points that a run logged after a checkpoint, and what it writes again when it starts.
 
     Args:
-        folder: of the run; every event file in it, or in a folder in it, is read, and replaced if it holds such points.
+        folder: of the run's curves; every event file in it, or in a folder in it that is not of another run, is read,
+            and replaced if it holds such points.
         step: optimizer steps done at the checkpoint; points are logged under the step before, counted from 0.
         tokens: trained on at the checkpoint.
         validated: false where a validation at the checkpoint's step is still to come, or to be done again.
     """
-    for path in sorted(folder.rglob("events.out.tfevents.*")):
+    for path in _event_files(folder):
         content = path.read_bytes()
         frames = list(_frames(content))
         kept = b"".join(frame for frame, event in frames if not _is_later(event, step, tokens, validated))
         if len(kept) < len(content):
             replace_file(path, kept)
+
+
+def _event_files(folder: Path) -> Iterator[Path]:
+    for at, inside, names in os.walk(folder):
+        if Path(at) != folder and not _OF_A_RUN.isdisjoint(names):
+            inside.clear()
+            continue
+        yield from (Path(at) / name for name in sorted(names) if name.startswith("events.out.tfevents."))
 
 
 def _frames(content: bytes) -> Iterator[tuple[bytes, Event]]:

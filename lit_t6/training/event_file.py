@@ -63,7 +63,11 @@ class EventFile:
         return str(self.path.parent)
 
     def add_event(self, event: Event) -> None:
-        """Write an event, or keep it."""
+        """Write an event, or keep it.
+
+        Args:
+            event: whole, with its step and its time.
+        """
         record = _record(event)
         with self._lock:
             if not any(value.tag.endswith(OVER_TOKENS) for value in event.summary.value):

@@ -5,12 +5,20 @@ from contextlib import suppress
 
 
 def say(text: str) -> None:
-    """Print a line at once, if that can be."""
+    """Print a line at once, if that can be.
+
+    Args:
+        text: of the line, without its end.
+    """
     with suppress(OSError):
         print(text, flush=True)
 
 
 def warn(text: str) -> None:
-    """Print a warning to the standard error, if that can be."""
+    """Print a warning to the standard error, if that can be.
+
+    Args:
+        text: of the warning; "warning: " is put before it.
+    """
     with suppress(OSError):
         print(f"warning: {text}", file=sys.stderr, flush=True)

@@ -6,20 +6,33 @@ from pathlib import Path
 import lightning as L
 
 
+def expand(path: str | Path) -> str:
+    """A path with `~` and variables of the environment read, as TensorBoardLogger reads its own.
+
+    Args:
+        path: as typed; an address (s3://…) stays one.
+    """
+    return os.path.expanduser(os.path.expandvars(path))
+
+
 def run_folder(save_dir: str | Path, name: str | None, version: int | str | None) -> Path:
     """The folder of a run: its curves, its configuration, and `checkpoints/`.
 
     Args:
-        save_dir: of the logger; `~` and variables of the environment are read as TensorBoardLogger reads them.
+        save_dir: of the logger; all of the path is expanded.
         name: of the experiment; None and empty make no folder.
-        version: a number, or a name.
+        version: a number, or a name; None and empty make no folder.
     """
-    folder = Path(save_dir) / (name or "") / (version if isinstance(version, str) else f"version_{version}")
-    return Path(os.path.expanduser(os.path.expandvars(folder)))
+    last = "" if version is None else version if isinstance(version, str) else f"version_{version}"
+    return Path(expand(Path(save_dir) / (name or "") / last))
 
 
 def home_of(trainer: L.Trainer) -> Path:
-    """The folder of a training's run; without a logger, that which the trainer writes to by default."""
+    """The folder of a training's run; without a logger, that which the trainer writes to by default.
+
+    Args:
+        trainer: of the training.
+    """
     return folder_of(trainer) or Path(trainer.default_root_dir)
 
 
@@ -27,8 +40,11 @@ def folder_of(trainer: L.Trainer) -> Path | None:
     """The folder of a training's run, by its first logger; None where it has none.
 
     A process that is not the first may think of another version: what all must know, the first has to tell them.
+
+    Args:
+        trainer: of the training.
     """
     if not trainer.loggers:
         return None
     logger = trainer.loggers[0]
-    return run_folder(logger.save_dir or trainer.default_root_dir, str(logger.name), logger.version)
+    return run_folder(logger.save_dir or trainer.default_root_dir, logger.name, logger.version)

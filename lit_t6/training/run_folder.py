@@ -17,12 +17,12 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from lit_t6.training.checkpoint import read_checkpoint
-from lit_t6.training.checkpoint_choice import newest_whole, to_go_on_from
+from lit_t6.training.checkpoint_choice import folder_said, newest_whole, to_go_on_from
 from lit_t6.training.checkpoint_files import FOLDER as RESUME_FOLDER
 from lit_t6.training.checkpoint_files import replace_file
 from lit_t6.training.curves import trim_curves
 from lit_t6.training.messages import say, warn
-from lit_t6.training.places import home_of, run_folder
+from lit_t6.training.places import expand, home_of, run_folder
 
 CONFIG_NAME = "config.yaml"
 FINISHED_NAME = "finished"
@@ -80,11 +80,17 @@ def find_unfinished(config: dict[str, Any]) -> Unfinished | None:
     for folder, version in _folders(arguments["save_dir"], arguments.get("name"), arguments.get("version")):
         if (folder / FINISHED_NAME).exists() or not _is_run_of(folder, config):
             continue
-        checkpoints = Path((config.get("checkpoint") or {}).get("dirpath") or folder / "checkpoints")
-        saved = [*checkpoints.glob("*.ckpt"), *folder.glob(f"checkpoints/{RESUME_FOLDER}/*.ckpt")]
+        saved = _saved(folder, config)
         if saved and not _is_locked(folder) and (saved := to_go_on_from(folder, saved)):
             return Unfinished(str(folder), version, str(_choose(folder, saved)))
     return None
+
+
+def _saved(folder: Path, config: dict[str, Any]) -> list[Path]:
+    """Checkpoints where a run of this configuration keeps its own; others may be among them."""
+    dirpath = (config.get("checkpoint") or {}).get("dirpath")
+    checkpoints = Path(expand(dirpath)) if dirpath else folder / "checkpoints"
+    return [*checkpoints.glob("*.ckpt"), *folder.glob(f"checkpoints/{RESUME_FOLDER}/*.ckpt")]
 
 
 def _choose(folder: Path, saved: list[Path]) -> Path:
@@ -128,6 +134,12 @@ def _is_run_of(folder: Path, config: dict[str, Any]) -> bool:
     except (OSError, yaml.YAMLError):
         return False
     return isinstance(saved, dict) and comparable(saved) == comparable(config)
+
+
+def _is_of_another(path: Path, config: dict[str, Any]) -> bool:
+    """Whether a checkpoint says a run that is there and is of another configuration; the same may have been moved."""
+    said = folder_said(path)
+    return said != "" and (Path(said) / CONFIG_NAME).exists() and not _is_run_of(Path(said), config)
 
 
 def _lock(folder: Path, *, shared: bool = False) -> IO[str] | None:
@@ -187,41 +199,54 @@ class RunFolder(SaveConfigCallback):
         self._check_agreement(trainer)
         folder = home_of(trainer)
         if trainer.is_global_zero and not self.already_saved:
-            self._check_that_it_may_be_used(folder)
             folder.mkdir(parents=True, exist_ok=True)
             self._held = _lock(folder)
-            if self._held is None:
-                raise ValueError(f"{folder}: another process is training in this folder; wait for it, or stop it.")
+            self._check_that_it_may_be_used(trainer, folder)
             (folder / FINISHED_NAME).unlink(missing_ok=True)
             if self.taken_up is not None:
-                self._take_up(folder, self.taken_up)
+                self._take_up(trainer, folder, self.taken_up)
         super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Save the options, all or nothing: by them the run is found again, also when the disk is full now."""
         replace_file(home_of(trainer) / CONFIG_NAME, self.parser.dump(self.config, skip_none=False).encode())
 
-    def _check_that_it_may_be_used(self, folder: Path) -> None:
+    def _check_that_it_may_be_used(self, trainer: L.Trainer, folder: Path) -> None:
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        same = _is_run_of(folder, config)
+        if self._held is None:
+            run = "this run already" if same else "another run"
+            raise ValueError(f"{folder}: another process trains {run} in this folder; wait for it, or stop it.")
         if self.overwrite or not (folder / CONFIG_NAME).exists():
             return
-        same = _is_run_of(folder, yaml.safe_load(self.parser.dump(self.config, skip_none=False)))
-        if same and not (folder / FINISHED_NAME).exists() and not any(folder.glob("checkpoints/**/*.ckpt")):
-            self.overwrite = True  # this run, killed before its first checkpoint
-            trim_curves(folder, 0, 0)
-            return
-        held = "this run, finished" if same and (folder / FINISHED_NAME).exists() else "another run"
+        held, named = "another run", ""
+        if same and (folder / FINISHED_NAME).exists():
+            held = "this run, finished"
+        elif same:
+            saved = {path for path in _saved(folder, config) if not _is_of_another(path, config)}
+            saved |= {*folder.glob("checkpoints/**/*.ckpt")}
+            if not saved:
+                self.overwrite = True  # this run, killed before its first checkpoint
+                _trim(trainer, 0, 0)
+                return
+            where = ", ".join(sorted({str(path.parent) for path in saved}))
+            held = "this run, not finished,"
+            named = (
+                f" None of the checkpoints in {where} was taken up: --auto_resume is false, or they are of another "
+                f"run or weights alone. It would start at step 0, and its curves be lost."
+            )
         raise ValueError(
-            f"{folder}: holds {held} already. Choose another name or version for the logger, go on from one of its "
-            f"checkpoints with --ckpt_path, or remove the folder."
+            f"{folder}: holds {held} already.{named} Choose another name or version for the logger, go on from one of "
+            f"its checkpoints with --ckpt_path, or remove the folder."
         )
 
-    def _take_up(self, folder: Path, run: Unfinished) -> None:
+    def _take_up(self, trainer: L.Trainer, folder: Path, run: Unfinished) -> None:
         content = read_checkpoint(run.ckpt_path).content
         step = content["global_step"]
         states = content.get("callbacks", {})
         tokens = states.get("Throughput", {}).get("tokens", 0)
         validated = not states.get("ExactResume", {}).get("validation_due", False)
-        trim_curves(folder, step, tokens, validated)
+        _trim(trainer, step, tokens, validated)
         say(
             f"Going on with {folder} after step {step:,}: the same command began it and did not finish. "
             f"--auto_resume false starts afresh."
@@ -256,6 +281,13 @@ class RunFolder(SaveConfigCallback):
         if self._held is not None:
             self._held.close()
             self._held = None
+
+
+def _trim(trainer: L.Trainer, step: int, tokens: int, validated: bool = True) -> None:
+    """Cut the curves in the run's folder back, those in `sub_dir` among them; see `trim_curves`."""
+    for logger in trainer.loggers:
+        if logger.log_dir is not None and Path(logger.log_dir).is_relative_to(home_of(trainer)):
+            trim_curves(Path(logger.log_dir), step, tokens, validated)
 
 
 def _has_reached_its_end(trainer: L.Trainer) -> bool:

@@ -1,4 +1,4 @@
-"""Lightning's TensorBoardLogger, for disks that are full."""
+"""Lightning's TensorBoardLogger, for disks that are full and folders that are written with `~` and variables."""
 
 import contextlib
 import os
@@ -10,6 +10,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_t6.training.event_file import LastingWriter
+from lit_t6.training.places import expand
 
 
 class LastingTensorBoardLogger(TensorBoardLogger):
@@ -18,6 +19,16 @@ class LastingTensorBoardLogger(TensorBoardLogger):
     The arguments are the same. TensorBoard's own writer would raise at the next step that is logged, on the first rank
     alone, and the others would wait for it. A folder that is an address (s3://…) is left to it all the same.
     """
+
+    @property
+    def save_dir(self) -> str:
+        """As typed, expanded: Lightning's own is expanded for the curves alone, not for checkpoints."""
+        return expand(super().save_dir)
+
+    @property
+    def root_dir(self) -> str:
+        """Where the versions are counted; Lightning would count those in a folder that is called `~`."""
+        return expand(super().root_dir)
 
     @property
     @rank_zero_experiment
@@ -44,6 +55,9 @@ def make_lasting(trainer: L.Trainer) -> None:
 
     They keep their identity, since the user may hold them. Lightning has loggers open their files before it calls any
     callback, so this is called before that.
+
+    Args:
+        trainer: that is about to train.
     """
     for logger in trainer.loggers:
         if type(logger) is TensorBoardLogger and logger._experiment is None:

@@ -1,3 +1,4 @@
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -40,3 +41,16 @@ def test_a_file_without_later_points_is_left_alone(tmp_path):
     before = file.stat().st_mtime_ns, file.stat().st_ino
     trim_curves(tmp_path, step=3, tokens=300)
     assert (file.stat().st_mtime_ns, file.stat().st_ino) == before
+
+
+@pytest.mark.parametrize("mark", ["config.yaml", "hparams.yaml", "run.lock"])
+def test_runs_inside_of_the_folder_are_left_alone(tmp_path, mark):
+    """Their own sub-folders, too; TensorBoard's writer makes sub-folders of a run, as for several curves in a chart."""
+    others = [tmp_path / "a" / "version_0", tmp_path / "a" / "version_0" / "charts"]
+    for folder in (tmp_path, tmp_path / "charts", *others):
+        write(folder, range(6))
+    for folder in (tmp_path, others[0]):
+        (folder / mark).touch()
+    trim_curves(tmp_path, step=2, tokens=200)
+    assert points(tmp_path / "charts", "train/loss") == points(tmp_path, "train/loss") == [0, 1]
+    assert all(points(folder, "train/loss") == [*range(6)] for folder in others)

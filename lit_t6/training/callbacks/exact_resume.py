@@ -1,6 +1,7 @@
 """What a checkpoint holds beside weights, optimizer and data position, to be resumed as if nothing had happened."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -22,6 +23,7 @@ from lit_t6.training.callbacks.random_state import (
     seed_random_state,
     write_random_state,
 )
+from lit_t6.training.checkpoint_choice import is_of_run
 from lit_t6.training.places import home_of
 
 
@@ -33,7 +35,8 @@ class ExactResume(Callback):
     and the folder of the run, by which a checkpoint among those of other runs is known. A checkpoint that is written
     in the middle of a step, at an exception or of gradient accumulation, is one of the last whole step, since gradients
     are not saved; one from the middle of a validation, of before it. Where a run goes on with another number of ranks,
-    those without a state get one drawn from the seed, the step and the rank.
+    those without a state get one drawn from the seed, the step and the rank. Where a run begins with another run's
+    checkpoint, its savers do not take over that run's files: they would be replaced or removed.
 
     Saving asks all ranks for their states: every rank has to call `Trainer.save_checkpoint`, as Lightning wants it.
     """
@@ -99,6 +102,8 @@ class ExactResume(Callback):
             if not (due and saver.every_n_epochs) and (has_saved or not waits):
                 # Or it would save this step again, mid-way to the next.
                 saver._last_global_step_saved = trainer.global_step
+            if trainer.ckpt_path is not None and not self._is_ours(str(trainer.ckpt_path), loaded):
+                _forget_files(saver)
         if due:
             self._postponed["val_check_batch"] = trainer.val_check_batch
             trainer.val_check_batch = 1  # now; the reason may have been another than the interval
@@ -135,6 +140,9 @@ class ExactResume(Callback):
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._go_on_as_set(trainer)  # nothing was left to do, not even to begin
 
+    def _is_ours(self, path: str, loaded: dict[str, Any]) -> bool:
+        return is_of_run(Path(self._folder), Path(path), loaded.get("folder", ""))
+
     def _go_on_as_set(self, trainer: L.Trainer) -> None:
         """The validation is under way, or there is none: from here on the trainer's own settings hold."""
         postponed, self._postponed = self._postponed, {}
@@ -152,6 +160,14 @@ def _has_saved(saver: ModelCheckpoint, path: Any) -> bool:
     """Whether a file is one of a saver's own, which does not yet say in it that it has saved."""
     own = (saver.best_model_path, saver.last_model_path, *saver.best_k_models)
     return path is not None and os.path.realpath(path) in {os.path.realpath(name) for name in own if name}
+
+
+def _forget_files(saver: ModelCheckpoint) -> None:
+    """Let a saver rank as if it had saved nothing yet."""
+    saver.last_model_path = saver.best_model_path = saver.kth_best_model_path = ""
+    saver.best_k_models = {}
+    saver.best_model_score = None
+    saver.kth_value = torch.tensor(torch.inf if saver.mode == "min" else -torch.inf)
 
 
 def _is_mid_step(trainer: L.Trainer) -> bool:

@@ -17,6 +17,9 @@ def validation_follows(trainer: L.Trainer) -> bool:
     """Whether the batch at hand is done and will be followed by a validation; only Lightning's loop knows.
 
     Between the end of a batch and the validation that follows, a checkpoint is one of before it.
+
+    Args:
+        trainer: of the training.
     """
     loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
     total = loop.batch_progress.state_dict()["total"]
@@ -27,7 +30,11 @@ def validation_follows(trainer: L.Trainer) -> bool:
 
 
 def validates_nothing(trainer: L.Trainer) -> bool:
-    """Whether validations are known to have no batch: Lightning then passes over them without calling anybody."""
+    """Whether validations are known to have no batch: Lightning then passes over them without calling anybody.
+
+    Args:
+        trainer: of the training.
+    """
     val_loop = trainer.fit_loop.epoch_loop.val_loop
     return trainer.limit_val_batches == 0 or (bool(val_loop.max_batches) and val_loop.skip)
 
@@ -43,7 +50,12 @@ def unfinished_batches(batch_progress: Counts, accumulate: int) -> int:
 
 
 def is_mid_step(batch_progress: Counts, accumulate: int) -> bool:
-    """Whether an optimizer step has begun and is not done: in a batch, or between those that make it up."""
+    """Whether an optimizer step has begun and is not done: in a batch, or between those that make it up.
+
+    Args:
+        batch_progress: the state of the training's batch counters.
+        accumulate: batches that make up a step.
+    """
     current = batch_progress["current"]
     return current["ready"] != current["processed"] or unfinished_batches(batch_progress, accumulate) > 0
 

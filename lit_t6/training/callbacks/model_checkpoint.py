@@ -1,7 +1,9 @@
-"""Lightning's ModelCheckpoint, for disks that are full."""
+"""Lightning's ModelCheckpoint, for disks that are full and folders that are written with `~` and variables."""
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 from weakref import proxy
 
 import lightning as L
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from lit_t6.training.callbacks.interrupt import TrainingInterrupted
 from lit_t6.training.checkpoint_io import save_checkpoint
+from lit_t6.training.places import expand, home_of
 
 _RANKING = (
     "current_score",
@@ -30,7 +33,22 @@ class SafeModelCheckpoint(ModelCheckpoint):
 
     Lightning's own ranks the new checkpoint first and writes it then. If that fails here, it ranks as before: no file
     that is not there counts as the best or the last one, and none that is there is removed for it.
+
+    Args:
+        dirpath: folder of the files; `~` and variables of the environment are read. By default `checkpoints` in the
+            run's folder.
+        *options: of Lightning's class.
+        **more: the same.
     """
+
+    def __init__(self, dirpath: str | Path | None = None, *options: Any, **more: Any) -> None:
+        super().__init__(None if dirpath is None else expand(dirpath), *options, **more)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """As Lightning's, which would write a logger's folder as it was typed."""
+        if self.dirpath is None and "://" not in str(trainer.loggers[0].save_dir if trainer.loggers else ""):
+            self.dirpath = str(home_of(trainer) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
 
     @property
     def state_key(self) -> str:

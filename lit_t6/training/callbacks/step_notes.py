@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,11 @@ class StepNotes:
         self._warned = False
 
     def forget_after(self, step: int) -> None:
-        """Remove the notes of later steps, which are computed again, and what a killed process wrote half."""
+        """Remove the notes of later steps, which are computed again, and what a killed process wrote half.
+
+        Args:
+            step: the last whose notes stay.
+        """
         if self.path is None or not self.path.is_file():
             return
         with self._warning("keeps notes of steps that are computed again"):
@@ -36,7 +41,11 @@ class StepNotes:
                 replace_file(self.path, kept)
 
     def add(self, note: dict[str, Any]) -> None:
-        """Write a line; a part of one is taken back."""
+        """Write a line; a part of one is taken back.
+
+        Args:
+            note: plain values, one of them the `step`.
+        """
         if self.path is None:
             return
         with self._warning("notes about steps are lost"):
@@ -53,7 +62,7 @@ class StepNotes:
                     raise
 
     @contextlib.contextmanager
-    def _warning(self, what: str) -> Any:
+    def _warning(self, what: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:

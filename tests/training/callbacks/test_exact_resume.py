@@ -16,6 +16,7 @@ pytestmark = [
         "ignore:The number of training batches",
         "ignore:Total length of `list` across ranks is zero",
         "ignore:Checkpoint directory .* exists and is not empty",
+        "ignore:The dirpath has changed",
     )
 ]
 RANKING = (
@@ -161,3 +162,38 @@ def test_a_validation_that_an_exception_ended_counts_once_it_is_done(tmp_path, p
     scores = [list(trainer.checkpoint_callback.best_k_models.values()) for trainer in (straight, resumed)]
     assert len(scores[0]) == 3
     assert scores[0] == scores[1]
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*.ckpt")}
+
+
+def best_and_last(folder, **when):
+    return [SafeModelCheckpoint(folder, "best-{step}", monitor="val/loss", save_last=True, **when)]
+
+
+def test_another_runs_files_are_left_alone(tmp_path, prepared):
+    """Savers into the same folder would go on with the last and the best of the run whose checkpoint it was."""
+    options = {"val_check_interval": 1, "max_steps": 4}
+    train(tmp_path / "a", prepared, save=best_and_last(tmp_path / "c"), **options)
+    before = contents(tmp_path)
+    assert {path.name for path in before} == {"best-step=4.ckpt", "last.ckpt"}
+    options["max_steps"] = 8
+    path = tmp_path / "c" / "last.ckpt"
+    _, trainer = train(tmp_path / "b", prepared, path, save=best_and_last(tmp_path / "c"), **options)
+    after, saver = contents(tmp_path), trainer.checkpoint_callback
+    assert {path: after.get(path) for path in before} == before
+    assert {str(path) for path in after.keys() - before} == {saver.best_model_path, saver.last_model_path}
+
+
+@pytest.mark.parametrize(("mode", "worst"), [("min", torch.inf), ("max", -torch.inf)])
+@pytest.mark.parametrize("place", ["c", "d"])
+def test_another_runs_best_is_not_this_ones(tmp_path, prepared, mode, worst, place):
+    train(tmp_path / "a", prepared, save=best_and_last(tmp_path / "c", mode=mode), max_steps=4, val_check_interval=2)
+    options = {"save": best_and_last(tmp_path / place, mode=mode), "max_steps": 6, "limit_val_batches": 0}
+    _, trainer = train(tmp_path / "b", prepared, tmp_path / "c" / "last.ckpt", **options)
+    (ranking,) = rankings(trainer)
+    last = tmp_path / place / ("last-v1.ckpt" if place == "c" else "last.ckpt")
+    assert ranking.pop("last_model_path") == str(last)
+    assert ranking.pop("kth_value") == worst
+    assert not any(ranking.values())
