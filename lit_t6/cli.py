@@ -4,8 +4,11 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Literal
+
+from lit_t6.process_end import settle_output
 
 TRAINERS = ("fit", "validate", "test", "predict")
 CHECKPOINT = "logs/quickstart/version_0/checkpoints/last.ckpt"
@@ -261,18 +264,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, or 1 after an error of the user's, which is printed as one line, or 130 after Ctrl-C. A
         training that a signal ended raises SystemExit with 75 if it saved a checkpoint; see `SaveOnInterrupt`.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _status(list(sys.argv[1:] if arguments is None else arguments))
+    finally:
+        settle_output()
+
+
+def _status(words: list[str]) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(OVERVIEW, end="")
-        return 0
     try:
-        run(words)
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(OVERVIEW, end="")
+        else:
+            run(words)
+        if words[:1] != ["fit"]:  # of all others, what they print is what they are for
+            sys.stdout.flush()
     except (ValueError, OSError) as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        with suppress(OSError):
+            print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         if debug:

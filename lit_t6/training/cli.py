@@ -34,6 +34,7 @@ from lit_t6.training.checkpoint import convert_weights, read_checkpoint
 from lit_t6.training.checkpoint_io import OnSaveError, SafeCheckpointIO
 from lit_t6.training.launcher import watch_processes
 from lit_t6.training.memory import StageOfFailure, explain_out_of_memory, is_out_of_memory
+from lit_t6.training.messages import say
 from lit_t6.training.module import LitT6
 from lit_t6.training.optimizer import OptimizerConfig
 from lit_t6.training.options import arrange, option_value, parse, parser_settings
@@ -254,7 +255,7 @@ class T6CLI(LightningCLI):
                 f"{self.converted_from}: cannot be converted: {len(fresh)} of {len(taken) + len(fresh)} weights have "
                 f"another name or shape, such as {fresh[0].removeprefix('model.')}."
             )
-        print(f"{self.converted_from}: {len(taken)} weights taken, {len(fresh)} drawn afresh.")
+        say(f"{self.converted_from}: {len(taken)} weights taken, {len(fresh)} drawn afresh.")
 
     def before_fit(self) -> None:
         """Look at the data before a folder is made for the run, and before processes for other devices start."""
@@ -267,13 +268,15 @@ class T6CLI(LightningCLI):
         checkpoint = self.trainer.checkpoint_callback
         if not self.trainer.is_global_zero or not isinstance(checkpoint, ModelCheckpoint):
             return
-        figures = self.trainer.callback_metrics
+        figures, said = self.trainer.callback_metrics, ""
         if "val/loss" in figures and "val/bits_per_byte" in figures:
-            print(f"val/loss {figures['val/loss']:.4f}, {figures['val/bits_per_byte']:.4f} bits per byte.", end=" ")
+            said = f"val/loss {figures['val/loss']:.4f}, {figures['val/bits_per_byte']:.4f} bits per byte. "
         if checkpoint.best_model_path and checkpoint.best_model_score is not None:
-            print(f"Best {checkpoint.monitor} {checkpoint.best_model_score:.4f}: {checkpoint.best_model_path}")
+            said += f"Best {checkpoint.monitor} {checkpoint.best_model_score:.4f}: {checkpoint.best_model_path}"
+        if said:
+            say(said)
         if last := checkpoint.last_model_path or checkpoint.best_model_path:
-            print(f"Next: python cli.py generate --ckpt_path {last} --prompt 'It was'")
+            say(f"Next: python cli.py generate --ckpt_path {last} --prompt 'It was'")
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it; if memory ends, find the largest batch that fits, and say so.
