@@ -74,10 +74,19 @@ _SETTINGS: dict[str, Any] = {
 
 
 class T6CLI(LightningCLI):
-    """Lightning's command line with our model, data and defaults."""
+    """Lightning's command line with our model, data and defaults.
+
+    Args:
+        ends_process: see `SaveOnInterrupt`.
+        **settings: of LightningCLI.
+    """
+
+    def __init__(self, ends_process: bool = False, **settings: Any) -> None:
+        self.ends_process = ends_process
+        super().__init__(**settings)
 
     @classmethod
-    def run(cls, command: str, words: Sequence[str], examples: str = "") -> Self:
+    def run(cls, command: str, words: Sequence[str], examples: str = "", ends_process: bool = False) -> Self:
         """Run one of fit, validate, test and predict.
 
         Args:
@@ -85,6 +94,7 @@ class T6CLI(LightningCLI):
             words: its options, as typed. Those of the checkpoint named by `--ckpt_path` hold where nothing else is
                 said.
             examples: shown at the end of the command's help.
+            ends_process: whether the process ends with this; see `SaveOnInterrupt`.
 
         Returns:
             The finished run, with its `trainer`, `model` and `datamodule`.
@@ -114,7 +124,8 @@ class T6CLI(LightningCLI):
                 parsers = {
                     name: parser_settings(name, examples if name == command else "") for name in cls.subcommands()
                 } | parser_settings("COMMAND")
-                return cls(args=[command, *options], save_config_callback=saves, parser_kwargs=parsers, **_SETTINGS)
+                settings = {"save_config_callback": saves, "parser_kwargs": parsers, **_SETTINGS}
+                return cls(ends_process, args=[command, *options], **settings)
         except MisconfigurationException as error:
             raise ValueError(" ".join(str(error).split())) from error
         finally:
@@ -195,7 +206,7 @@ class T6CLI(LightningCLI):
         self.failure = StageOfFailure()
         callbacks.append(self.failure)
         if not evaluates:
-            callbacks.append(SaveOnInterrupt(self.same_command))
+            callbacks.append(SaveOnInterrupt(self.same_command, self.ends_process))
         if "ProgressBar" not in str(trainer_config.get("callbacks")):  # Lightning's own counts batches of an epoch
             callbacks[:] = [TrainingProgress() if isinstance(c, ProgressBar) else c for c in callbacks]
         if evaluates:
