@@ -128,7 +128,7 @@ def _generate(arguments: list[str]) -> Any:
 
 def _budget(arguments: list[str]) -> Any:
     from lit_t6.budget_table import print_budgets
-    from lit_t6.training.cli import build_model
+    from lit_t6.training.cli_settings import build_model
     from lit_t6.training.options import arrange, parse, take_options
 
     overrides, others = take_options(arguments, "--model")
