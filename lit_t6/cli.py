@@ -4,8 +4,11 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Literal
+
+from lit_t6.process_end import settle_output
 
 TRAINERS = ("fit", "validate", "test", "predict")
 CHECKPOINT = "logs/quickstart/version_0/checkpoints/last.ckpt"
@@ -125,7 +128,7 @@ def _generate(arguments: list[str]) -> Any:
 
 def _budget(arguments: list[str]) -> Any:
     from lit_t6.budget_table import print_budgets
-    from lit_t6.training.cli import build_model
+    from lit_t6.training.cli_settings import build_model
     from lit_t6.training.options import arrange, parse, take_options
 
     overrides, others = take_options(arguments, "--model")
@@ -213,13 +216,13 @@ def _given(parser: Any, arguments: list[str]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name != "config"}
 
 
-def _run_trainer(command: str, arguments: list[str]) -> Any:
+def _run_trainer(command: str, arguments: list[str], ends_process: bool = False) -> Any:
     from lit_t6.training.cli import T6CLI
 
-    return T6CLI.run(command, arguments, f"examples:\n{EXAMPLES[command]}")
+    return T6CLI.run(command, arguments, f"examples:\n{EXAMPLES[command]}", ends_process)
 
 
-COMMANDS: dict[str, Callable[[list[str]], Any]] = {
+COMMANDS: dict[str, Callable[..., Any]] = {
     "prepare": _prepare,
     **{command: partial(_run_trainer, command) for command in TRAINERS},
     "budget": _budget,
@@ -229,11 +232,13 @@ COMMANDS: dict[str, Callable[[list[str]], Any]] = {
 }
 
 
-def run(words: Sequence[str]) -> Any:
+def run(words: Sequence[str], ends_process: bool = False) -> Any:
     """Run a command line and return what it made.
 
     Args:
         words: a command and its options, as typed after `cli.py`.
+        ends_process: whether the process ends with it, which has a training keep its handlers of signals to the end;
+            see `SaveOnInterrupt`.
 
     Returns:
         The manifest of `prepare`, the rows of `budget`, what `generate` printed, the model of `convert`; of the others
@@ -241,6 +246,7 @@ def run(words: Sequence[str]) -> Any:
 
     Raises:
         ValueError: an error of the user's.
+        SystemExit: a signal ended a training: its code is 75 if a checkpoint was saved.
     """
     if words[0] not in COMMANDS:
         from lit_t6.training.options import nearest
@@ -248,7 +254,8 @@ def run(words: Sequence[str]) -> Any:
         names = ", ".join(COMMANDS)
         raise ValueError(f"there is no command {words[0]!r}{nearest(words[0], COMMANDS)} There are {names}.")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # Lightning's own call, told at every run
-    return COMMANDS[words[0]](list(words[1:]))
+    options = {"ends_process": ends_process} if words[0] in TRAINERS else {}
+    return COMMANDS[words[0]](list(words[1:]), **options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -261,18 +268,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, or 1 after an error of the user's, which is printed as one line, or 130 after Ctrl-C. A
         training that a signal ended raises SystemExit with 75 if it saved a checkpoint; see `SaveOnInterrupt`.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _status(list(sys.argv[1:] if arguments is None else arguments))
+    finally:
+        settle_output()
+
+
+def _status(words: list[str]) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(OVERVIEW, end="")
-        return 0
     try:
-        run(words)
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(OVERVIEW, end="")
+        else:
+            run(words, ends_process=True)
+        if words[:1] != ["fit"]:  # of all others, what they print is what they are for
+            sys.stdout.flush()
     except (ValueError, OSError) as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        with suppress(OSError):
+            print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         if debug:

@@ -30,7 +30,7 @@ def _seed():
 
 @pytest.fixture(autouse=True)
 def _signals():
-    """A training that was saved at a signal keeps its handlers, as it is about to end the process."""
+    """A command that saved its training at a signal keeps its handlers, as it is about to end the process."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     before = {number: signal.getsignal(number) for number in numbers}
     yield

@@ -232,3 +232,12 @@ def check_positive(owner: str, **values: int | None) -> None:
     for name, value in values.items():
         if value is not None and value < 1:
             raise ValueError(f"{owner}: {name} must be at least 1, got {value}.")
+
+
+def check_divides(owner: str, num_kv_heads: int | None, num_heads: int | None) -> None:
+    """Raise ValueError if both counts of heads are given and the first does not divide the second."""
+    if num_heads is not None and num_kv_heads is not None and num_heads % num_kv_heads:
+        raise ValueError(
+            f"{owner}: num_heads={num_heads} is not a multiple of num_kv_heads={num_kv_heads}; each key/value head "
+            f"serves the same number of query heads."
+        )

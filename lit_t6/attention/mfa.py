@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from lit_t6.attention.base import AttentionModule, check_positive
 from lit_t6.attention.cache import AttentionCache, KeyValueCache
 from lit_t6.attention.initialization import InitScheme, check_init, uniform_, variance_bound, xavier_bound
+from lit_t6.attention.key_value import key_value_attention
 from lit_t6.attention.rotary import RotaryEmbedding
 from lit_t6.attention.rotary_config import RotaryAttentionConfig
-from lit_t6.ops import cached_attention, dense_attention
 
 
 @dataclass
@@ -104,13 +104,7 @@ class MultiMatrixFactorizationAttention(AttentionModule, config=MFAConfig):
         q = self.query_up(latent).unflatten(-1, (-1, self.config.head_dim))  # (B, T, H, D)
         k, v = k.unsqueeze(-2), v.unsqueeze(-2)  # (B, T, 1, D)
         q, k = self.rope(q, k, positions=positions)
-        starts_here = cache is None or not cache.longest
-        if cache is not None:
-            cache.append(k=k, v=v)
-            if not starts_here:
-                held = cache.entries()
-                return cached_attention(q, held["k"], held["v"], lengths=cache.lengths)
-        return dense_attention(q, k, v, document_ids=document_ids)
+        return key_value_attention(q, k, v, document_ids, cache)
 
     @torch.no_grad()
     def reset_input_projections(self, scheme: InitScheme, variance: float | None = None) -> None:

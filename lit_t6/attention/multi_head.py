@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lit_t6.attention.base import AttentionModule, check_positive
+from lit_t6.attention.base import AttentionModule, check_divides, check_positive
 from lit_t6.attention.cache import AttentionCache, KeyValueCache
 from lit_t6.attention.initialization import InitScheme, check_init, uniform_, variance_bound, xavier_bound
+from lit_t6.attention.key_value import key_value_attention
 from lit_t6.attention.rotary import RotaryEmbedding
 from lit_t6.attention.rotary_config import RotaryAttentionConfig
-from lit_t6.ops import cached_attention, dense_attention
 
 
 @dataclass
@@ -49,11 +49,7 @@ class MultiHeadConfig(RotaryAttentionConfig):
     def __post_init__(self) -> None:
         check_positive("MultiHeadConfig", num_kv_heads=self.num_kv_heads)
         super().__post_init__()
-        if self.num_heads is not None and self.num_heads % self.num_heads_multiple:
-            raise ValueError(
-                f"MultiHeadConfig: num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}; "
-                f"each key/value head serves the same number of query heads."
-            )
+        check_divides("MultiHeadConfig", self.num_kv_heads, self.num_heads)
 
     @property
     def num_heads_multiple(self) -> int:
@@ -118,13 +114,7 @@ class MultiHeadAttention(AttentionModule, config=MultiHeadConfig):
         parts = self.qkv(x).split(self.config.projection_rows, dim=-1)
         q, k, v = (part.unflatten(-1, (-1, self.config.head_dim)) for part in parts)  # (B, T, H or G, D)
         q, k = self.rope(q, k, positions=positions)
-        starts_here = cache is None or not cache.longest
-        if cache is not None:
-            cache.append(k=k, v=v)
-            if not starts_here:
-                held = cache.entries()
-                return cached_attention(q, held["k"], held["v"], lengths=cache.lengths)
-        return dense_attention(q, k, v, document_ids=document_ids)
+        return key_value_attention(q, k, v, document_ids, cache)
 
     @torch.no_grad()
     def reset_input_projections(self, scheme: InitScheme, variance: float | None = None) -> None:

@@ -6,7 +6,7 @@ Letters: C model width, H heads, G key/value heads, D head size of queries and k
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from lit_t6.attention.base import check_positive
+from lit_t6.attention.base import check_divides, check_positive
 from lit_t6.attention.cache import AttentionCache, FactorCache, KeyValueCache
 from lit_t6.attention.rotary_config import RotaryAttentionConfig
 from lit_t6.ops import Impl, check_impl
@@ -103,11 +103,7 @@ class TPAConfig(RotaryAttentionConfig):
                     f"TPAConfig: num_kv_heads={self.num_kv_heads} counts dense key/value heads, but "
                     f"factorized={self.factorized} has none; drop it, or set factorized to q."
                 )
-            if self.num_heads is not None and self.num_heads % self.num_kv_heads:
-                raise ValueError(
-                    f"TPAConfig: num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}; "
-                    f"each key/value head serves the same number of query heads."
-                )
+            check_divides("TPAConfig", self.num_kv_heads, self.num_heads)
         if self.shared_b:
             if self.factorized == "q":
                 raise ValueError("TPAConfig: shared_b shares factors of keys and values; factorized=q has none.")
@@ -220,13 +216,15 @@ class TPAConfig(RotaryAttentionConfig):
         heads, keys, values, small = self.heads(), self.head_dim, self.value_size, self.third_order_dim
         if self.factorized == "q":
             return heads * (keys + values)
-        products = small + keys // small + 1 if small else keys
-        rank = self.rank_q if self.factorized == "qkv" else heads
-        mix = heads * self.rank_k * (self.rank_q if self.factorized == "qkv" else 1)
-        dense_query = self.factorized == "kv"
-        scores = rank * self.rank_k * (keys if dense_query else products) + mix
-        formed = (self.rank_v * values + (self.rank_k * keys if dense_query else 0)) if small else 0
-        return scores + formed + heads * self.rank_v * values
+        read = heads * self.rank_v * values
+        formed = self.rank_v * values if small else 0
+        if self.factorized == "qkv":
+            products = small + keys // small + 1 if small else keys
+            scores = self.rank_q * self.rank_k * (products + heads)
+        else:
+            formed += self.rank_k * keys if small else 0
+            scores = heads * self.rank_k * (keys + 1)
+        return scores + formed + read
 
     def attention_flops_per_token(self, seq_len: int) -> float:
         heads = self.heads()

@@ -16,67 +16,35 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from lit_t6.data import TokenDataModule
-from lit_t6.model import T6Config
 from lit_t6.training.accelerator import choose_precision
-from lit_t6.training.callbacks import (
-    DocumentLossWriter,
-    FactorDiagnostics,
-    Guards,
-    SafeModelCheckpoint,
-    SampleWriter,
-    SaveForResume,
-    SaveOnInterrupt,
-    TrainingProgress,
-)
+from lit_t6.training.callbacks import SaveOnInterrupt, TrainingProgress
 from lit_t6.training.callbacks.start_panel import is_news
 from lit_t6.training.checkpoint import convert_weights, read_checkpoint
-from lit_t6.training.checkpoint_io import OnSaveError, SafeCheckpointIO
+from lit_t6.training.checkpoint_io import SafeCheckpointIO
+from lit_t6.training.cli_settings import SETTINGS, add_options
 from lit_t6.training.launcher import watch_processes
 from lit_t6.training.memory import StageOfFailure, explain_out_of_memory, is_out_of_memory
-from lit_t6.training.module import LitT6
-from lit_t6.training.optimizer import OptimizerConfig
+from lit_t6.training.messages import say
 from lit_t6.training.options import arrange, option_value, parse, parser_settings
 from lit_t6.training.run_folder import RunFolder, find_unfinished, forget, tell_child_processes
 
 _RESUME_WORDS = ("last", "best", "hpc")
 
 
-def build_model(optimizer: OptimizerConfig = OptimizerConfig(), compile: bool = False, **config: Any) -> LitT6:  # noqa: B008
-    """A T6 model with its training recipe; the options are those of T6Config beside `optimizer` and `compile`.
+class T6CLI(LightningCLI):
+    """Lightning's command line with our model, data and defaults.
 
     Args:
-        optimizer: AdamW and its learning-rate schedule.
-        compile: compile the training step with torch.compile.
-        **config: see `lit_t6.T6Config`.
+        ends_process: see `SaveOnInterrupt`.
+        **settings: of LightningCLI.
     """
-    return LitT6(T6Config(**config), optimizer, compile)
 
-
-_SETTINGS: dict[str, Any] = {
-    "model_class": build_model,
-    "datamodule_class": TokenDataModule,
-    "seed_everything_default": 0,
-    "trainer_defaults": {
-        "logger": {
-            "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
-            "init_args": {"save_dir": "logs", "name": "t6", "default_hp_metric": False},
-        },
-        "gradient_clip_val": 1.0,
-        "check_val_every_n_epoch": None,
-        "use_distributed_sampler": False,
-        "enable_model_summary": False,  # the panel before the first step, and TensorBoard's Text page, say it
-    },
-    "auto_configure_optimizers": False,
-    "load_from_checkpoint_support": False,  # LitT6 keeps its own hyperparameters, in one form for CLI and Python
-}
-
-
-class T6CLI(LightningCLI):
-    """Lightning's command line with our model, data and defaults."""
+    def __init__(self, ends_process: bool = False, **settings: Any) -> None:
+        self.ends_process = ends_process
+        super().__init__(**settings)
 
     @classmethod
-    def run(cls, command: str, words: Sequence[str], examples: str = "") -> Self:
+    def run(cls, command: str, words: Sequence[str], examples: str = "", ends_process: bool = False) -> Self:
         """Run one of fit, validate, test and predict.
 
         Args:
@@ -84,6 +52,7 @@ class T6CLI(LightningCLI):
             words: its options, as typed. Those of the checkpoint named by `--ckpt_path` hold where nothing else is
                 said.
             examples: shown at the end of the command's help.
+            ends_process: whether the process ends with this; see `SaveOnInterrupt`.
 
         Returns:
             The finished run, with its `trainer`, `model` and `datamodule`.
@@ -113,7 +82,8 @@ class T6CLI(LightningCLI):
                 parsers = {
                     name: parser_settings(name, examples if name == command else "") for name in cls.subcommands()
                 } | parser_settings("COMMAND")
-                return cls(args=[command, *options], save_config_callback=saves, parser_kwargs=parsers, **_SETTINGS)
+                settings = {"save_config_callback": saves, "parser_kwargs": parsers, **SETTINGS}
+                return cls(ends_process, args=[command, *options], **settings)
         except MisconfigurationException as error:
             raise ValueError(" ".join(str(error).split())) from error
         finally:
@@ -122,46 +92,12 @@ class T6CLI(LightningCLI):
     @classmethod
     def build(cls, options: list[str]) -> Self:
         """Build `trainer`, `model` and `datamodule` from options, and run nothing."""
-        settings = {**_SETTINGS, "parser_kwargs": parser_settings("build")}
+        settings = {**SETTINGS, "parser_kwargs": parser_settings("build")}
         return cls(args=arrange(options), run=False, save_config_callback=None, **settings)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Options beside those of trainer, model and data."""
-        parser.add_argument(
-            "--auto_resume",
-            type=bool,
-            default=True,
-            help="fit: go on with the last unfinished run of the same configuration in the logger's folder, if there "
-            "is one, from its last checkpoint that is whole.",
-        )
-        parser.add_argument(
-            "--on_save_error",
-            type=OnSaveError,
-            default="warn",
-            help="fit: when a checkpoint cannot be written, the disk being full for one: warn and go on training, or "
-            "stop. The checkpoint before it is whole in either case. Curves that cannot be written wait, or stop.",
-        )
-        parser.add_argument(
-            "--convert",
-            type=bool,
-            default=False,
-            help="With --ckpt_path of another configuration: take the weights whose names and shapes are the same. fit "
-            "then starts at step 0 with a new optimizer, the other weights drawn afresh; evaluations need them all.",
-        )
-        parser.add_lightning_class_args(SafeModelCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {
-                "checkpoint.monitor": "val/loss",
-                "checkpoint.filename": "step={step}",
-                "checkpoint.auto_insert_metric_name": False,
-                "checkpoint.save_last": True,
-            }
-        )
-        parser.add_lightning_class_args(SaveForResume, "resume")
-        parser.add_lightning_class_args(SampleWriter, "samples")
-        parser.add_lightning_class_args(FactorDiagnostics, "diagnostics")
-        parser.add_lightning_class_args(Guards, "guards")
-        parser.add_lightning_class_args(DocumentLossWriter, "predictions")
+        """See `add_options`."""
+        add_options(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args` alone: the words of the process are `cli.main`'s business.
@@ -194,7 +130,7 @@ class T6CLI(LightningCLI):
         self.failure = StageOfFailure()
         callbacks.append(self.failure)
         if not evaluates:
-            callbacks.append(SaveOnInterrupt(self.same_command))
+            callbacks.append(SaveOnInterrupt(self.same_command, self.ends_process))
         if "ProgressBar" not in str(trainer_config.get("callbacks")):  # Lightning's own counts batches of an epoch
             callbacks[:] = [TrainingProgress() if isinstance(c, ProgressBar) else c for c in callbacks]
         if evaluates:
@@ -254,7 +190,7 @@ class T6CLI(LightningCLI):
                 f"{self.converted_from}: cannot be converted: {len(fresh)} of {len(taken) + len(fresh)} weights have "
                 f"another name or shape, such as {fresh[0].removeprefix('model.')}."
             )
-        print(f"{self.converted_from}: {len(taken)} weights taken, {len(fresh)} drawn afresh.")
+        say(f"{self.converted_from}: {len(taken)} weights taken, {len(fresh)} drawn afresh.")
 
     def before_fit(self) -> None:
         """Look at the data before a folder is made for the run, and before processes for other devices start."""
@@ -267,13 +203,15 @@ class T6CLI(LightningCLI):
         checkpoint = self.trainer.checkpoint_callback
         if not self.trainer.is_global_zero or not isinstance(checkpoint, ModelCheckpoint):
             return
-        figures = self.trainer.callback_metrics
+        figures, said = self.trainer.callback_metrics, ""
         if "val/loss" in figures and "val/bits_per_byte" in figures:
-            print(f"val/loss {figures['val/loss']:.4f}, {figures['val/bits_per_byte']:.4f} bits per byte.", end=" ")
+            said = f"val/loss {figures['val/loss']:.4f}, {figures['val/bits_per_byte']:.4f} bits per byte. "
         if checkpoint.best_model_path and checkpoint.best_model_score is not None:
-            print(f"Best {checkpoint.monitor} {checkpoint.best_model_score:.4f}: {checkpoint.best_model_path}")
+            said += f"Best {checkpoint.monitor} {checkpoint.best_model_score:.4f}: {checkpoint.best_model_path}"
+        if said:
+            say(said)
         if last := checkpoint.last_model_path or checkpoint.best_model_path:
-            print(f"Next: python cli.py generate --ckpt_path {last} --prompt 'It was'")
+            say(f"Next: python cli.py generate --ckpt_path {last} --prompt 'It was'")
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it; if memory ends, find the largest batch that fits, and say so.

@@ -50,10 +50,13 @@ class SaveOnInterrupt(Checkpoint):
 
     Args:
         same_command: whether the command that started the training goes on with it when typed again; said at the end.
+        ends_process: whether the process ends with the training. Once that is saved, no further signal then changes its
+            status. Else the signals do again what they did before when `Trainer.fit` has ended, also where a program
+            catches the SystemExit; one that comes after that is the program's own, and may end it with another status.
     """
 
-    def __init__(self, same_command: bool = True) -> None:
-        self.same_command = same_command
+    def __init__(self, same_command: bool = True, ends_process: bool = False) -> None:
+        self.same_command, self.ends_process = same_command, ends_process
         self.interrupted = False
         self._requeue = False
         self._pressed = 0  # how often SIGINT came
@@ -61,14 +64,14 @@ class SaveOnInterrupt(Checkpoint):
         self._last_step = 0
         self._stepped = False  # there is something to save
         self._over = False  # the last step is done, or the checkpoint saved
-        self._saved = False
+        self.saved = False
         self._agreement: Agreement | None = None
         self._agreed = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != "fit" or threading.current_thread() is not threading.main_thread():
             return
-        trainer._signal_connector = _NoHandlers(trainer)
+        trainer._signal_connector = _NoHandlers(trainer, self)
         # Asks at every step, with a wait for the GPU, whether rank 0 got a SIGTERM: we ask on the CPU, and every rank.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
         numbers = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
@@ -153,21 +156,22 @@ class SaveOnInterrupt(Checkpoint):
             say(f"Saved {saver.last_model_path} after step {step}; {goes_on} goes on.")
             if self._agreed == _STOP_AND_REQUEUE:
                 requeue_job()
-        self._saved = True
+        self.saved = True
         raise TrainingInterrupted(EXIT_SAVED)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.hand_back()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self.hand_back()
+        if not self.saved:  # else as late as may be, at the end of Trainer.fit
+            self.hand_back()
 
     def hand_back(self) -> None:
-        """Let the signals do again what they did before the training.
+        """Let the signals do again what they did before the training, unless it is saved and the process ends with it.
 
-        Not once it is saved: a second SIGTERM would kill a process that is about to end with the status that says so.
+        A second SIGTERM would kill a process that is about to end with the status that says so.
         """
-        if self._saved:
+        if self.saved and self.ends_process:
             return
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -190,11 +194,17 @@ class _NoHandlers(_SignalConnector):
     handler, between whatever collectives the processes are in.
     """
 
+    def __init__(self, trainer: L.Trainer, callback: SaveOnInterrupt) -> None:
+        super().__init__(trainer)
+        self._callback = callback
+
     def register_signal_handlers(self) -> None:
         """Nothing."""
 
     def teardown(self) -> None:
-        """Nothing to restore."""
+        """Hand back what a training that was saved still keeps: an exception goes its way after this."""
+        if self._callback.saved:
+            self._callback.hand_back()
 
 
 def _nothing() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lit_t6.training.callbacks.interrupt import TrainingInterrupted
 from lit_t6.training.checkpoint_io import save_checkpoint
+from lit_t6.training.messages import say
 from lit_t6.training.places import expand, home_of
 
 _RANKING = (
@@ -74,11 +75,20 @@ class SafeModelCheckpoint(ModelCheckpoint):
             super()._save_last_checkpoint(trainer, monitor_candidates)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Save where `save_on_exception` says so; a signal is no failure, and has saved or is not to be waited for."""
-        if isinstance(exception, TrainingInterrupted):
+        """Save where `save_on_exception` says so; a signal is no failure, and has saved or is not to be waited for.
+
+        Lightning's own writes over a file of the same step, which may be another run's where two save into one folder:
+        here it gets a name that is free, as at every other save.
+        """
+        if isinstance(exception, TrainingInterrupted) or not self._should_save_on_exception(trainer):
             return
+        figures = self._monitor_candidates(trainer)
         with self._as_before_if_not_saved():
-            super().on_exception(trainer, pl_module, exception)
+            path = self._get_metric_interpolated_filepath_name(figures, trainer)
+            self._save_checkpoint(trainer, path)
+            self._save_last_checkpoint(trainer, figures)
+            if trainer.is_global_zero:
+                say(f"Saved {path} at an error, {type(exception).__name__}.")
 
     @contextlib.contextmanager
     def _as_before_if_not_saved(self) -> Iterator[None]:

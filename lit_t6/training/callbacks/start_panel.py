@@ -1,6 +1,7 @@
 """What is about to be trained, on one screen, before the first step."""
 
 import logging
+from contextlib import suppress
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -28,7 +29,8 @@ class StartPanel(Callback):
             table = Table.grid(padding=(0, 2))
             for name, value in facts.items():
                 table.add_row(f"[bold]{name}", value)
-            Console(soft_wrap=True).print(Panel(table, title="lit_t6", title_align="left", expand=False))
+            with suppress(OSError):  # a log whose disk is full
+                Console(soft_wrap=True).print(Panel(table, title="lit_t6", title_align="left", expand=False))
 
 
 def is_news(record: logging.LogRecord) -> bool:

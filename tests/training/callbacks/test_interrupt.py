@@ -3,8 +3,9 @@ import signal
 import stat
 
 import pytest
+from lightning.pytorch.callbacks import Callback
 
-from lit_t6.cli import run
+from lit_t6.cli import main, run
 from lit_t6.training import SafeModelCheckpoint, SaveOnInterrupt
 
 from ..endless import NEVER, Endless
@@ -139,16 +140,54 @@ class SignalsAtTwo(SaveOnInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_signal_after_the_save_does_not_change_the_outcome(options, monkeypatch):
+@pytest.fixture
+def reached():
+    """The signals that come through to the program; the handlers are put back after every test."""
+    numbers = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, lambda number, _: numbers.append(number))
+    return numbers
+
+
+def test_a_signal_after_the_save_does_not_change_the_outcome(options, monkeypatch, reached):
     """Until the process has ended, the status says that it is saved."""
-    reached = []
-    signal.signal(signal.SIGTERM, lambda *_: reached.append("the handler of before"))
     monkeypatch.setattr("lit_t6.training.cli.SaveOnInterrupt", SignalsAtTwo)
     with pytest.raises(SystemExit) as stopped:
-        run(["fit", *options])
+        main(["fit", *options])
     os.kill(os.getpid(), signal.SIGTERM)
     assert stopped.value.code == 75
     assert not reached
+
+
+class SignalsAtTheEnd(Callback):
+    """Gets a SIGTERM when the training, saved, is about to be left."""
+
+    def on_exception(self, *_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def has_its_signals_back(reached):
+    """And had not before."""
+    before = reached.copy()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        os.kill(os.getpid(), number)
+    return before == [] and reached == [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+
+
+def test_a_program_that_catches_the_exit_of_a_trainer_has_its_signals_back(reached, prepared, tmp_path):
+    saver = SafeModelCheckpoint(monitor=None, every_n_train_steps=100)
+    with pytest.raises(SystemExit) as stopped:
+        fit(tmp_path, prepared, callbacks=[saver, SignalsAtTwo(), SignalsAtTheEnd()])
+    assert stopped.value.code == 75
+    assert has_its_signals_back(reached)
+
+
+def test_a_program_that_catches_the_exit_of_a_command_has_its_signals_back(reached, options, monkeypatch):
+    monkeypatch.setattr("lit_t6.training.cli.SaveOnInterrupt", SignalsAtTwo)
+    with pytest.raises(SystemExit) as stopped:
+        run(["fit", *options])
+    assert stopped.value.code == 75
+    assert has_its_signals_back(reached)
 
 
 @pytest.mark.filterwarnings("ignore:Total length of `list` across ranks is zero")
