@@ -4,7 +4,8 @@ Letters: B batch, C model width, V vocabulary.
 """
 
 from collections.abc import Callable
-from typing import Literal, Protocol, get_args
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -93,13 +94,10 @@ class DecodeStep:
         self._tokens = tokens.clone()
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(tokens.device)
         stream.wait_stream(torch.cuda.current_stream(tokens.device))
-        # Weights in autocast's own copies would go when its context ends.
-        autocast = torch.autocast(
-            "cuda",
-            torch.get_autocast_dtype("cuda"),
-            enabled=torch.is_autocast_enabled("cuda"),
-            cache_enabled=False,
-        )
+        # Autocast's own copies of weights would go when its context ends.
+        autocast: AbstractContextManager[Any] = nullcontext()
+        if torch.is_autocast_enabled("cuda"):
+            autocast = torch.autocast("cuda", torch.get_autocast_dtype("cuda"), cache_enabled=False)
         with torch.cuda.stream(stream), autocast:
             # Other threads, a data loader's or a process group's, may use the GPU meanwhile.
             graph.capture_begin(capture_error_mode="thread_local")

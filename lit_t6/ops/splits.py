@@ -111,12 +111,15 @@ class Parts:
         batch, num_queries, num_heads, value_dim = shape
         self.splits, self.shape = splits, shape
         self.out = torch.empty(batch, splits, num_queries, num_heads, value_dim, dtype=torch.float32, device=device)
-        """(B, splits, N, H, E): the normalised result of each part."""
-        self.lse = torch.empty(self.out.shape[:-1], dtype=torch.float32, device=device)
-        """(B, splits, N, H): the logarithm to the base 2 of its sum of exponentials."""
+        """(B, splits, N, H, E): the sums of each part, weighted by powers of 2 of the logits less the largest."""
+        self.top, self.total = torch.empty(2, *self.out.shape[:-1], dtype=torch.float32, device=device)
+        """(B, splits, N, H): the largest logit of each part, and the sum of its weights.
+
+        The logarithm of the sum of exponentials is both in one number, and loses digits where the logits are large.
+        """
 
     def merge(self, lengths: Tensor, block_m: int, scale: float, dtype: torch.dtype) -> Tensor:
-        """The result, (B, N, H, E): the mean of the parts by the weights 2^lse.
+        """The result, (B, N, H, E): the mean over all parts.
 
         Args:
             lengths: (B,) int64 of the cache.
@@ -128,7 +131,8 @@ class Parts:
         result = torch.empty(self.shape, dtype=dtype, device=self.out.device)
         _merge_kernel[(num_queries * num_heads, batch)](
             self.out,
-            self.lse,
+            self.top,
+            self.total,
             lengths,
             result,
             self.splits,

@@ -10,7 +10,8 @@ import triton.language as tl
 @triton.jit(do_not_specialize=["num_splits"])
 def _merge_kernel(
     out_ptr,  # (B, splits, N, H, E) float32
-    lse_ptr,  # (B, splits, N, H) float32, base 2
+    top_ptr,  # (B, splits, N, H) float32
+    total_ptr,  # likewise
     lengths_ptr,
     result_ptr,  # (B, N, H, E)
     num_splits,
@@ -33,17 +34,18 @@ def _merge_kernel(
         split = start + tl.arange(0, BLOCK_S)
         mask = split < num_used
         place = (batch * num_splits + split) * NUM_ROWS + row
-        lse = tl.load(lse_ptr + place, mask=mask, other=float("-inf"))
+        part_top = tl.load(top_ptr + place, mask=mask, other=float("-inf"))
+        part_total = tl.load(total_ptr + place, mask=mask, other=0.0)
         part = tl.load(
             out_ptr + place[:, None] * VALUE_DIM + offs_e[None, :],
             mask=mask[:, None] & (offs_e < VALUE_DIM)[None, :],
             other=0.0,
         )
-        new_top = tl.maximum(top, tl.max(lse, axis=0))
+        new_top = tl.maximum(top, tl.max(part_top, axis=0))
         base = tl.where(new_top == float("-inf"), 0.0, new_top)
-        weights = tl.exp2(lse - base)
+        weights = tl.exp2(part_top - base)
         shrink = tl.exp2(top - base)
-        total = total * shrink + tl.sum(weights, axis=0)
+        total = total * shrink + tl.sum(part_total * weights, axis=0)
         acc = acc * shrink + tl.sum(part * weights[:, None], axis=0)
         top = new_top
     result = acc * (scale / tl.where(total > 0, total, 1.0))

@@ -81,7 +81,8 @@ def _tpa_decode_fwd_kernel(
     sin_ptr,
     lengths_ptr,  # (B,) int64
     out_ptr,  # (B, splits, N, H, E) float32
-    lse_ptr,  # (B, splits, N, H) float32, base 2
+    top_ptr,  # (B, splits, N, H) float32
+    total_ptr,  # likewise
     ak_stride_b,  # strides of the batch in units of their VEC numbers
     bk_stride_b,
     ck_stride_b,
@@ -211,9 +212,9 @@ def _tpa_decode_fwd_kernel(
         top = new_top
 
     place = ((batch * num_splits + split) * NUM_QUERIES + row_n) * NUM_HEADS + row_h
-    tl.store(lse_ptr + place, tl.where(total > 0, top + tl.log2(total), float("-inf")), mask=mask_row)
+    tl.store(top_ptr + place, top, mask=mask_row)
+    tl.store(total_ptr + place, total, mask=mask_row)
     if first < last:  # nobody reads the others
-        acc = acc / tl.where(total > 0, total, 1.0)[None, :]
         tl.store(
             out_ptr + place[None, :] * VALUE_DIM + offs_e[:, None],
             acc,
