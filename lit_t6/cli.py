@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Literal
 
-from lit_t6.process_end import settle_output
+from lit_t6.process_end import ProcessEnd
 
 TRAINERS = ("fit", "validate", "test", "predict")
 CHECKPOINT = "logs/quickstart/version_0/checkpoints/last.ckpt"
@@ -268,10 +268,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, or 1 after an error of the user's, which is printed as one line, or 130 after Ctrl-C. A
         training that a signal ended raises SystemExit with 75 if it saved a checkpoint; see `SaveOnInterrupt`.
     """
-    try:
-        return _status(list(sys.argv[1:] if arguments is None else arguments))
-    finally:
-        settle_output()
+    with ProcessEnd() as end:
+        end.status = _status(list(sys.argv[1:] if arguments is None else arguments))
+    return end.status
 
 
 def _status(words: list[str]) -> int:

@@ -39,9 +39,10 @@ def convert_upstream(
         raise ValueError(f"{output}: exists already; give another --output, or --overwrite to replace it.")
     bpe = load_tokenizer(tokenizer) if tokenizer else None
     state_dict, config = read_upstream(path, config_json)
-    model = from_upstream(state_dict, config, arch)
+    weights = plain_weights(state_dict)
+    model = from_upstream(weights, config, arch)
     write_checkpoint(output, model, bpe)
-    also = [name for name in archs_that_fit(plain_weights(state_dict), config) if name != find_arch(arch).name]
+    also = [name for name in archs_that_fit(weights, config) if name != find_arch(arch).name]
     if also:
         print(f"Names and shapes of these weights fit {', '.join(also)} as well: only you know that it is {arch}.")
     return model

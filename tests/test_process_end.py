@@ -1,12 +1,16 @@
-"""Command lines whose output goes to a device that is full: what is meant to be said is lost, the status is not."""
+"""The status of command lines whose output goes to a device that is full, or whose peers are gone."""
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+from .training.endless import Endless, wait_for
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full and /proc")
 
 
 def ended(*words):
@@ -28,3 +32,23 @@ def test_what_a_command_printed_in_vain_is_an_error():
     """Told in one line, on the other stream."""
     help_text = ended("--help")
     assert (help_text.returncode, help_text.stderr) == (1, "error: [Errno 28] No space left on device\n")
+
+
+@pytest.mark.slow
+def test_a_failed_rank_ends_though_its_peer_hangs_and_a_collective_is_under_way(options, tmp_path):
+    """Processes that something else has started: nobody waits for the others, or kills them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    job = dict(TORCHELASTIC_RUN_ID="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=port, WORLD_SIZE="2", GROUP_RANK="0")
+    job |= dict(LOCAL_WORLD_SIZE="2", TORCHELASTIC_USE_AGENT_STORE="False")
+    words = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu", "--data.num_workers=0"]
+    words += ["--trainer.callbacks=tests.training.endings.FailsAmongPeers", "--trainer.callbacks.step=3"]
+    with (
+        Endless(options, tmp_path, *words, RANK="0", LOCAL_RANK="0", **job) as first,
+        Endless(options, tmp_path, *words, RANK="1", LOCAL_RANK="1", **job) as peer,
+    ):
+        assert first.wait_for_text("error: rank 0 fails"), first.said() + peer.said()
+        peer.process.send_signal(signal.SIGSTOP)
+        assert wait_for(lambda: first.process.poll() is not None, 30), first.said()
+        assert first.process.returncode == 1, first.said()
