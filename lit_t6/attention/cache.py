@@ -3,12 +3,12 @@
 Letters: B batch, N new positions, M cached positions, H heads, G key/value heads, D and E head sizes, R rank.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from lit_t6.ops.append import append_tokens
+from lit_t6.ops.append import Piece, append_projection, append_tokens
 from lit_t6.ops.attention import ALIGNMENT
 
 
@@ -106,12 +106,48 @@ class AttentionCache:
             ValueError: the cache is full; nothing was written then. With fixed shapes, nobody asks.
         """
         assert new.keys() == self.buffers.keys(), f"expected {list(self.buffers)}, got {list(new)}"
-        batch, num_new = next(iter(new.values())).shape[:2]
+        num_new = self._make_room(next(iter(new.values())))
+        append_tokens(list(self.buffers.values()), [new[name] for name in self.buffers], self.lengths)
+        self.lengths += num_new
+
+    @torch.no_grad()
+    def append_projection(
+        self,
+        projected: Tensor,
+        pieces: Mapping[str, tuple[int, int]],
+        rotated: Collection[str],
+        rope: tuple[Tensor, Tensor],
+    ) -> dict[str, Tensor]:
+        """Cut what a projection made of the newest tokens into pieces, and write those that are kept.
+
+        Args:
+            projected: (B, N, columns): the pieces one after the other.
+            pieces: number and size of the rows of each, by name; those in `shapes` are kept.
+            rotated: names of those whose rows RoPE turns by their tokens' positions.
+            rope: cosines and sines (at least `capacity`, P / 2) from `rope_angles`, entry m for position m.
+
+        Returns:
+            The pieces that are not kept, (B, N, rows, row size) each.
+
+        Raises:
+            ValueError: as `append`.
+        """
+        names = list(self.buffers)
+        plan = [
+            Piece(*shape, name in rotated, names.index(name) if name in names else -1) for name, shape in pieces.items()
+        ]
+        num_new = self._make_room(projected)
+        back = append_projection(list(self.buffers.values()), projected, plan, self.lengths, rope)
+        self.lengths += num_new
+        return dict(zip((name for name in pieces if name not in names), back, strict=True))
+
+    def _make_room(self, new: Tensor) -> int:
+        """Count new tokens (B, N, …), unless whoever fixed the shapes does; N."""
+        batch, num_new = new.shape[:2]
         if not self.fixed:
             self.check_room(batch, num_new)
             self.longest += num_new
-        append_tokens(list(self.buffers.values()), [new[name] for name in self.buffers], self.lengths)
-        self.lengths += num_new
+        return num_new
 
     def entries(self) -> dict[str, Tensor]:
         """Views of what is kept, each (B, M, …); row b is valid up to `lengths[b]`.

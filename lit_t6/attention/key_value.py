@@ -31,6 +31,19 @@ def key_value_attention(
         starts_here = cache.is_empty
         cache.append(k=k, v=v)
         if not starts_here:
-            held = cache.entries()
-            return cached_attention(q, held["k"], held["v"], lengths=cache.lengths)
+            return attention_to_cache(q, cache)
     return dense_attention(q, k, v, document_ids=document_ids)
+
+
+def attention_to_cache(q: Tensor, cache: AttentionCache) -> Tensor:
+    """Attention of the newest tokens to a cache that holds them already.
+
+    Args:
+        q: queries (B, N, H, D), rotated.
+        cache: of `k` and `v`.
+
+    Returns:
+        (B, N, H, E).
+    """
+    held = cache.entries()
+    return cached_attention(q, held["k"], held["v"], lengths=cache.lengths)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lit_t6.attention.base import AttentionModule, check_divides, check_positive
 from lit_t6.attention.cache import AttentionCache, KeyValueCache
 from lit_t6.attention.initialization import InitScheme, check_init, uniform_, variance_bound, xavier_bound
-from lit_t6.attention.key_value import key_value_attention
+from lit_t6.attention.key_value import attention_to_cache, key_value_attention
 from lit_t6.attention.rotary import RotaryEmbedding
 from lit_t6.attention.rotary_config import RotaryAttentionConfig
 
@@ -71,10 +71,14 @@ class MultiHeadConfig(RotaryAttentionConfig):
             name = "MQA" if self.num_kv_heads == 1 else f"GQA ({self.num_kv_heads} KV heads)"
         return name + self.label_suffix
 
+    def pieces(self) -> dict[str, tuple[int, int]]:
+        """Heads and head size of "q", "k" and "v", in the order of the rows of the projection that makes them."""
+        return {"q": (self.heads(), self.head_dim)} | dict.fromkeys("kv", (self.kv_heads, self.head_dim))
+
     @property
     def projection_rows(self) -> list[int]:
         """Rows of the q, k and v weights."""
-        return [self.heads() * self.head_dim, self.kv_heads * self.head_dim, self.kv_heads * self.head_dim]
+        return [count * size for count, size in self.pieces().values()]
 
     def num_parameters(self, d_model: int) -> int:
         return d_model * (sum(self.projection_rows) + self.heads() * self.head_dim) + self.norm_weights
@@ -111,6 +115,10 @@ class MultiHeadAttention(AttentionModule, config=MultiHeadConfig):
     def attend(
         self, x: Tensor, positions: Tensor | None, document_ids: Tensor | None, cache: AttentionCache | None
     ) -> Tensor:
+        if cache is not None and not cache.is_empty:
+            tables = self.rope.tables(cache.capacity, x.device)
+            new = cache.append_projection(self.qkv(x), self.config.pieces(), "qk", tables)
+            return attention_to_cache(new["q"], cache)
         parts = self.qkv(x).split(self.config.projection_rows, dim=-1)
         q, k, v = (part.unflatten(-1, (-1, self.config.head_dim)) for part in parts)  # (B, T, H or G, D)
         q, k = self.rope(q, k, positions=positions)

@@ -153,6 +153,8 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
         self, x: Tensor, positions: Tensor | None, document_ids: Tensor | None, cache: AttentionCache | None
     ) -> Tensor:
         config = self.config
+        if cache is not None and not cache.is_empty and self._projects_queries:
+            return self._decode(self._append(x, cache), cache)
         parts = self._complete(self._compute(x))
         rotated = self._rotate(parts, "qk", positions)
         if cache is not None:
@@ -170,6 +172,17 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
         else:
             q, k = self.rope(*(self._heads(parts, letter) for letter in "qk"), positions=positions)
         return dense_attention(q, k, self._heads(parts, "v"), document_ids=document_ids)
+
+    @property
+    def _projects_queries(self) -> bool:
+        """Whether all that turns and all that is kept is as the projection makes it."""
+        return self.config.head_activation == "none" and "b_q" not in self.static
+
+    def _append(self, x: Tensor, cache: AttentionCache) -> Parts:
+        """Add tokens to a cache; what is left of them is their queries, rotated."""
+        turned = {"q", "b_q"} if self.config.rotates_on_read else {"q", "b_q", "k", "b_k"}
+        tables = self.rope.tables(cache.capacity, x.device)
+        return self._complete(cache.append_projection(self.factors(x), self.config.pieces(), turned, tables))
 
     def _decode(self, new: Parts, cache: AttentionCache) -> Tensor:
         """What the newest tokens read from the cache, which holds them already: (B, T, H, E)."""
