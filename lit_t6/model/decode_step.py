@@ -91,7 +91,8 @@ class DecodeStep:
 
     def _record(self, tokens: Tensor) -> None:
         """Nothing is computed here: what the kernels will do is written down."""
-        self._tokens = tokens.clone()
+        with torch.inference_mode(False):  # what is made in inference mode could not be written outside of it
+            self._tokens = tokens.clone()
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(tokens.device)
         stream.wait_stream(torch.cuda.current_stream(tokens.device))
         # Autocast's own copies of weights would go when its context ends.

@@ -174,5 +174,8 @@ def _run_block(
 
 @functools.cache
 def _compiled_block() -> Callable[..., Tensor]:
-    """One for the blocks of all models: they differ in their weights only, or are compiled again."""
-    return torch.compile(_run_block, dynamic=False)
+    """One for the blocks of all models: they differ in their weights only, or are compiled again.
+
+    Tuned, as products of one row with a matrix are then kernels of their own, fused with what comes before and after.
+    """
+    return torch.compile(_run_block, dynamic=False, options={"coordinate_descent_tuning": True})

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 
 from lit_t6.data import load_tokenizer
-from lit_t6.model import SamplingConfig, T6Model
+from lit_t6.model import SamplingConfig, StepMode, T6Model
 from lit_t6.training.checkpoint import read_checkpoint
 from lit_t6.training.prompts import read_prompts
 from lit_t6.training.streaming import StopFilter, TextStream
@@ -31,6 +31,7 @@ def generate_text(
     output: str | None = None,
     tokenizer: str | None = None,
     device: str = "auto",
+    step: StepMode = "auto",
 ) -> str:
     """Continue prompts with a trained model, and print the text as it comes.
 
@@ -53,6 +54,8 @@ def generate_text(
         output: a JSONL file to write too, a line for each text: prompt, completion, tokens (how many were drawn).
         tokenizer: a tokenizer.json, for a checkpoint that holds none.
         device: where to run: cpu, cuda, cuda:1, …; auto takes a GPU if there is one.
+        step: how a token is computed: eager (kernel by kernel), graph (one CUDA graph), compile (a graph of compiled
+            blocks: some 20 seconds at first, then the fastest); auto is graph on a GPU, eager on a CPU.
 
     Returns:
         What was printed: prompts and continuations.
@@ -84,7 +87,7 @@ def generate_text(
         batch = rows[first : first + size]
         # With one seed for all batches, samples of a prompt in two of them would be the same.
         stream = TextStream(
-            model, bpe, batch, max_new_tokens, sampling, None if seed is None else seed + first, stop or ()
+            model, bpe, batch, max_new_tokens, sampling, None if seed is None else seed + first, stop or (), step
         )
         for title, unread in zip(titles[first:], stream.num_unread, strict=False):
             if unread:

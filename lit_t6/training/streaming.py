@@ -6,7 +6,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from lit_t6.data.tokenizer import encode_batch, end_of_text_id
-from lit_t6.model import SamplingConfig, T6Model
+from lit_t6.model import SamplingConfig, StepMode, T6Model
 
 
 class StopFilter:
@@ -102,6 +102,7 @@ class TextStream(Iterable[tuple[int, str]]):
         sampling: how they are drawn; the default `SamplingConfig` if not given.
         seed: of the drawing, one for the batch.
         stop: string or strings at which a text ends: neither they nor what follows belong to it.
+        step: how a token is computed; see `lit_t6.model.StepMode`.
 
     Raises:
         ValueError: no prompts, an empty stop string, a tokenizer without end-of-text, or of more tokens than the model.
@@ -116,6 +117,7 @@ class TextStream(Iterable[tuple[int, str]]):
         sampling: SamplingConfig | None = None,
         seed: int | None = None,
         stop: str | Sequence[str] = (),
+        step: StepMode = "auto",
     ) -> None:
         size, known = tokenizer.get_vocab_size(), model.config.vocab_size
         if size > known:
@@ -126,7 +128,7 @@ class TextStream(Iterable[tuple[int, str]]):
         """Tokens of each prompt that the model does not see: the first ones."""
         self.completions = [Completion(tokenizer, end_of_text, stop) for _ in prompts]
         """The texts so far."""
-        self._generation = model.generate(ids, max_new_tokens, sampling, seed, end_of_text)
+        self._generation = model.generate(ids, max_new_tokens, sampling, seed, end_of_text, step)
         self.cache = self._generation.cache
         """What the model keeps of the rows."""
 
