@@ -36,16 +36,16 @@ def random_model(config: str, device: str, dtype: torch.dtype) -> T6Model:
 
 
 @torch.no_grad()
-def check(model: T6Model, prompts: torch.Tensor, step: Any, steps: int = 6) -> None:
+def check(model: T6Model, prompts: torch.Tensor, step: Any, capacity: int, steps: int = 6) -> None:
     """Logits of the steps are as exact as those of the full forward pass in the same type."""
-    cache = model.new_cache(len(prompts), prompts.shape[1])
+    cache = model.new_cache(len(prompts), capacity)
     decode = DecodeStep(model, cache, step)
     first = prompts.shape[1] - steps
     model.hidden_states(prompts[:, :first], cache=cache)
     logits = torch.stack([decode(prompts[:, first + n]).clone() for n in range(steps)], dim=1)
-    full = model(prompts)[:, first:]
-    precise = model.float()
-    exact = precise(prompts)[:, first:].double()
+    full = model.head(model.hidden_states(prompts)[:, first:])
+    model.float()
+    exact = model.head(model.hidden_states(prompts)[:, first:]).double()
     model.to(full.dtype)
     assert_as_exact_as(logits, full, exact, f"logits of step={step}")
 
@@ -101,7 +101,7 @@ def main() -> None:
                 model = random_model(config, device, dtype)
                 model.config.max_seq_len = args.prompt + args.new
                 prompts = torch.randint(model.config.vocab_size, (batch, args.prompt), device=device)
-                check(model, prompts[:2], step)
+                check(model, prompts, step, args.prompt + args.new - 1)
                 turns = [timed(model.generate(prompts, args.new, GREEDY, step=step), device) for _ in range(args.turns)]
                 first, each = (statistics.median(column) for column in zip(*turns, strict=True))
                 weights = sum(p.numel() * p.element_size() for p in model.parameters())
