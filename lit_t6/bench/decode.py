@@ -188,7 +188,7 @@ def _groups(results: Results, point: Point, peers: list[Peer]) -> Iterator[list[
 def _until(deadline: float | None, entries: Iterator[Any], results: Results) -> Iterator[Any]:
     """The entries, until the time is over; there is always a first one."""
     while True:
-        if deadline is not None and time.monotonic() > deadline and results.entries:
+        if deadline is not None and time.monotonic() > deadline and any(e.ms for e in results.entries):
             results.stopped = "stopped by --seconds"
             return
         try:

@@ -50,7 +50,7 @@ def triton_sums(x: Tensor, block: int, warps: int, stages: int, programs: int) -
     """Sums of parts of `x`, read by a kernel of ours.
 
     Args:
-        x: float32, a multiple of `block` numbers.
+        x: float32, a multiple of `block` and fewer than 2³¹ numbers.
         block: numbers that a program reads at once, a power of 2.
         warps: of a program.
         stages: blocks that are read ahead.
