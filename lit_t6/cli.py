@@ -84,8 +84,9 @@ def _bench(arguments: list[str]) -> Any:
 
     name = arguments[0] if arguments else ""
     if name in ("-h", "--help"):
-        print(f"usage: python cli.py bench {{{','.join(BENCHMARKS)}}} [options]")
-        return None
+        examples = "".join(EXAMPLES[f"bench {name}"] for name in BENCHMARKS)
+        print(f"usage: python cli.py bench {{{','.join(BENCHMARKS)}}} [options]\n\nexamples:\n{examples}", end="")
+        raise SystemExit(0)
     if name not in BENCHMARKS:
         near = nearest(name, BENCHMARKS) if name else ", which needs a name."
         what = f"there is no benchmark {name!r}" if name else "bench: measures the speed of something"

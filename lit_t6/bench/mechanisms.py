@@ -116,7 +116,8 @@ class Dense(Mechanism):
         return 2 * self.num_kv_heads(point) * point.head_dim
 
     def workspace(self, point: Point) -> int:
-        return 4 * _CHUNK + 8 * 4 * point.num_heads * point.cache
+        keys = 8 * self.num_kv_heads(point) * self.key_size(point) * point.cache
+        return 3 * min(keys, _CHUNK) + 8 * 4 * point.num_heads * point.cache
 
     def draw(self, point: Point, generator: torch.Generator) -> Inputs:
         kept = (point.batch, self.num_kv_heads(point), point.cache, point.head_dim)

@@ -11,8 +11,17 @@ from lit_t6.bench.peers import Peer, make_peers
 from lit_t6.cli import main, run
 
 TINY = ["bench", "decode", "--device=cpu", "--dtype=float32", "--d_model=64", "--head_dim=16", "--kv_groups=2"]
-TINY += ["--ranks=6,2,2", "--batch", "1", "2", "--cache", "32,64"]
+TINY += ["--ranks=6,2,2", "--batch", "1", "2", "--cache", "32,64", "--memory_gib=0.02"]
 GRID = [(4, b, m) for b in (1, 2) for m in (32, 64)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Threads that wait for each other take long where others are at work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 class Planted(Peer):
@@ -147,9 +156,9 @@ def test_a_time_limit_keeps_what_was_measured_and_another_run_goes_on(tmp_path, 
 
 
 def test_what_does_not_fit_in_memory_is_told(tmp_path, capsys):
-    results = run([*TINY, f"--output={tmp_path}", "--batch=1", "--cache=32", "--memory_gib=0.001"])
+    results = run([*TINY, f"--output={tmp_path}", "--batch=1", "--cache=32", "--memory_gib=0.0003"])
     assert {e.status for e in results.entries if e.mechanism == "TPA" and e.library == "lit_t6"} == {"timed"}
-    assert {e.status for e in results.entries if e.mechanism == "MHA" and e.status != "left out"} == {"no memory"}
+    assert {e.status for e in results.entries if e.mechanism == "MLA" and e.status != "left out"} == {"no memory"}
     assert "GiB, there is room for 0.0" in capsys.readouterr().out
     assert "| no memory" in (tmp_path / "decode.md").read_text()
 
@@ -182,7 +191,6 @@ def test_a_benchmark_is_named(capsys):
     assert main(["bench", "decoed"]) == 1
     assert "there is no benchmark 'decoed'; did you mean decode? There are decode." in capsys.readouterr().err
     assert main(["bench"]) == 1
-    assert main(["bench", "--help"]) == 0
     with pytest.raises(SystemExit):
         main(["bench", "decode", "--help"])
     assert "python cli.py bench decode --output" in capsys.readouterr().out

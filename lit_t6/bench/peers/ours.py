@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from functools import partial
 
+from torch import Tensor
+
 from lit_t6.bench.grid import Point
 from lit_t6.bench.mechanisms import Dense, Inputs, Latent, Mechanism, decode_factors
 from lit_t6.bench.peers.base import Peer, not_on_gpu
@@ -36,6 +38,7 @@ class OurDense(Peer):
 
     def __init__(self, mechanism: Dense) -> None:
         super().__init__(OURS, "kernel", mechanism)
+        self.copies = mechanism.name not in ("MQA", "MLA")  # with one key head all layouts are one
 
     def why_not(self, point: Point) -> str | None:
         return not_on_gpu(point) or (None if HAS_TRITON else "Triton is not installed")
@@ -44,9 +47,13 @@ class OurDense(Peer):
         assert isinstance(self.mechanism, Dense)
         scale, shared = self.mechanism.scale(point), isinstance(self.mechanism, Latent)
 
+        def layout(x: Tensor) -> Tensor:
+            """(B, G, M, D) → (B, M, G, D), as the package's caches lie: its strides do not change with M."""
+            return x[:, 0, :, None] if x.shape[1] == 1 else x.transpose(1, 2).contiguous()
+
         def call(inputs: Inputs) -> Call:
-            q, k = inputs["q"][:, None], inputs["k"].transpose(1, 2)
-            v = inputs["v"].shape[-1] if shared else inputs["v"].transpose(1, 2)
+            q, k = inputs["q"][:, None], layout(inputs["k"])
+            v = inputs["v"].shape[-1] if shared else layout(inputs["v"])
             return lambda: cached_attention(q, k, v, scale=scale, impl="triton")[:, 0]
 
         return [call(inputs) for inputs in sets]
