@@ -93,13 +93,15 @@ def _measure_one(
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other people's code, about what it cannot do
             calls = peer.prepare(point, inputs)
-            first = judge(calls[0](), exact, reference, point.dtype)  # its error was read: it is done
+            first = judge(
+                peer.result(calls[0](), point), exact, reference, point.dtype
+            )  # its error was read: it is done
             seconds = time.monotonic() - began
             preparing.add(peer, seconds)
             if first.problem:
                 return _entry(point, peer, "wrong", first.problem, error=first.error, allowed=first.allowed)
             timing = time_calls(calls, point.device)
-            verdict = judge(timing.output, exact, reference, point.dtype)
+            verdict = judge(peer.result(timing.output, point), exact, reference, point.dtype)
     except torch.OutOfMemoryError as error:
         return _entry(point, peer, "no memory", _first_line(error))
     except Exception as error:  # a peer is other people's code and fails in its own ways: that is a result too

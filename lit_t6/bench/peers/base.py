@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from lit_t6.bench.grid import Point
 from lit_t6.bench.mechanisms import Inputs, Mechanism
 from lit_t6.bench.timing import Call
@@ -38,7 +40,25 @@ class Peer(ABC):
 
     @abstractmethod
     def prepare(self, point: Point, sets: Sequence[Inputs]) -> list[Call]:
-        """A call for each set of inputs, which gives (B, H, E). What is done here is not timed: layouts, plans."""
+        """A call for each set of inputs. What is done here is not timed: layouts, plans.
+
+        Args:
+            point: the shape.
+            sets: inputs.
+
+        Returns:
+            Calls that give (B, …, E), the axes between those of the heads in their order. `result` makes one axis of
+            them: that may take a kernel, which is not the peer's and is not timed.
+        """
+
+    def result(self, output: Tensor, point: Point) -> Tensor:
+        """(B, H, E) of what a call gave.
+
+        Args:
+            output: of a call.
+            point: the shape.
+        """
+        return output.reshape(point.batch, point.num_heads, -1)
 
 
 def not_on_gpu(point: Point) -> str | None:

@@ -56,8 +56,7 @@ class Fused(Peer):
 
             def attend() -> Tensor:
                 with sdpa_kernel(BACKENDS[self.backend]):
-                    out = F.scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=not grouped)
-                return out.flatten(1, 2)
+                    return F.scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=not grouped)
 
             return attend
 
@@ -78,8 +77,9 @@ class Products(Peer):
         scale = self.mechanism.scale(point)
 
         def call(inputs: Inputs) -> Call:
-            q, k, v = queries(inputs, grouped=True), inputs["k"], inputs["v"]
-            return lambda: ((q * scale @ k.mT).softmax(dim=-1) @ v).flatten(1, 2)
+            q, k, v = (x.flatten(0, 1) for x in (queries(inputs, grouped=True), inputs["k"], inputs["v"]))
+            nothing = q.new_empty(1, 1, 1)  # is not read where beta is 0
+            return lambda: torch.baddbmm(nothing, q, k.mT, beta=0, alpha=scale).softmax(dim=-1) @ v
 
         return [call(inputs) for inputs in sets]
 
@@ -106,7 +106,7 @@ class Flex(Peer):
         def call(inputs: Inputs) -> Call:
             q, k, v = queries(inputs, grouped=False), inputs["k"], inputs["v"]
             gqa = q.shape[1] != k.shape[1]
-            return lambda: compiled(q, k, v, scale=scale, enable_gqa=gqa).flatten(1, 2)
+            return lambda: compiled(q, k, v, scale=scale, enable_gqa=gqa)
 
         return [call(inputs) for inputs in sets]
 
