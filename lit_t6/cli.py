@@ -8,95 +8,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Literal
 
+from lit_t6.command_help import EXAMPLES, OVERVIEW
 from lit_t6.process_end import ProcessEnd
 
 TRAINERS = ("fit", "validate", "test", "predict")
-CHECKPOINT = "logs/quickstart/version_0/checkpoints/last.ckpt"
-EXAMPLES = {
-    "prepare": """\
-  python cli.py prepare my_texts/ --output data/mine --vocab_size 4096
-  python cli.py prepare web.jsonl.gz --output data/web --text_key content --tokenizer gpt2/tokenizer.json
-""",
-    "fit": """\
-  python cli.py fit --config configs/quickstart.yaml
-      the same command again goes on with a run that was interrupted (--auto_resume false starts afresh)
-  python cli.py fit --config configs/quickstart.yaml --config configs/attention/mha.yaml --trainer.max_steps 100
-      files stack, and a typed option wins wherever it stands
-  python cli.py fit --config configs/quickstart.yaml --model.attention MQA --trainer.logger.init_args.name mqa
-      a mechanism at the same number of parameters, logged under another name; `budget` lists them
-  python cli.py fit --config configs/quickstart.yaml --model.attention.rank_q 4 --print_config
-      what would run, as YAML; --model.attention.help TPAConfig lists a mechanism's settings
-  python cli.py fit --config configs/model/small.yaml --data.path data/mine --trainer.devices 8 --trainer.strategy ddp
-""",
-    "validate": f"""\
-  python cli.py validate --ckpt_path {CHECKPOINT}
-      model and data are those of the checkpoint; what you type wins
-  python cli.py validate --ckpt_path {CHECKPOINT} --data.path data/other
-""",
-    "test": f"""\
-  python cli.py test --ckpt_path {CHECKPOINT}
-      needs data prepared with --test_fraction above 0
-""",
-    "predict": f"""\
-  python cli.py predict --ckpt_path {CHECKPOINT} --predictions.path losses.jsonl
-  python cli.py predict --ckpt_path {CHECKPOINT} --data.predict_split test
-""",
-    "generate": f"""\
-  python cli.py generate --ckpt_path {CHECKPOINT} --prompt "It was" --seed 1
-  python cli.py generate --ckpt_path {CHECKPOINT} --temperature 0 --max_new_tokens 50
-      the likeliest token each time: the same text without a seed
-  python cli.py generate --ckpt_path {CHECKPOINT} --prompt "It was" --stop '["\\n\\n"]'
-      ends before the first empty line; a text also ends at end-of-text and after --max_new_tokens
-  python cli.py generate --ckpt_path {CHECKPOINT} --prompts_file prompts.txt --num_samples 4 --output texts.jsonl
-      a prompt a line (or .jsonl with a "prompt" each), four texts of each, all computed as one batch
-  python cli.py generate --ckpt_path {CHECKPOINT} --prompts_file prompts.txt --batch_size 8
-      eight rows at a time, where memory is short; stderr says how much the cache takes
-""",
-    "budget": """\
-  python cli.py budget
-      every mechanism at the same number of parameters
-  python cli.py budget --base configs/model/medium.yaml --config configs/attention/tpa.yaml --config MHA
-  python cli.py budget --base configs/model/medium.yaml --config TPA --config TPA,rank_q=4 --config TPA,rank_k=1
-      one mechanism at several settings; files, a short name and settings of one model are joined by commas
-  python cli.py budget -c configs/paper/xl-tpa.yaml -c configs/paper/xl-mha.yaml --context 32768 --batch_size 8
-  python cli.py budget --model.d_model 2048 --model.attention.head_dim 128 --format json
-""",
-    "convert": """\
-  python cli.py convert --from upstream --arch T6 T6-small/ --tokenizer gpt2/tokenizer.json --output t6-small.ckpt
-      T6-small/ holds config.json beside pytorch_model.bin or model.safetensors, as the authors' code saves them
-  python cli.py convert --from upstream --arch llama-gqa weights.pt --config_json config.json --output gqa.ckpt
-""",
-    "completion": """\
-  lit-t6 completion bash > ~/.local/share/bash-completion/completions/lit-t6
-  lit-t6 completion zsh > "${fpath[1]}/_lit-t6"
-""",
-}
-OVERVIEW = """\
-usage: python cli.py COMMAND [options]          (or: lit-t6 COMMAND [options])
-
-Train T6, the tensor product attention transformer, and its rivals; see what they can do.
-
-data
-  prepare    text files, JSONL or folders → tokenizer + token shards
-training (Lightning; every option of a YAML file is also a --dotted.option)
-  fit        train a model; the same command again goes on after an interruption
-  validate   loss, perplexity and bits per byte of a checkpoint on the validation split
-  test       the same on the test split
-  predict    the loss of every document, as JSONL
-choose
-  budget     parameters, cache bytes and decode cost of configurations, as a table; needs no data
-use
-  generate   continue prompts with a trained model
-  convert    make a checkpoint of a model that the authors' own code (tensorgi/TPA) trained
-  completion a script with which the shell completes commands and options
-
-examples
-{examples}
-`python cli.py COMMAND --help` lists the options of a command; --debug shows where an error arose.
-
-exit status: 0 done; 1 an error; 75 a signal ended the training, the checkpoint is saved and the same command goes on;
-130 stopped at once by Ctrl-C (in a training: by the second), 143 or 138 by SIGTERM or SIGUSR1 before the first step.
-""".format(examples="".join(EXAMPLES[command] for command in ("prepare", "fit", "validate", "budget", "generate")))
 
 
 def _prepare(arguments: list[str]) -> Any:
@@ -164,6 +79,33 @@ def _convert(arguments: list[str]) -> Any:
     return model
 
 
+def _bench(arguments: list[str]) -> Any:
+    from lit_t6.training.options import nearest
+
+    name = arguments[0] if arguments else ""
+    if name in ("-h", "--help"):
+        examples = "".join(EXAMPLES[f"bench {name}"] for name in BENCHMARKS)
+        print(f"usage: python cli.py bench {{{','.join(BENCHMARKS)}}} [options]\n\nexamples:\n{examples}", end="")
+        raise SystemExit(0)
+    if name not in BENCHMARKS:
+        near = nearest(name, BENCHMARKS) if name else ", which needs a name."
+        what = f"there is no benchmark {name!r}" if name else "bench: measures the speed of something"
+        raise ValueError(f"{what}{near} There are {', '.join(BENCHMARKS)}.")
+    return BENCHMARKS[name](arguments[1:])
+
+
+def _bench_decode(arguments: list[str]) -> Any:
+    from lit_t6.bench import bench_decode
+    from lit_t6.training.options import join_lists
+
+    parser = _function_parser("bench decode", bench_decode)
+    lists = ("d_model", "num_heads", "batch", "cache", "ranks", "mechanisms", "peers")
+    return bench_decode(**_given(parser, join_lists(arguments, lists)))
+
+
+BENCHMARKS: dict[str, Callable[[list[str]], Any]] = {"decode": _bench_decode}
+
+
 def print_completion(shell: Literal["bash", "zsh", "tcsh"]) -> None:
     """Print a script with which the shell completes `lit-t6`: commands, options, files.
 
@@ -177,7 +119,9 @@ def print_completion(shell: Literal["bash", "zsh", "tcsh"]) -> None:
 
     from lit_t6.completion import completion_script
 
-    parsers = {command: capture_parser(partial(run, [command])) for command in COMMANDS if command not in TRAINERS}
+    alone = [[command] for command in COMMANDS if command not in (*TRAINERS, "bench")]
+    commands = [*alone, *(["bench", name] for name in BENCHMARKS)]
+    parsers = {" ".join(words): capture_parser(partial(run, words)) for words in commands}
     parsers["fit"] = capture_parser(partial(run, ["fit"]))
     trainers: dict[str, Any] = parsers["fit"]._subcommands_action.choices  # type: ignore[union-attr]  # one for four
     print(completion_script(shell, parsers | trainers))
@@ -226,6 +170,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "prepare": _prepare,
     **{command: partial(_run_trainer, command) for command in TRAINERS},
     "budget": _budget,
+    "bench": _bench,
     "generate": _generate,
     "convert": _convert,
     "completion": _completion,
@@ -241,8 +186,8 @@ def run(words: Sequence[str], ends_process: bool = False) -> Any:
             see `SaveOnInterrupt`.
 
     Returns:
-        The manifest of `prepare`, the rows of `budget`, what `generate` printed, the model of `convert`; of the others
-        the finished run, with its `trainer`, `model` and `datamodule`.
+        The manifest of `prepare`, the rows of `budget`, the results of `bench decode`, what `generate` printed, the
+        model of `convert`; of the others the finished run, with its `trainer`, `model` and `datamodule`.
 
     Raises:
         ValueError: an error of the user's.

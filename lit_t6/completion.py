@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser
 from lit_t6.attention import short_names
 from lit_t6.training.options import option_keys
 
-FILES = ("config", "base", "ckpt_path", "tokenizer", "output", "prompts_file")
+FILES = ("config", "base", "ckpt_path", "tokenizer", "output", "prompts_file", "upstream")
 """Options, besides those that end in "path", whose values are files."""
 
 
@@ -17,7 +17,7 @@ def completion_script(shell: str, commands: Mapping[str, ArgumentParser]) -> str
 
     Args:
         shell: bash, zsh or tcsh.
-        commands: the parser of every command.
+        commands: the parser of every command; of one in a group, under "GROUP COMMAND".
 
     Raises:
         ValueError: the package `shtab` is not installed.
@@ -27,9 +27,12 @@ def completion_script(shell: str, commands: Mapping[str, ArgumentParser]) -> str
     except ModuleNotFoundError as error:
         raise ValueError("completion needs the package shtab: pip install 'lit-t6[completion]'.") from error
     whole = argparse.ArgumentParser(prog="lit-t6")
-    subparsers = whole.add_subparsers()
+    groups = {"": whole.add_subparsers()}
     for command, parser in commands.items():
-        words = subparsers.add_parser(command, add_help=False, help=command)  # shtab hides those without help
+        group, _, name = command.rpartition(" ")
+        if group not in groups:
+            groups[group] = groups[""].add_parser(group, add_help=False, help=group).add_subparsers()
+        words = groups[group].add_parser(name, add_help=False, help=command)  # shtab hides those without help
         for key in option_keys(parser):
             choices = sorted(short_names()) if key == "model.attention" else None
             action = words.add_argument(f"--{key}", choices=choices)

@@ -137,6 +137,35 @@ def take_options(options: Sequence[str], name: str) -> tuple[list[str], list[str
     return taken, others
 
 
+def join_lists(options: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Make one word of each list that was typed.
+
+    Args:
+        options: as typed; the values of a list may be words of their own, joined by commas, or in brackets.
+        names: of the options that are lists, without dashes.
+
+    Returns:
+        The options, such lists as --NAME=[A,B].
+
+    Raises:
+        ValueError: a list without a value.
+    """
+    joined: list[str] = []
+    rest = list(options)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if name.removeprefix("--") not in names or not name.startswith("--"):
+            joined.append(name + equals + value)
+            continue
+        values = [value] if equals else []
+        while not equals and rest and not rest[0].startswith("-"):
+            values.append(rest.pop(0))
+        if not any(values):
+            raise ValueError(f"{name} needs a value.")
+        joined.append(f"{name}=[{','.join(value.strip(' []') for value in values)}]")
+    return joined
+
+
 def option_value(options: Sequence[str], name: str) -> str | None:
     """What was typed for an option; the last word counts."""
     value = None

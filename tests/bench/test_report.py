@@ -1,0 +1,72 @@
+import json
+from itertools import pairwise
+
+import pytest
+
+from lit_t6.bench.figure import _LEAST_GAP, _spread
+from lit_t6.bench.report import markdown
+from lit_t6.bench.results import Entry, Results
+
+
+def entry(cache, mechanism, library, ms=None, **changes):
+    given = {"variant": "", "cache_bytes": 1000 * cache, "status": "timed" if ms else "no memory", "from_memory": True}
+    return Entry(16, 1, cache, mechanism, library, ms=ms, **given | changes)
+
+
+@pytest.fixture
+def results():
+    settings = {"head_dim": 64, "ranks": [16, 1, 1], "kv_groups": 4, "dtype": "bfloat16", "seed": 0}
+    facts = {"same": {"device": "a GPU"}, "versions": {"torch": "2"}, "command": "python cli.py bench decode"}
+    found = Results(settings, facts, {"a sum": 1.0}, planned=2)
+    found.entries = [
+        entry(1000, "TPA", "lit_t6", 1.0),
+        entry(1000, "TPA", "upstream", 5.0, variant="bn"),
+        entry(1000, "GQA", "torch", 3.0, variant="flash"),
+        entry(1000, "GQA", "torch", 2.0, variant="cuDNN"),
+        entry(2000, "TPA", "lit_t6", 1.25),
+        entry(2000, "TPA", "upstream", status="wrong", why="nonsense"),
+        entry(2000, "GQA", "torch", 1.0, variant="flash", cache_bytes=4_000_000),
+        entry(2000, "GQA", "torch", variant="cuDNN"),
+    ]
+    return found
+
+
+def test_the_best_rate_is_that_of_any_kernel(results):
+    assert results.best_rate() == (4.0, "GQA torch flash at H 16, batch 1, cache 2,000")
+    results.entries[6].from_memory = False  # some of it was in the L2
+    assert results.best_rate() == (1.6, "TPA lit_t6 at H 16, batch 1, cache 2,000")
+
+
+def test_ratios_and_their_extremes(results):
+    text = markdown(results)
+    assert "2.0000 2.00× torch cuDNN" in text
+    assert "* GQA-4: 0.80× (worst, H 16, batch 1, cache 2,000) to 2.00× (best, H 16, batch 1, cache 1,000)" in text
+    assert "* TPA, authors': 5.00× (worst, H 16, batch 1, cache 1,000) to 5.00×" in text
+    assert "* of the floor: 0.25 (worst, H 16, batch 1, cache 1,000) to 0.40 (best, H 16, batch 1, cache 2,000)" in text
+    assert "* wrong: TPA upstream at H 16, batch 1, cache 2,000: nonsense" in text
+    (last,) = [line for line in text.splitlines() if line.startswith("|") and "2,000" in line]
+    assert "| wrong " in last
+
+
+def test_a_file_is_taken_up_as_it_was_written(results, tmp_path):
+    path = tmp_path / "decode.json"
+    results.write(path)
+    again = Results(results.settings, results.facts)
+    again.take_up(path)
+    assert again.entries == [e for e in results.entries if e.ms]  # the others are tried once more
+    assert again.read_rates == results.read_rates
+    other = Results(results.settings, results.facts | {"same": {"device": "another GPU"}})
+    with pytest.raises(ValueError, match="was measured with device 'a GPU', this is 'another GPU'"):
+        other.take_up(path)
+    path.write_text(json.dumps({"a": 1}))
+    with pytest.raises(ValueError, match="is not a file of `bench decode`"):
+        again.take_up(path)
+
+
+def test_labels_keep_their_distance():
+    places = [0.5, 0.1, 0.11, 0.9, 0.12, 0.49]
+    spread = _spread(places)
+    heights = sorted(spread)
+    assert min(b - a for a, b in pairwise(heights)) >= _LEAST_GAP - 1e-9
+    assert [places[i] for i in sorted(range(6), key=spread.__getitem__)] == sorted(places)
+    assert spread[3] == pytest.approx(0.9)
