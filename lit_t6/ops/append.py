@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_t6.ops.implementation import HAS_TRITON
 from lit_t6.ops.rope import apply_rope
 
-MAX_PIECES = 8
+MAX_PIECES = 9
 """Of one launch: the factors of queries, keys and values, of third order."""
 
 
@@ -68,18 +68,20 @@ def append_projection(
     """
     if lengths.is_cuda and HAS_TRITON and projected.dtype != torch.float64:  # the kernel rotates in float32
         flat = [int(number) for piece in pieces for number in piece]
-        return append_projection_by_kernel(list(buffers), projected, flat, lengths, *rope)
+        back = [projected.new_empty(*projected.shape[:2], *piece[:2]) for piece in pieces if piece.buffer < 0]
+        append_projection_by_kernel(list(buffers), back, projected, flat, lengths, *rope)
+        return back
     places = lengths[:, None] + torch.arange(projected.shape[1], device=lengths.device)
     cos, sin = (table[places] for table in rope)
-    kept, back = {}, []
+    kept, rest = {}, []
     for piece, x in zip(pieces, _cut(projected, pieces), strict=True):
         turned = apply_rope(x, cos, sin) if piece.rotated else x
         if piece.buffer < 0:
-            back.append(turned.contiguous())
+            rest.append(turned.contiguous())
         else:
             kept[piece.buffer] = turned
     append_tokens([buffers[number] for number in kept], list(kept.values()), lengths)
-    return back
+    return rest
 
 
 def _cut(projected: Tensor, pieces: Sequence[Piece]) -> list[Tensor]:
@@ -99,32 +101,35 @@ def _(buffers, new, lengths):  # type: ignore[no-untyped-def]
     return None
 
 
-@torch.library.custom_op("lit_t6::append_projection", mutates_args=("buffers",))
+@torch.library.custom_op("lit_t6::append_projection", mutates_args=("buffers", "back"))
 def append_projection_by_kernel(
-    buffers: list[Tensor], projected: Tensor, pieces: list[int], lengths: Tensor, cos: Tensor, sin: Tensor
-) -> list[Tensor]:
-    """`append_projection` by a kernel; `pieces` are their numbers, one after the other."""
+    buffers: list[Tensor],
+    back: list[Tensor],
+    projected: Tensor,
+    pieces: list[int],
+    lengths: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+) -> None:
+    """`append_projection` by a kernel; `pieces` are their numbers, one after the other, `back` what is not kept.
+
+    Written to, not returned: compilers take no operator that returns a list.
+    """
     plan = _pieces(pieces)
-    back = _given_back(projected, plan)
     rest = iter(back)
     to = [next(rest) if piece.buffer < 0 else buffers[piece.buffer] for piece in plan]
     turned = [2 * cos.shape[-1] if piece.rotated else 0 for piece in plan]
     _launch(_cut(projected, plan), to, turned, [int(piece.buffer >= 0) for piece in plan], lengths, cos, sin)
-    return back
 
 
 @append_projection_by_kernel.register_fake
-def _(buffers, projected, pieces, lengths, cos, sin):  # type: ignore[no-untyped-def]
-    return _given_back(projected, _pieces(pieces))
+def _(buffers, back, projected, pieces, lengths, cos, sin):  # type: ignore[no-untyped-def]
+    return None
 
 
 def _pieces(flat: list[int]) -> list[Piece]:
     rows = [flat[start : start + 4] for start in range(0, len(flat), 4)]
     return [Piece(num_rows, row_size, bool(rotated), buffer) for num_rows, row_size, rotated, buffer in rows]
-
-
-def _given_back(projected: Tensor, pieces: list[Piece]) -> list[Tensor]:
-    return [projected.new_empty(*projected.shape[:2], *piece[:2]) for piece in pieces if piece.buffer < 0]
 
 
 def _launch(
@@ -138,6 +143,7 @@ def _launch(
 ) -> None:
     from lit_t6.ops.kernels.append import _append_kernel  # needs Triton
 
+    assert len(new) <= MAX_PIECES, f"{len(new)} pieces, {MAX_PIECES} at most"
     batch, num_new = new[0].shape[:2]
     arguments: list[Tensor | int] = []
     pieces = {}

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from lit_t6.ops import apply_rope, rope_angles
-from lit_t6.ops.append import Piece, append_by_kernel, append_projection, append_projection_by_kernel, append_tokens
+from lit_t6.ops.append import (
+    MAX_PIECES,
+    Piece,
+    append_by_kernel,
+    append_projection,
+    append_projection_by_kernel,
+    append_tokens,
+)
 from lit_t6.testing import assert_as_exact_as
 
 SHAPES = [(2, 7), (2, 16), (1, 5), (3, 4), (1, 1), (2, 24)]
@@ -55,7 +62,11 @@ PIECES = [
     Piece(2, 12, True, 0),
     Piece(1, 7, False, 2),
     Piece(1, 10, False, 3),
+    Piece(2, 3, False, 4),
+    Piece(1, 1, False, 5),
+    Piece(2, 2, False, -1),
 ]
+"""As many as there may be."""
 
 
 def _check_projection(num_new, rotated, dtype, device):
@@ -70,7 +81,10 @@ def _check_projection(num_new, rotated, dtype, device):
     lengths, rope = torch.tensor([0, 2, 5], device=device), rope_angles(torch.arange(9, device=device), rotated)
     ours, exact, plain = kept(dtype), kept(torch.float64), kept(dtype)
     flat = [int(number) for piece in PIECES for number in piece]
-    back = append_projection_by_kernel(ours, projected, flat, lengths, *rope)
+    back = [
+        torch.full((3, num_new, *piece[:2]), 5.0, dtype=dtype, device=device) for piece in PIECES if piece.buffer < 0
+    ]
+    append_projection_by_kernel(ours, back, projected, flat, lengths, *rope)
     on_cpu = [[x.cpu() for x in buffers] for buffers in (exact, plain)]
     rest = lengths.cpu(), tuple(x.cpu() for x in rope)
     back_exact = append_projection(on_cpu[0], projected.cpu().double(), PIECES, *rest)
@@ -114,10 +128,35 @@ def test_the_operators_are_registered_rightly():
     tables = rope_angles(torch.arange(4), 8)
     pieces = [1, 8, 1, -1, 2, 8, 1, 0]
     test_utils = ("test_schema", "test_faketensor")
+    back = [torch.zeros(2, 1, 1, 8)]
     torch.library.opcheck(
-        append_projection_by_kernel, (buffers, projected, pieces, lengths, *tables), test_utils=test_utils
+        append_projection_by_kernel, (buffers, back, projected, pieces, lengths, *tables), test_utils=test_utils
     )
     torch.library.opcheck(append_by_kernel, (buffers, [torch.randn(2, 1, 2, 8)], lengths), test_utils=test_utils)
+
+
+def _compiled_append(buffer, projected, lengths, cos, sin):
+    pieces, back = [1, 8, 1, -1, 2, 8, 1, 0], [projected.new_empty(2, 1, 1, 8)]
+    append_projection_by_kernel([buffer], back, projected * 1, pieces, lengths, cos, sin)
+    return back[0]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the kernels are compiled")
+@torch.no_grad()
+def test_a_compiler_takes_the_operator():
+    projected, lengths, tables = torch.randn(2, 1, 24), torch.tensor([3, 0]), rope_angles(torch.arange(4), 8)
+    plain, compiled = torch.zeros(2, 4, 2, 8), torch.zeros(2, 4, 2, 8)
+    expected = _compiled_append(plain, projected, lengths, *tables)
+    function = torch.compile(_compiled_append, backend="aot_eager", fullgraph=True)
+    assert torch.equal(function(compiled, projected, lengths, *tables), expected)
+    assert torch.equal(compiled, plain)
+    assert plain.any()
+
+
+def test_more_pieces_than_there_are_places_for_are_refused():
+    buffers = [torch.zeros(2, 4, 2)] * (MAX_PIECES + 1)
+    with pytest.raises(AssertionError, match="10 pieces, 9 at most"):
+        append_by_kernel(buffers, [torch.zeros(2, 1, 2)] * len(buffers), torch.tensor([3, 1]))
 
 
 def test_buffers_of_one_axis_more_are_rows_too():

@@ -44,7 +44,7 @@ def _copy(
 @triton.jit(
     do_not_specialize=[
         "num_new",
-        *(f"{name}{i}_stride_{s}" for i in range(8) for name, s in (("new", "b"), ("new", "n"), ("to", "b"))),
+        *(f"{name}{i}_stride_{s}" for i in range(9) for name, s in (("new", "b"), ("new", "n"), ("to", "b"))),
     ]
 )
 def _append_kernel(
@@ -60,6 +60,7 @@ def _append_kernel(
     new5_ptr, new5_stride_b, new5_stride_n, to5_ptr, to5_stride_b,
     new6_ptr, new6_stride_b, new6_stride_n, to6_ptr, to6_stride_b,
     new7_ptr, new7_stride_b, new7_stride_n, to7_ptr, to7_stride_b,
+    new8_ptr, new8_stride_b, new8_stride_n, to8_ptr, to8_stride_b,
     P0: tl.constexpr,
     P1: tl.constexpr,
     P2: tl.constexpr,
@@ -68,6 +69,7 @@ def _append_kernel(
     P5: tl.constexpr,
     P6: tl.constexpr,
     P7: tl.constexpr,
+    P8: tl.constexpr,
 ):  # fmt: skip
     b = (tl.program_id(0) // num_new).to(tl.int64)
     n = (tl.program_id(0) % num_new).to(tl.int64)
@@ -87,5 +89,7 @@ def _append_kernel(
         _copy(new5_ptr, new5_stride_b, new5_stride_n, to5_ptr, to5_stride_b, cos_ptr, sin_ptr, b, n, m, P5)
     elif which == 6:
         _copy(new6_ptr, new6_stride_b, new6_stride_n, to6_ptr, to6_stride_b, cos_ptr, sin_ptr, b, n, m, P6)
-    else:
+    elif which == 7:
         _copy(new7_ptr, new7_stride_b, new7_stride_n, to7_ptr, to7_stride_b, cos_ptr, sin_ptr, b, n, m, P7)
+    else:
+        _copy(new8_ptr, new8_stride_b, new8_stride_n, to8_ptr, to8_stride_b, cos_ptr, sin_ptr, b, n, m, P8)
