@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from lit_t6.ops.alignment import ALIGNMENT
 from lit_t6.ops.append import Piece, append_projection, append_tokens
-from lit_t6.ops.attention import ALIGNMENT
 
 
 class AttentionCache:

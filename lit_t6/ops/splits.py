@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from triton import next_power_of_2
 
-from lit_t6.ops.attention import ALIGNMENT
+from lit_t6.ops.alignment import ALIGNMENT
 from lit_t6.ops.kernels.merge import _merge_kernel
 
 SHARED_MEMORY = 200_000

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lit_t6.ops import cache_visibility, cached_attention, dense_attention, visibility
-from lit_t6.ops.attention import aligned
+from lit_t6.ops.alignment import aligned
 
 
 def by_hand(q, k, v, visible, scale):
