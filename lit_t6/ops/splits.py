@@ -6,7 +6,7 @@ Letters: B batch, N new queries, M cached positions, H heads, E head size of the
 import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -23,6 +23,25 @@ MAX_LENGTH = 2**20
 """Tokens of a cache."""
 BLOCKS_AND_STAGES = ((128, 3), (64, 3), (32, 3), (16, 3), (16, 2), (16, 1))
 """Tokens of a block, and blocks that are read ahead: the best first."""
+
+
+def refusal(limits: Mapping[str, tuple[int, int]], *cached: Tensor) -> str | None:
+    """Why a kernel cannot read a cache, or None if it can.
+
+    Args:
+        limits: sizes by what they are called, each with the largest that the kernel takes.
+        cached: what the cache holds.
+    """
+    for name, (value, limit) in limits.items():
+        if value > limit:
+            return f"{name}: {value}, {limit} at most"
+    kinds = {x.dtype for x in cached}
+    if len(kinds) > 1 or not kinds <= {torch.float32, torch.float16, torch.bfloat16}:
+        return f"a cache of {', '.join(sorted(map(str, kinds)))}, expected one of float32, float16, bfloat16"
+    device = cached[0].device
+    if device.type != "cuda" and not interpreted():
+        return f"tensors on {device}, expected a GPU (or TRITON_INTERPRET=1 before the start)"
+    return None
 
 
 def interpreted() -> bool:
@@ -117,6 +136,31 @@ class Parts:
 
         The logarithm of the sum of exponentials is both in one number, and loses digits where the logits are large.
         """
+
+    @classmethod
+    def planned(
+        cls,
+        plan: Mapping[str, int],
+        bytes_per_token: int,
+        num_rows: int,
+        num_cached: int,
+        shape: tuple[int, int, int, int],
+        device: torch.device,
+    ) -> "Parts":
+        """As many parts as keep the GPU busy; none depends on how many of the cached positions are valid.
+
+        Args:
+            plan: from `blocks`.
+            bytes_per_token: as there.
+            num_rows: programs if nothing were split.
+            num_cached: M.
+            shape: of the result, (B, N, H, E).
+            device: where it all runs.
+        """
+        block_m = plan["BLOCK_M"]
+        at_once = max(1, SHARED_MEMORY // (plan["NUM_STAGES"] * block_m * bytes_per_token))
+        most = -(-num_cached // block_m)
+        return cls(num_splits(num_rows, at_once * num_multiprocessors(device), most), shape, device)
 
     def merge(self, lengths: Tensor, block_m: int, scale: float, dtype: torch.dtype) -> Tensor:
         """The result, (B, N, H, E): the mean over all parts.

@@ -9,7 +9,7 @@ import torch
 from lit_t6.ops import rope_angles, tpa_decode
 from lit_t6.testing import assert_as_exact_as
 
-NAN = float("nan")
+from .seeds import NAN, poison
 
 
 @dataclass
@@ -88,24 +88,5 @@ def check_decoding(shape: Shape, batch: int, length: int, lengths: list[int], de
 
     exact, reference = decode(torch.float64, "reference"), decode(shape.dtype, "reference")
     for name in kept.keys() - static:
-        for row, valid in enumerate(lengths):
-            kept[name][row, valid:] = NAN
+        poison(kept[name], lengths)
     assert_as_exact_as(decode(shape.dtype, "triton"), reference, exact, f"{shape}, {batch} × {length}, {lengths}")
-
-
-def check_seed(seed: int, dtypes: list[torch.dtype], device: str, sizes: int = 3) -> str | None:
-    """Check some sizes of one shape; what went wrong, if anything did."""
-    chance = random.Random(seed)
-    torch.manual_seed(seed)
-    small = device == "cpu"
-    shape = draw_shape(chance, dtypes, small=small)
-    for _ in range(sizes):
-        batch = chance.choice([1, 2, 3] if small else [1, 2, 3, 5, 17])
-        length = chance.choice([shape.num_queries, 17, 130] if small else [shape.num_queries, 64, 127, 1000, 4097])
-        length = max(length, shape.num_queries)
-        try:
-            lengths = [length, *(chance.randint(0, length) for _ in range(batch - 1))]
-            check_decoding(shape, batch, length, lengths, device)
-        except Exception as error:  # of any kind: it is told to the process that asked
-            return f"seed {seed}, {shape}: {type(error).__name__}: {error}"
-    return None

@@ -14,6 +14,8 @@ from lit_t6.ops.append import (
 )
 from lit_t6.testing import assert_as_exact_as
 
+from .seeds import INTERPRETED
+
 SHAPES = [(2, 7), (2, 16), (1, 5), (3, 4), (1, 1), (2, 24)]
 
 
@@ -40,7 +42,7 @@ def _check(num, num_new, dtype, device):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the kernels are compiled")
+@INTERPRETED
 @pytest.mark.parametrize("num_new", [1, 3])
 @pytest.mark.parametrize("num", [1, 2, 4, 6])
 def test_the_kernel_writes_the_new_tokens_and_nothing_else(num, num_new):
@@ -96,7 +98,7 @@ def _check_projection(num_new, rotated, dtype, device):
         assert_as_exact_as(actual.cpu(), reference, truth)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the kernels are compiled")
+@INTERPRETED
 @pytest.mark.parametrize("rotated", [12, 6])
 @pytest.mark.parametrize("num_new", [1, 3])
 def test_a_projection_is_cut_rotated_and_written(num_new, rotated):
@@ -122,7 +124,7 @@ def test_a_projection_by_the_plain_way_is_rotated_by_its_positions():
         torch.testing.assert_close(buffer[row, place], expected[1:])
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the kernels are compiled")
+@INTERPRETED
 def test_the_operators_are_registered_rightly():
     buffers, projected, lengths = [torch.zeros(2, 4, 2, 8)], torch.randn(2, 1, 24), torch.tensor([3, 0])
     tables = rope_angles(torch.arange(4), 8)
@@ -141,7 +143,7 @@ def _compiled_append(buffer, projected, lengths, cos, sin):
     return back[0]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the kernels are compiled")
+@INTERPRETED
 @torch.no_grad()
 def test_a_compiler_takes_the_operator():
     projected, lengths, tables = torch.randn(2, 1, 24), torch.tensor([3, 0]), rope_angles(torch.arange(4), 8)

@@ -1,9 +1,7 @@
 """Decoding with dense keys and values: in float32 under Triton's interpreter on a CPU, in every type on a GPU."""
 
-import multiprocessing
 import random
 from dataclasses import dataclass, replace
-from functools import partial
 
 import pytest
 import torch
@@ -13,13 +11,9 @@ from lit_t6.ops import cached_attention
 from lit_t6.ops.dense.flash_decode import flash_decode
 from lit_t6.testing import assert_as_exact_as
 
-pytestmark = [  # the interpreter computes with NumPy, which warns of what kernels leave out by masks
-    pytest.mark.filterwarnings("ignore:All-NaN slice encountered:RuntimeWarning"),
-    pytest.mark.filterwarnings("ignore:divide by zero encountered:RuntimeWarning"),
-    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
-]
-INTERPRETED = pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the kernels are compiled")
-NAN = float("nan")
+from .seeds import INTERPRETED, NAN, QUIET, check_seed, check_seeds_on_a_gpu, poison
+
+pytestmark = QUIET
 
 
 @dataclass
@@ -81,35 +75,16 @@ def check_decoding(shape: Shape, batch: int, length: int, lengths: list[int], de
 
     exact, reference = decode(torch.float64, "reference"), decode(shape.dtype, "reference")
     for x in (k, v):
-        for row, valid in enumerate(lengths):
-            if isinstance(x, Tensor):
-                x[row, valid:] = NAN
+        if isinstance(x, Tensor):
+            poison(x, lengths)
     result = cached_attention(q, k, v, lengths=rows, impl="triton")
     assert_as_exact_as(result, reference, exact, f"{shape}, {batch} × {length}, {lengths}")
-
-
-def check_seed(seed: int, dtypes: list[torch.dtype], device: str, sizes: int = 3) -> str | None:
-    """Check some sizes of one shape; what went wrong, if anything did."""
-    chance = random.Random(seed)
-    torch.manual_seed(seed)
-    small = device == "cpu"
-    shape = draw_shape(chance, dtypes, small=small)
-    for _ in range(sizes):
-        batch = chance.choice([1, 2, 3] if small else [1, 2, 3, 5, 17])
-        length = max(chance.choice([1, 17, 130] if small else [1, 64, 127, 1000, 4097]), shape.num_queries)
-        try:
-            check_decoding(
-                shape, batch, length, [length, *(chance.randint(0, length) for _ in range(batch - 1))], device
-            )
-        except Exception as error:  # of any kind: it is told to the process that asked
-            return f"seed {seed}, {shape}: {type(error).__name__}: {error}"
-    return None
 
 
 @INTERPRETED
 @pytest.mark.parametrize("seed", range(16))
 def test_random_shapes_are_as_exact_as_the_reference(seed):
-    problem = check_seed(seed, [torch.float32], "cpu", sizes=1)
+    problem = check_seed(seed, [torch.float32], "cpu", draw_shape, check_decoding, sizes=1)
     assert problem is None, problem
 
 
@@ -153,10 +128,7 @@ def test_tensors_on_a_cpu_need_the_interpreter(monkeypatch):
 @pytest.mark.gpu
 @pytest.mark.timeout(600)
 def test_many_shapes_on_a_gpu():
-    check = partial(check_seed, dtypes=[torch.bfloat16, torch.bfloat16, torch.float16, torch.float32], device="cuda")
-    with multiprocessing.get_context("spawn").Pool(12) as pool:
-        problems = [problem for problem in pool.map(check, range(60), chunksize=1) if problem]
-    assert not problems, "\n".join(problems)
+    check_seeds_on_a_gpu(60, draw_shape=draw_shape, check_decoding=check_decoding)
 
 
 @pytest.mark.gpu

@@ -1,8 +1,5 @@
 """The FlashTPA kernel: in float32 under Triton's interpreter on a CPU, in every type on a GPU."""
 
-import multiprocessing
-from functools import partial
-
 import pytest
 import torch
 
@@ -11,21 +8,17 @@ from lit_t6.ops.splits import num_splits
 from lit_t6.ops.tpa.flash_decode import flash_decode
 from lit_t6.testing import assert_as_exact_as
 
-from .decode_shapes import Shape, check_decoding, check_seed
+from .decode_shapes import Shape, check_decoding, draw_shape
+from .seeds import INTERPRETED, QUIET, check_seed, check_seeds_on_a_gpu
 
-pytestmark = [  # the interpreter computes with NumPy, which warns of what kernels leave out by masks
-    pytest.mark.filterwarnings("ignore:All-NaN slice encountered:RuntimeWarning"),
-    pytest.mark.filterwarnings("ignore:divide by zero encountered:RuntimeWarning"),
-    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
-]
-INTERPRETED = pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the kernels are compiled")
+pytestmark = QUIET
 ODD = Shape(7, 20, 24, (6, 3, 2), 1, torch.float32, False, True, "", False, False)
 
 
 @INTERPRETED
 @pytest.mark.parametrize("seed", range(24))
 def test_random_shapes_are_as_exact_as_the_reference(seed):
-    problem = check_seed(seed, [torch.float32], "cpu", sizes=1)
+    problem = check_seed(seed, [torch.float32], "cpu", draw_shape, check_decoding, sizes=1)
     assert problem is None, problem
 
 
@@ -83,10 +76,7 @@ def test_tensors_on_a_cpu_need_the_interpreter(monkeypatch):
 @pytest.mark.gpu
 @pytest.mark.timeout(600)
 def test_hundreds_of_shapes_on_a_gpu():
-    check = partial(check_seed, dtypes=[torch.bfloat16, torch.bfloat16, torch.float16, torch.float32], device="cuda")
-    with multiprocessing.get_context("spawn").Pool(12) as pool:
-        problems = [problem for problem in pool.map(check, range(100), chunksize=1) if problem]
-    assert not problems, "\n".join(problems)
+    check_seeds_on_a_gpu(100, draw_shape=draw_shape, check_decoding=check_decoding)
 
 
 @pytest.mark.gpu

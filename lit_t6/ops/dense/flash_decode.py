@@ -11,17 +11,7 @@ from torch import Tensor
 from triton import next_power_of_2
 
 from lit_t6.ops.dense.kernels.decode import _dense_decode_fwd_kernel
-from lit_t6.ops.splits import (
-    MAX_LENGTH,
-    MAX_QUERIES,
-    SHARED_MEMORY,
-    Parts,
-    blocks,
-    interpreted,
-    layout,
-    num_multiprocessors,
-    num_splits,
-)
+from lit_t6.ops.splits import MAX_LENGTH, MAX_QUERIES, SHARED_MEMORY, Parts, blocks, layout, refusal
 
 MAX_SIZE = 256
 """Features of a key or a value."""
@@ -44,15 +34,7 @@ def why_not(q: Tensor, k: Tensor, v: Tensor | int) -> str | None:
         limits |= {"size of the shared values": (v, MAX_SHARED_SIZE), "features behind them": (size - v, MAX_REST)}
     else:
         limits |= {"head size": (size, MAX_SIZE), "head size of the values": (v.shape[-1], MAX_SIZE)}
-    for name, (value, limit) in limits.items():
-        if value > limit:
-            return f"{name}: {value}, {limit} at most"
-    kinds = {k.dtype} if isinstance(v, int) else {k.dtype, v.dtype}
-    if len(kinds) > 1 or not kinds <= {torch.float32, torch.float16, torch.bfloat16}:
-        return f"a cache of {', '.join(sorted(map(str, kinds)))}, expected one of float32, float16, bfloat16"
-    if not k.is_cuda and not interpreted():
-        return f"tensors on {k.device}, expected a GPU (or TRITON_INTERPRET=1 before the start)"
-    return None
+    return refusal(limits, k, *([] if isinstance(v, int) else [v]))
 
 
 @torch.library.custom_op("lit_t6::dense_decode", mutates_args=())
@@ -77,13 +59,10 @@ def flash_decode(q: Tensor, k: Tensor, v: Tensor | None, value_dim: int, lengths
     plan = blocks(rows, bytes_per_token, k.itemsize, _BLOCKS_AND_STAGES, room)
     if block_e * rows > 8192:
         plan["num_warps"] = 8
-    block_m = plan["BLOCK_M"]
-    at_once = max(1, SHARED_MEMORY // (plan["NUM_STAGES"] * block_m * bytes_per_token))
-    most = triton.cdiv(k.shape[1], block_m)
-    splits = num_splits(batch * tiles, at_once * num_multiprocessors(k.device), most)
-    parts = Parts(splits, (batch, num_queries, num_heads, value_dim), k.device)
+    shape = (batch, num_queries, num_heads, value_dim)
+    parts = Parts.planned(plan, bytes_per_token, batch * tiles, k.shape[1], shape, k.device)
     lengths = lengths.to(torch.int64)
-    _dense_decode_fwd_kernel[(splits, tiles, batch)](
+    _dense_decode_fwd_kernel[(parts.splits, tiles, batch)](
         q.contiguous(),
         k,
         v,
@@ -93,7 +72,7 @@ def flash_decode(q: Tensor, k: Tensor, v: Tensor | None, value_dim: int, lengths
         parts.total,
         k.stride(0) // in_k[2],
         v.stride(0) // in_v[2],
-        splits,
+        parts.splits,
         scale * math.log2(math.e),
         NUM_QUERIES=num_queries,
         NUM_HEADS=num_heads,
@@ -110,7 +89,7 @@ def flash_decode(q: Tensor, k: Tensor, v: Tensor | None, value_dim: int, lengths
         PRECISION="ieee" if k.dtype == torch.float32 else "tf32",
         **plan,
     )
-    return parts.merge(lengths, block_m, 1.0, q.dtype)
+    return parts.merge(lengths, plan["BLOCK_M"], 1.0, q.dtype)
 
 
 @flash_decode.register_fake

@@ -10,17 +10,7 @@ import triton
 from torch import Tensor
 from triton import next_power_of_2
 
-from lit_t6.ops.splits import (
-    MAX_LENGTH,
-    MAX_QUERIES,
-    SHARED_MEMORY,
-    Parts,
-    blocks,
-    interpreted,
-    layout,
-    num_multiprocessors,
-    num_splits,
-)
+from lit_t6.ops.splits import MAX_LENGTH, MAX_QUERIES, Parts, blocks, layout, refusal
 from lit_t6.ops.tpa.factors import materialise
 from lit_t6.ops.tpa.kernels.decode import _tpa_decode_fwd_kernel
 
@@ -35,7 +25,6 @@ def why_not(
     a_q: Tensor | None, b_q: Tensor, a_k: Tensor, b_k: Tensor, a_v: Tensor, b_v: Tensor, c_v: Tensor | None
 ) -> str | None:
     """Why the kernels cannot take arguments of `lit_t6.ops.tpa_decode`, or None if they can."""
-    kinds = {x.dtype for x in (a_k, b_k, a_v, b_v)}
     limits = {
         "new queries": (b_q.shape[1], MAX_QUERIES),
         "rank of the queries": (0 if a_q is None else a_q.shape[2], MAX_RANK_Q),
@@ -45,14 +34,7 @@ def why_not(
         "head size of the values": (_width(b_v, c_v), MAX_SIZE),
         "cached positions": (a_k.shape[1], MAX_LENGTH),
     }
-    for name, (value, limit) in limits.items():
-        if value > limit:
-            return f"{name}: {value}, {limit} at most"
-    if len(kinds) > 1 or not kinds <= {torch.float32, torch.float16, torch.bfloat16}:
-        return f"a cache of {', '.join(sorted(map(str, kinds)))}, expected one of float32, float16, bfloat16"
-    if not a_k.is_cuda and not interpreted():
-        return f"tensors on {a_k.device}, expected a GPU (or TRITON_INTERPRET=1 before the start)"
-    return None
+    return refusal(limits, a_k, b_k, a_v, b_v)
 
 
 def _width(b: Tensor, c: Tensor | None) -> int:
@@ -98,14 +80,11 @@ def flash_decode(
     if cos is not None:  # what b_k is rotated with: its partners, cosines and sines
         bytes_per_token += rank_k * block_d * (b_k.itemsize + 2 * cos.itemsize)
     plan = blocks(block_h * block_n, bytes_per_token, b_k.itemsize)
-    block_m = plan["BLOCK_M"]
-    at_once = max(1, SHARED_MEMORY // (plan["NUM_STAGES"] * block_m * bytes_per_token))
-    most = triton.cdiv(a_k.shape[1], block_m)
-    splits = num_splits(batch * tiles, at_once * num_multiprocessors(b_k.device), most)
-    parts = Parts(splits, (batch, num_queries, num_heads, value_dim), b_k.device)
+    shape = (batch, num_queries, num_heads, value_dim)
+    parts = Parts.planned(plan, bytes_per_token, batch * tiles, a_k.shape[1], shape, b_k.device)
     lengths = lengths.to(torch.int64)
     anything = lengths  # in the place of what is not there
-    _tpa_decode_fwd_kernel[(splits, tiles, batch)](
+    _tpa_decode_fwd_kernel[(parts.splits, tiles, batch)](
         anything if a_q is None else a_q.contiguous(),
         b_q.contiguous(),
         *(anything if x is None else x for x in kept),
@@ -116,7 +95,7 @@ def flash_decode(
         parts.top,
         parts.total,
         *units,
-        splits,
+        parts.splits,
         scale * math.log2(math.e) / (max(rank_q, 1) * rank_k),
         NUM_QUERIES=num_queries,
         NUM_HEADS=num_heads,
@@ -137,7 +116,7 @@ def flash_decode(
         PRECISION="ieee" if b_k.dtype == torch.float32 else "tf32",
         **plan,
     )
-    return parts.merge(lengths, block_m, 1 / rank_v, b_q.dtype)
+    return parts.merge(lengths, plan["BLOCK_M"], 1 / rank_v, b_q.dtype)
 
 
 @flash_decode.register_fake

@@ -8,6 +8,8 @@ row of the batch are compile-time constants, and nothing that follows from the l
 import triton
 import triton.language as tl
 
+from lit_t6.ops.kernels.parts import _span, _store_part, _weights
+
 
 @triton.jit
 def _load_rows(x_ptr, offs_m, mask_m, offs_d, STRIDE_M: tl.constexpr, SIZE: tl.constexpr):
@@ -78,10 +80,7 @@ def _dense_decode_fwd_kernel(
 
     length = tl.load(lengths_ptr + batch).to(tl.int32)
     sees = length - NUM_QUERIES + row_n + 1  # entries that the row sees
-    num_blocks = tl.cdiv(length, BLOCK_M)
-    blocks_a_split = tl.cdiv(num_blocks, num_splits)
-    first = split * blocks_a_split * BLOCK_M
-    last = tl.minimum(first + blocks_a_split * BLOCK_M, length)
+    first, last = _span(length, split, num_splits, BLOCK_M)
     k_ptr += batch * k_stride_b * K[2] + group * K[1]
     v_ptr += batch * v_stride_b * V[2] + group * V[1]
 
@@ -101,24 +100,12 @@ def _dense_decode_fwd_kernel(
         else:
             v = _load_rows(v_ptr + begin * V[0], offs_m, mask_m, offs_e, V[0], VALUE_DIM)
         logits = tl.where((start + offs_m)[:, None] < sees[None, :], logits * scale, float("-inf"))
-        new_top = tl.maximum(top, tl.max(logits, axis=0))
-        base = tl.where(new_top == float("-inf"), 0.0, new_top)  # of a row that sees nothing yet
-        weights = tl.exp2(logits - base[None, :])
-        shrink = tl.exp2(top - base)
-        total = total * shrink + tl.sum(weights, axis=0)
+        weights, shrink, top, total = _weights(logits, top, total)
         # Exact products are sums one after the other: short sums of their own lose less than a single long one.
         APART: tl.constexpr = PRECISION == "ieee"
         part = tl.zeros((BLOCK_E, ROWS), tl.float32) if APART else acc * shrink[None, :]
         part = tl.dot(tl.trans(v), weights.to(kind), part, input_precision=PRECISION)
         acc = tl.fma(acc, shrink[None, :], part) if APART else part
-        top = new_top
 
     place = ((batch * num_splits + split) * NUM_QUERIES + row_n) * NUM_HEADS + row_h
-    tl.store(top_ptr + place, top, mask=mask_row)
-    tl.store(total_ptr + place, total, mask=mask_row)
-    if first < last:  # nobody reads the others
-        tl.store(
-            out_ptr + place[None, :] * VALUE_DIM + offs_e[:, None],
-            acc,
-            mask=mask_row[None, :] & (offs_e < VALUE_DIM)[:, None],
-        )
+    _store_part(out_ptr, top_ptr, total_ptr, place, mask_row, offs_e, acc, top, total, first < last, VALUE_DIM)

@@ -1,0 +1,38 @@
+"""What kernels do alike that read one part of a cache: where it begins, the online softmax, and what is left of it.
+
+Letters: B batch, N new queries, H heads, E head size of the values. A row is one head of one query.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _span(length, split, num_splits, BLOCK_M: tl.constexpr):
+    """First and last token of a part, the last not included: each has as many blocks as any, the last the rest."""
+    blocks_a_split = tl.cdiv(tl.cdiv(length, BLOCK_M), num_splits)
+    first = split * blocks_a_split * BLOCK_M
+    return first, tl.minimum(first + blocks_a_split * BLOCK_M, length)
+
+
+@triton.jit
+def _weights(logits, top, total):
+    """Weights (tokens, rows) of a block; by what sums before it shrink; the new largest logit and sum of weights."""
+    new_top = tl.maximum(top, tl.max(logits, axis=0))
+    base = tl.where(new_top == float("-inf"), 0.0, new_top)  # of a row that sees nothing yet
+    weights = tl.exp2(logits - base[None, :])
+    shrink = tl.exp2(top - base)
+    return weights, shrink, new_top, total * shrink + tl.sum(weights, axis=0)
+
+
+@triton.jit
+def _store_part(out_ptr, top_ptr, total_ptr, place, mask_row, offs_e, acc, top, total, reads, VALUE_DIM: tl.constexpr):
+    """Keep sums (E, rows), largest logits and sums of weights of a part; `reads`: whether it has any token."""
+    tl.store(top_ptr + place, top, mask=mask_row)
+    tl.store(total_ptr + place, total, mask=mask_row)
+    if reads:  # nobody reads the others
+        tl.store(
+            out_ptr + place[None, :] * VALUE_DIM + offs_e[:, None],
+            acc,
+            mask=mask_row[None, :] & (offs_e < VALUE_DIM)[:, None],
+        )
