@@ -24,8 +24,8 @@ CUDA_CORE_GROUPS = (1, 2, 4, 8)
 
 class _FlashInfer(Peer):
     def why_not(self, point: Point) -> str | None:
-        if not_on_gpu(point):
-            return not_on_gpu(point)
+        if problem := not_on_gpu(point):
+            return problem
         if find_spec("flashinfer") is None:
             return "flashinfer is not installed"
         if point.dtype == "float32":

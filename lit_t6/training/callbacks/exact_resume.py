@@ -95,6 +95,10 @@ class ExactResume(Callback):
         due = loaded["validation_due"] and may
         if not due:
             self._go_on_as_set(trainer)
+        path = trainer.ckpt_path
+        is_of_another = path is not None and not is_of_run(
+            Path(self._folder), Path(str(path)), loaded.get("folder", "")
+        )
         for saver in _savers(trainer):
             last_saved, waits = loaded.get("savers", {}).get(saver.state_key, (-1, False))
             saver._defer_save_until_validation = waits
@@ -102,7 +106,7 @@ class ExactResume(Callback):
             if not (due and saver.every_n_epochs) and (has_saved or not waits):
                 # Or it would save this step again, mid-way to the next.
                 saver._last_global_step_saved = trainer.global_step
-            if trainer.ckpt_path is not None and not self._is_ours(str(trainer.ckpt_path), loaded):
+            if is_of_another:
                 _forget_files(saver)
         if due:
             self._postponed["val_check_batch"] = trainer.val_check_batch
@@ -139,9 +143,6 @@ class ExactResume(Callback):
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._go_on_as_set(trainer)  # nothing was left to do, not even to begin
-
-    def _is_ours(self, path: str, loaded: dict[str, Any]) -> bool:
-        return is_of_run(Path(self._folder), Path(path), loaded.get("folder", ""))
 
     def _go_on_as_set(self, trainer: L.Trainer) -> None:
         """The validation is under way, or there is none: from here on the trainer's own settings hold."""
