@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from lit_t6.model import DecodeStep, SamplingConfig, T6Config, T6Model
+from lit_t6.bench.read_rate import measure_read_rates
+from lit_t6.model import DecodeStep, SamplingConfig, T6Model
 from lit_t6.testing import assert_as_exact_as
+from lit_t6.training.model_reader import ModelReader
 
 GREEDY = SamplingConfig(temperature=0)
 SETTLING = 10  # tokens that are not timed: kernels are compiled, a graph is recorded
@@ -23,11 +24,10 @@ SETTLING = 10  # tokens that are not timed: kernels are compiled, a graph is rec
 
 def random_model(config: str, device: str, dtype: torch.dtype) -> T6Model:
     """Weights are random: how fast a model is does not depend on them. Zeros would be faster than real ones."""
-    settings = yaml.safe_load(Path(config).read_text())["model"]
-    names = {name: value for name, value in settings.items() if name not in ("optimizer", "compile")}
+    settings = ModelReader().read(["--config", config])
     torch.manual_seed(0)
     with torch.device(device):
-        model = T6Model(T6Config.from_dict({**T6Config().to_dict(), **names})).to(dtype)
+        model = T6Model(settings).to(dtype)
     with torch.no_grad():
         for parameter in model.parameters():
             if not parameter.any():
@@ -68,17 +68,6 @@ def timed(tokens: Iterator[torch.Tensor], device: str) -> tuple[float, float]:
     return 1000 * (first - began), 1000 * (clock(device) - settled) / count
 
 
-def read_rate(device: str) -> float:
-    """GB/s at which a sum reads memory, the best of several."""
-    x = torch.randn(2**30 if device == "cuda" else 2**24, device=device)
-    best = float("inf")
-    for _ in range(8):
-        began = clock(device)
-        x.sum()
-        best = min(best, clock(device) - began)
-    return x.nbytes / best / 1e9
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", nargs="+", default=[f"configs/paper/medium-{m}.yaml" for m in ("tpa", "mha")])
@@ -91,9 +80,9 @@ def main() -> None:
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16
-    rate = read_rate(device)
+    rate = max(measure_read_rates(device).values())
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    print(f"{name}, torch {torch.__version__}: {rate:,.0f} GB/s read by a sum", flush=True)
+    print(f"{name}, torch {torch.__version__}: {rate:,.0f} GB/s read", flush=True)
     rows: list[dict[str, Any]] = []
     for batch in args.batch:
         for step in args.step:
