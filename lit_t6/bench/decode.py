@@ -1,5 +1,6 @@
 """`python cli.py bench decode`: the speed of one decode step, beside its peers and the time of reading its cache."""
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -104,7 +105,7 @@ def bench_decode(
             "dtype": dtype,
             "seed": seed,
         },
-        facts=facts(device),
+        facts=facts(device, kernels),
         planned=len(points),
     )
     folder = Path(output).expanduser()
@@ -198,24 +199,30 @@ def _until(deadline: float | None, entries: Iterator[Any], results: Results) -> 
         yield entry
 
 
-def facts(device: str) -> dict[str, Any]:
-    """What numbers depend on: `same` must be the same of all numbers in a table."""
+def facts(device: str, kernels: dict[str, Path] | None) -> dict[str, Any]:
+    """What numbers depend on: `same` must be the same of all numbers in a table.
+
+    Args:
+        device: where it runs.
+        kernels: the authors' files, which have no version: their SHA-256 is told.
+    """
     versions: dict[str, str | None] = {}
     for name in VERSIONS:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
-    same: dict[str, Any] = {"device": platform.processor() or platform.machine(), "torch": torch.__version__}
+    same: dict[str, Any] = {"torch": torch.__version__, "triton": versions["triton"]}
     if torch.device(device).type == "cuda":
         same |= {"device": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
     else:
-        same["device"] = f"CPU {same['device']}, {os.cpu_count()} cores"
-    command = "python cli.py " + shlex.join(sys.argv[1:])
+        same["device"] = f"CPU {platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (kernels or {}).values()}
     return {
         "same": same,
         "versions": versions | {"python": platform.python_version()},
-        "command": command,
+        "commands": ["python cli.py " + shlex.join(sys.argv[1:])],
+        "upstream_sha256": files,
         "began": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }
 

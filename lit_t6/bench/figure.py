@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from lit_t6.bench.results import Entry, Results
@@ -25,12 +26,15 @@ _LEAST_GAP = 0.055
 Line = tuple[list[int], list[float]]
 
 
-def draw(results: Results, path: Path) -> None:
+def draw(results: Results, path: Path) -> Figure:
     """Write the figure as a PNG.
 
     Args:
         results: of a run.
         path: of the file.
+
+    Returns:
+        What was drawn.
     """
     heads = sorted({shape[0] for shape in results.shapes})
     batches = sorted({shape[1] for shape in results.shapes})
@@ -54,6 +58,7 @@ def draw(results: Results, path: Path) -> None:
         fontsize=11,
     )
     figure.savefig(path, dpi=110)
+    return figure
 
 
 def _lines(results: Results, num_heads: int, batch: int) -> dict[str, Line]:
@@ -112,19 +117,21 @@ def _label(axes: Axes) -> None:
     """The name of every line at its end, moved up or down until no two overlap."""
     to_axes = axes.transData + axes.transAxes.inverted()
     lines = axes.get_lines()
-    ends = [(to_axes.transform(line.get_xydata()[-1]), line) for line in lines]  # type: ignore[index]  # an array
-    places = _spread([float(end[1]) for end, _ in ends])
-    for (end, line), y in zip(ends, places, strict=True):
-        axes.annotate(
-            str(line.get_label()),
-            xy=(float(end[0]), float(end[1])),
-            xytext=(float(end[0]) + 0.025, y),
-            xycoords="axes fraction",
-            textcoords="axes fraction",
-            color=line.get_color(),
-            fontsize=8,
-            va="center",
-        )
+    columns: dict[float, list[tuple[float, Line2D]]] = {}  # a line that ends early stands in nobody's way
+    for line in lines:
+        x, y = map(float, to_axes.transform(line.get_xydata()[-1]))  # type: ignore[index]  # an array
+        columns.setdefault(round(x, 3), []).append((y, line))
+    for x, ends in columns.items():
+        for y, (_, line) in zip(_spread([y for y, _ in ends]), ends, strict=True):
+            axes.text(
+                x + 0.025,
+                y,
+                str(line.get_label()),
+                transform=axes.transAxes,
+                color=line.get_color(),
+                fontsize=8,
+                va="center",
+            )
 
 
 def _spread(places: Sequence[float]) -> list[float]:

@@ -67,9 +67,14 @@ def measure(
         yield from (_entry(point, peer, "no memory", problem) for peer in possible)
         return
     generator = torch.Generator(point.device).manual_seed(seed)
-    inputs = [mechanism.draw(point, generator) for _ in range(sets)]
-    exact = mechanism.exact(point, inputs[0])
-    reference = mechanism.reference(point, inputs[0]) if any(peer.strict for peer in possible) else None
+    try:
+        inputs = [mechanism.draw(point, generator) for _ in range(sets)]
+        exact = mechanism.exact(point, inputs[0])
+        reference = mechanism.reference(point, inputs[0]) if any(peer.strict for peer in possible) else None
+    except torch.OutOfMemoryError as error:  # `needed_bytes` is about right, and others use the GPU too
+        problem = f"inputs and truth: {_first_line(error)}"
+        yield from (_entry(point, peer, "no memory", problem) for peer in possible)
+        return
     for peer in possible:
         copies = sets * mechanism.cache_bytes(point) if peer.copies else 0
         free = free_memory(point.device) if memory is None else memory - mechanism.needed_bytes(point, sets)

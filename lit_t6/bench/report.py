@@ -68,7 +68,7 @@ def _legend(results: Results) -> list[str]:
         f"Floor: TPA's cache{each}, without padding, at {rate:,.0f} GB/s, the best rate of the run, by {by}.",
         "Of every mechanism the fastest way, which is named. Of what has no time, decode.json says why.",
         f"{facts['same']['device']}; {versions}.",
-        f"{facts['command']}",
+        *facts["commands"],
     ]
     lines += [f"Left out: {label}, {why}." for label, why in results.not_tried().items()]
     if results.stopped:

@@ -81,7 +81,7 @@ class Results:
 
     Args:
         settings: what was asked for.
-        facts: device, versions, command.
+        facts: device, versions, and `commands`, of all runs whose numbers are here, in their order.
         read_rates: GB/s of kernels that only read, by their names.
         entries: what was measured, in that order.
         planned: points of the whole grid.
@@ -177,7 +177,9 @@ class Results:
         try:
             whole = json.loads(path.read_text())
             rates, entries = whole["read_rate"]["kernels_that_only_read"], whole["entries"]
-            theirs = {name: whole["settings"].get(name) for name in self.settings} | whole["facts"]["same"]
+            facts = whole["facts"]
+            theirs = whole["settings"] | facts["versions"] | facts["same"]
+            commands = facts["commands"] if "commands" in facts else [facts["command"]]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is not a file of `bench decode`: {error!r}.") from error
         for name, value in json.loads(json.dumps(self.settings | self.facts["same"])).items():
@@ -188,6 +190,7 @@ class Results:
                 )
         for entry in entries:
             entry.pop("floor_ms", None)
+        self.facts["commands"] = [*commands, *self.facts["commands"]]
         self.read_rates = rates
         self.entries = [Entry(**entry) for entry in entries if entry["status"] == "timed"]  # others have another try
 

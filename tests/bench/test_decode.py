@@ -60,7 +60,8 @@ def test_every_point_is_timed_by_all_that_can(ran):
     }
     assert timed == {(*shape, mechanism) for shape in GRID for mechanism in MECHANISMS}
     assert all(e["ms"] > 0 and e["error"] < 1e-5 for e in whole["entries"] if e["status"] == "timed")
-    assert {e["why"] for e in whole["entries"] if e["library"] == "flex"} == {"needs a CUDA GPU"}
+    flex = {(e["variant"], e["status"], e["why"]) for e in whole["entries"] if e["library"] == "flex"}
+    assert flex == {("not compiled", "timed", None), ("", "left out", "needs a CUDA GPU")}
     assert whole["stopped"] is None
     assert whole["points_planned"] == len(results.shapes) == 4
     assert whole["facts"]["versions"]["torch"] == torch.__version__
@@ -150,6 +151,7 @@ def test_a_time_limit_keeps_what_was_measured_and_another_run_goes_on(tmp_path, 
     assert "decode.json is there: --resume true adds to it, --overwrite true replaces it." in capsys.readouterr().err
     results = run([*words, "--resume=true"])
     assert results.shapes == GRID
+    assert len(results.facts["commands"]) == 2
     assert results.ours(GRID[0]).ms == timed["ms"]
     assert main([*words, "--resume=true", "--seed=1"]) == 1
     assert "was measured with seed 0, this is 1" in capsys.readouterr().err
@@ -161,6 +163,19 @@ def test_what_does_not_fit_in_memory_is_told(tmp_path, capsys):
     assert {e.status for e in results.entries if e.mechanism == "MLA" and e.status != "left out"} == {"no memory"}
     assert "GiB, there is room for 0.0" in capsys.readouterr().out
     assert "| no memory" in (tmp_path / "decode.md").read_text()
+
+
+def test_a_truth_that_memory_does_not_hold_is_an_entry_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
+    class Large(type(MECHANISMS["GQA"])):
+        def exact(self, point, inputs):
+            raise torch.OutOfMemoryError("tried to allocate 9 GiB")
+
+    large = Large("GQA", lambda point: point.kv_groups)
+    monkeypatch.setitem(MECHANISMS, "GQA", large)
+    results = run([*TINY, f"--output={tmp_path}", "--batch=1", "--cache=32"])
+    assert {e.status for e in results.entries if e.mechanism == "GQA"} == {"no memory", "left out"}
+    assert {e.mechanism for e in results.entries if e.ms} == {"TPA", "MQA", "MHA", "MLA"}
+    assert "inputs and truth: OutOfMemoryError: tried to allocate 9 GiB" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

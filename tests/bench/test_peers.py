@@ -1,12 +1,19 @@
 """What peers are given; that they compute what they should is checked at every run of the benchmark."""
 
+import hashlib
+import shutil
+import warnings
+from functools import partial
+
 import pytest
 import torch
 
+from lit_t6.bench.decode import facts
 from lit_t6.bench.grid import Point
 from lit_t6.bench.measure import Preparing
 from lit_t6.bench.mechanisms import MECHANISMS
 from lit_t6.bench.peers import LIBRARIES, OURS, make_peers
+from lit_t6.bench.peers.ours import OurDense
 from lit_t6.bench.peers.pytorch import Flex, Fused
 from lit_t6.bench.peers.upstream import ANY_RANK, ONE_RANK, Upstream, find_kernels, load
 
@@ -58,12 +65,41 @@ def test_the_authors_files_are_found_where_they_lie(clone, tmp_path):
     both = find_kernels(clone)
     assert both == find_kernels(clone / "decode")
     assert set(both) == {ONE_RANK, ANY_RANK}
+    told = facts("cpu", both)["upstream_sha256"]
+    assert told == dict.fromkeys(both, hashlib.sha256(STAND_IN.encode()).hexdigest())
     assert find_kernels(clone / "decode" / ANY_RANK) == {ANY_RANK: both[ANY_RANK]}
     only = Upstream(MECHANISMS["TPA"], find_kernels(clone / "decode" / ONE_RANK), "bn")
     assert only.why_not(point((6, 2, 2))) == f"there is no {ANY_RANK}"
     (tmp_path / ONE_RANK).write_text("x = 1")
     with pytest.raises(ValueError, match="has no function tpa_decode_parallel_bn_triton"):
         load(tmp_path / ONE_RANK)
+
+
+@pytest.mark.parametrize("mechanism", ["MQA", "GQA", "MHA", "MLA"])
+@pytest.mark.parametrize("compute", [OurDense, partial(Flex, compiled=False)])
+def test_what_a_gpu_compiles_is_given_the_right_tensors(mechanism, compute):
+    """Under Triton's interpreter, and as PyTorch's own operators."""
+    at = Point(6, 16, 2, 40, (1, 1, 1), 3, "float32", "cpu")
+    inputs = MECHANISMS[mechanism].draw(at, torch.Generator().manual_seed(0))
+    peer = compute(MECHANISMS[mechanism])
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is not compiled
+        (call,) = peer.prepare(at, [inputs])
+        result = peer.result(call(), at).double()
+    torch.testing.assert_close(result, MECHANISMS[mechanism].exact(at, inputs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a compiler")
+def test_flex_attention_compiles():
+    at = Point(6, 16, 2, 40, (1, 1, 1), 3, "float32", "cpu")
+    sets = [MECHANISMS["GQA"].draw(at, torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    peer = Flex(MECHANISMS["GQA"])
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = [peer.result(call(), at).double() for call in peer.prepare(at, sets)]
+    for result, inputs in zip(results, sets, strict=True):
+        torch.testing.assert_close(result, MECHANISMS["GQA"].exact(at, inputs), rtol=1e-4, atol=1e-5)
 
 
 def test_ours_is_measured_in_any_case():

@@ -1,9 +1,10 @@
 import json
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
-from lit_t6.bench.figure import _LEAST_GAP, _spread
+from lit_t6.bench.figure import _LEAST_GAP, _spread, draw
 from lit_t6.bench.report import markdown
 from lit_t6.bench.results import Entry, Results
 
@@ -16,7 +17,7 @@ def entry(cache, mechanism, library, ms=None, **changes):
 @pytest.fixture
 def results():
     settings = {"head_dim": 64, "ranks": [16, 1, 1], "kv_groups": 4, "dtype": "bfloat16", "seed": 0}
-    facts = {"same": {"device": "a GPU"}, "versions": {"torch": "2"}, "command": "python cli.py bench decode"}
+    facts = {"same": {"device": "a GPU"}, "versions": {"torch": "2"}, "commands": ["python cli.py bench decode"]}
     found = Results(settings, facts, {"a sum": 1.0}, planned=2)
     found.entries = [
         entry(1000, "TPA", "lit_t6", 1.0),
@@ -51,8 +52,10 @@ def test_ratios_and_their_extremes(results):
 def test_a_file_is_taken_up_as_it_was_written(results, tmp_path):
     path = tmp_path / "decode.json"
     results.write(path)
-    again = Results(results.settings, results.facts)
+    again = Results(results.settings, results.facts | {"commands": ["python cli.py bench decode --resume true"]})
     again.take_up(path)
+    assert again.facts["commands"] == ["python cli.py bench decode", "python cli.py bench decode --resume true"]
+    assert "bench decode  \npython cli.py bench decode --resume true  \n" in markdown(again)
     assert again.entries == [e for e in results.entries if e.ms]  # the others are tried once more
     assert again.read_rates == results.read_rates
     other = Results(results.settings, results.facts | {"same": {"device": "another GPU"}})
@@ -61,6 +64,39 @@ def test_a_file_is_taken_up_as_it_was_written(results, tmp_path):
     path.write_text(json.dumps({"a": 1}))
     with pytest.raises(ValueError, match="is not a file of `bench decode`"):
         again.take_up(path)
+
+
+def test_numbers_of_another_triton_are_not_taken_up(results, tmp_path):
+    path = tmp_path / "decode.json"
+    results.facts["versions"]["triton"] = "3.5"  # older files name it here only
+    results.write(path)
+    other = Results(results.settings, results.facts | {"same": {"device": "a GPU", "triton": "3.6"}})
+    with pytest.raises(ValueError, match="was measured with triton '3.5', this is '3.6'"):
+        other.take_up(path)
+
+
+def test_our_recorded_run_can_be_gone_on_with():
+    path = Path(__file__).parents[2] / "experiments" / "decode_speed" / "results" / "decode.json"
+    whole = json.loads(path.read_text())
+    again = Results(whole["settings"], whole["facts"] | {"commands": ["more"]})
+    again.take_up(path)
+    assert again.facts["commands"][-1] == "more"
+    assert len(again.facts["commands"]) > 1
+
+
+def test_a_line_that_ends_early_has_its_label_at_its_end(results, tmp_path):
+    results.entries = [
+        entry(1000, "TPA", "lit_t6", 1.0),
+        entry(2000, "TPA", "lit_t6", 1.25),
+        entry(1000, "MHA", "torch", 1.25),
+        entry(2000, "MLA", "torch", 1.2),
+    ]
+    (axes,) = draw(results, tmp_path / "speed.png").axes
+    heights = {text.get_text(): text.get_position()[1] for text in axes.texts}
+    (mha,) = [line for line in axes.get_lines() if line.get_label() == "MHA"]
+    to_axes = axes.transData + axes.transAxes.inverted()
+    assert heights["MHA"] == pytest.approx(to_axes.transform(mha.get_xydata()[-1])[1], abs=0.01)
+    assert abs(heights["MLA"] - heights["TPA, ours"]) >= _LEAST_GAP - 1e-6
 
 
 def test_labels_keep_their_distance():

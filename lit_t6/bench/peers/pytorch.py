@@ -40,7 +40,7 @@ class Fused(Peer):
 
     def why_not(self, point: Point) -> str | None:
         assert isinstance(self.mechanism, Dense)
-        if not point.on_gpu and (self.backend, self.layout) != ("flash", "grouped"):
+        if not point.on_gpu and self.backend != "flash":
             return not_on_gpu(point)
         if self.layout == "enable_gqa" and self.mechanism.num_kv_heads(point) == point.num_heads:
             return "no heads are grouped"
@@ -85,15 +85,23 @@ class Products(Peer):
 
 
 class Flex(Peer):
-    """`flex_attention`, compiled for every shape."""
+    """`flex_attention`, compiled for every shape; elsewhere than on a GPU not compiled, and its name says so.
+
+    Args:
+        mechanism: with keys and values.
+        compiled: whether it is.
+    """
 
     preparing_seconds = 45
 
-    def __init__(self, mechanism: Dense) -> None:
-        super().__init__("flex", "", mechanism)
+    def __init__(self, mechanism: Dense, compiled: bool = True) -> None:
+        super().__init__("flex", "" if compiled else "not compiled", mechanism)
+        self.compiled = compiled
 
     def why_not(self, point: Point) -> str | None:
-        return not_on_gpu(point)
+        if self.compiled:
+            return not_on_gpu(point)
+        return "compiled on a GPU" if point.on_gpu else None
 
     def prepare(self, point: Point, sets: Sequence[Inputs]) -> list[Call]:
         from torch.nn.attention.flex_attention import flex_attention
@@ -101,12 +109,14 @@ class Flex(Peer):
         assert isinstance(self.mechanism, Dense)
         scale = self.mechanism.scale(point)
         torch.compiler.reset()  # one function is compiled for few shapes only, then runs uncompiled
-        compiled: Callable[..., Tensor] = torch.compile(flex_attention, dynamic=False, fullgraph=True)
+        attend: Callable[..., Tensor] = flex_attention
+        if self.compiled:
+            attend = torch.compile(flex_attention, dynamic=False, fullgraph=True)
 
         def call(inputs: Inputs) -> Call:
             q, k, v = queries(inputs, grouped=False), inputs["k"], inputs["v"]
             gqa = q.shape[1] != k.shape[1]
-            return lambda: compiled(q, k, v, scale=scale, enable_gqa=gqa)
+            return lambda: attend(q, k, v, scale=scale, enable_gqa=gqa)
 
         return [call(inputs) for inputs in sets]
 

@@ -39,6 +39,7 @@ def _all(upstream: dict[str, Path] | None) -> Iterator[Peer]:
                 yield Fused(mechanism, backend, layout)
         yield Products(mechanism)
         yield Flex(mechanism)
+        yield Flex(mechanism, compiled=False)
         if isinstance(mechanism, Latent):
             yield FlashInferLatent(mechanism)
         else:
