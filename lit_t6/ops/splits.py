@@ -66,11 +66,27 @@ def layout(x: Tensor | None) -> tuple[int, int, int, int]:
     return stride_m, stride_r, vec, padded if fits else size
 
 
+def positions(*cached: Tensor | None) -> int:
+    """Of what is cached, (B, M, R, ·): how many a row of the batch has room for, M at least.
+
+    A plan made for it holds while the cache fills, of which M tells the filled part: nothing is compiled again.
+    """
+    there = [x for x in cached if x is not None]
+    return max([x.shape[1] for x in there] + [x.stride(0) // x.stride(1) for x in there if x.stride(1)])
+
+
 @functools.cache
 def num_multiprocessors(device: torch.device) -> int:
     if device.type != "cuda":
         return 8
     return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+@functools.cache
+def early_start(device: torch.device) -> dict[str, bool]:
+    """How kernels that call `_start_early` are launched: from Hopper on, before the last one has ended."""
+    can = device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
+    return {"EARLY": True, "launch_pdl": True} if can else {"EARLY": False}
 
 
 @functools.cache
@@ -96,23 +112,31 @@ def blocks(
     rows: int,
     bytes_per_token: int,
     itemsize: int,
+    num_rows: int,
+    num_cached: int,
+    device: torch.device,
     choices: Sequence[tuple[int, int]] = BLOCKS_AND_STAGES,
     room: int = SHARED_MEMORY,
 ) -> dict[str, int]:
     """Tokens of a block, blocks that are read ahead, and warps.
 
-    As many of each as shared memory holds: what bounds the speed is how many bytes are on their way.
+    As many of each as shared memory holds: what bounds the speed is how many bytes are on their way. Of a short cache,
+    what bounds it is how long a program takes for its only block: smaller ones for more programs.
 
     Args:
         rows: heads times queries of a program.
         bytes_per_token: of the cache in shared memory, padding included.
         itemsize: bytes of a number.
+        num_rows: programs if nothing were split.
+        num_cached: how many positions the cache has room for, see `positions`.
+        device: where it all runs.
         choices: tokens and blocks, the best first.
         room: bytes of shared memory for the blocks.
     """
     most_registers = 8192 if itemsize == 2 else 1024  # exact products of float32 take many
     for block, stages in choices:
-        if stages * block * bytes_per_token <= room and block * rows <= most_registers:
+        busy = num_rows * -(-num_cached // block) >= 0.75 * num_multiprocessors(device)
+        if stages * block * bytes_per_token <= room and block * rows <= most_registers and (busy or block <= 32):
             break
     return {"BLOCK_M": block, "NUM_STAGES": stages, "num_warps": 8 if rows > 64 else 4}
 
@@ -131,7 +155,8 @@ class Parts:
         self.splits, self.shape = splits, shape
         self.out = torch.empty(batch, splits, num_queries, num_heads, value_dim, dtype=torch.float32, device=device)
         """(B, splits, N, H, E): the sums of each part, weighted by powers of 2 of the logits less the largest."""
-        self.top, self.total = torch.empty(2, *self.out.shape[:-1], dtype=torch.float32, device=device)
+        # Each on its own: Triton compiles a kernel again for a start that is no multiple of 16 bytes.
+        self.top, self.total = (torch.empty_like(self.out[..., 0]) for _ in range(2))
         """(B, splits, N, H): the largest logit of each part, and the sum of its weights.
 
         The logarithm of the sum of exponentials is both in one number, and loses digits where the logits are large.
@@ -153,7 +178,7 @@ class Parts:
             plan: from `blocks`.
             bytes_per_token: as there.
             num_rows: programs if nothing were split.
-            num_cached: M.
+            num_cached: as there.
             shape: of the result, (B, N, H, E).
             device: where it all runs.
         """
@@ -173,7 +198,10 @@ class Parts:
         """
         batch, num_queries, num_heads, value_dim = self.shape
         result = torch.empty(self.shape, dtype=dtype, device=self.out.device)
-        _merge_kernel[(num_queries * num_heads, batch)](
+        # All parts of a row at once if they are no more than 128, and few numbers of it: most programs wait for memory.
+        block_s = min(128, max(2, next_power_of_2(self.splits)))
+        block_e = min(max(16, next_power_of_2(value_dim)), max(32, 2048 // block_s))
+        _merge_kernel[(num_queries * num_heads, batch, -(-value_dim // block_e))](
             self.out,
             self.top,
             self.total,
@@ -184,8 +212,9 @@ class Parts:
             NUM_ROWS=num_queries * num_heads,
             VALUE_DIM=value_dim,
             BLOCK_M=block_m,
-            BLOCK_S=32,
-            BLOCK_E=max(16, next_power_of_2(value_dim)),
-            num_warps=2,
+            BLOCK_S=block_s,
+            BLOCK_E=block_e,
+            num_warps=4 if block_s * block_e > 2048 else 2,
+            **early_start(self.out.device),
         )
         return result

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from lit_t6.ops import tpa_decode
-from lit_t6.ops.splits import num_splits
 from lit_t6.ops.tpa.flash_decode import flash_decode
 from lit_t6.testing import assert_as_exact_as
 
@@ -26,13 +25,6 @@ def test_random_shapes_are_as_exact_as_the_reference(seed):
 def test_every_split_and_no_split_gives_the_same():
     for length in (1, 15, 16, 17, 600):
         check_decoding(ODD, 2, length, [length, 0], "cpu")
-
-
-def test_parts_of_the_cache_fill_the_gpu():
-    assert num_splits(1, 132, 4096) == 132
-    assert num_splits(16, 132, 4096) == 8  # 128 programs in one wave
-    assert num_splits(1, 132, 5) == 5  # no more than there are blocks
-    assert num_splits(500, 132, 4096) == 1  # four waves of whole rows
 
 
 @INTERPRETED

@@ -11,7 +11,17 @@ from torch import Tensor
 from triton import next_power_of_2
 
 from lit_t6.ops.dense.kernels.decode import _dense_decode_fwd_kernel
-from lit_t6.ops.splits import MAX_LENGTH, MAX_QUERIES, SHARED_MEMORY, Parts, blocks, layout, refusal
+from lit_t6.ops.splits import (
+    MAX_LENGTH,
+    MAX_QUERIES,
+    SHARED_MEMORY,
+    Parts,
+    blocks,
+    early_start,
+    layout,
+    positions,
+    refusal,
+)
 
 MAX_SIZE = 256
 """Features of a key or a value."""
@@ -56,11 +66,14 @@ def flash_decode(q: Tensor, k: Tensor, v: Tensor | None, value_dim: int, lengths
     tiles = num_kv_heads * triton.cdiv(group, block_h) * triton.cdiv(num_queries, block_n)
     bytes_per_token = k.itemsize * (block_d + block_e)
     room = SHARED_MEMORY - rows * bytes_per_token  # the queries stay there
-    plan = blocks(rows, bytes_per_token, k.itemsize, _BLOCKS_AND_STAGES, room)
+    num_rows, num_cached = batch * tiles, positions(k, v)
+    plan = blocks(
+        rows, bytes_per_token, k.itemsize, num_rows, num_cached, k.device, choices=_BLOCKS_AND_STAGES, room=room
+    )
     if block_e * rows > 8192:
         plan["num_warps"] = 8
     shape = (batch, num_queries, num_heads, value_dim)
-    parts = Parts.planned(plan, bytes_per_token, batch * tiles, k.shape[1], shape, k.device)
+    parts = Parts.planned(plan, bytes_per_token, num_rows, num_cached, shape, k.device)
     lengths = lengths.to(torch.int64)
     _dense_decode_fwd_kernel[(parts.splits, tiles, batch)](
         q.contiguous(),
@@ -88,6 +101,7 @@ def flash_decode(q: Tensor, k: Tensor, v: Tensor | None, value_dim: int, lengths
         BLOCK_E=block_e,
         PRECISION="ieee" if k.dtype == torch.float32 else "tf32",
         **plan,
+        **early_start(k.device),
     )
     return parts.merge(lengths, plan["BLOCK_M"], 1.0, q.dtype)
 

@@ -6,6 +6,8 @@ Letters: B batch, N new queries, H heads, E head size.
 import triton
 import triton.language as tl
 
+from lit_t6.ops.kernels.parts import _start_early
+
 
 @triton.jit(do_not_specialize=["num_splits"])
 def _merge_kernel(
@@ -21,12 +23,14 @@ def _merge_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_S: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
+    _start_early(EARLY)
     row = tl.program_id(0)
     batch = tl.program_id(1).to(tl.int64)
     num_blocks = tl.cdiv(tl.load(lengths_ptr + batch).to(tl.int32), BLOCK_M)
     num_used = tl.cdiv(num_blocks, tl.maximum(tl.cdiv(num_blocks, num_splits), 1))
-    offs_e = tl.arange(0, BLOCK_E)
+    offs_e = tl.program_id(2) * BLOCK_E + tl.arange(0, BLOCK_E)
     top = float("-inf")
     total = 0.0
     acc = tl.zeros((BLOCK_E,), tl.float32)

@@ -5,6 +5,19 @@ Letters: B batch, N new queries, H heads, E head size of the values. A row is on
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+
+@triton.jit
+def _start_early(EARLY: tl.constexpr):
+    """Where a kernel may start before the one before it has ended: let the next start too, and wait for the last one.
+
+    Nothing may be read or written before it. It hides the start of a kernel behind the end of another
+    (programmatic dependent launch).
+    """
+    if EARLY:
+        gdc_launch_dependents()
+        gdc_wait()
 
 
 @triton.jit

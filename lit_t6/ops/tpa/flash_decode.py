@@ -10,7 +10,7 @@ import triton
 from torch import Tensor
 from triton import next_power_of_2
 
-from lit_t6.ops.splits import MAX_LENGTH, MAX_QUERIES, Parts, blocks, layout, refusal
+from lit_t6.ops.splits import MAX_LENGTH, MAX_QUERIES, Parts, blocks, early_start, layout, positions, refusal
 from lit_t6.ops.tpa.factors import materialise
 from lit_t6.ops.tpa.kernels.decode import _tpa_decode_fwd_kernel
 
@@ -79,9 +79,10 @@ def flash_decode(
     bytes_per_token = b_k.itemsize * (rank_k * (wide_k + block_h) + rank_v * (wide_v + block_h))
     if cos is not None:  # what b_k is rotated with: its partners, cosines and sines
         bytes_per_token += rank_k * block_d * (b_k.itemsize + 2 * cos.itemsize)
-    plan = blocks(block_h * block_n, bytes_per_token, b_k.itemsize)
+    num_rows, num_cached = batch * tiles, positions(*kept)
+    plan = blocks(block_h * block_n, bytes_per_token, b_k.itemsize, num_rows, num_cached, b_k.device)
     shape = (batch, num_queries, num_heads, value_dim)
-    parts = Parts.planned(plan, bytes_per_token, batch * tiles, a_k.shape[1], shape, b_k.device)
+    parts = Parts.planned(plan, bytes_per_token, num_rows, num_cached, shape, b_k.device)
     lengths = lengths.to(torch.int64)
     anything = lengths  # in the place of what is not there
     _tpa_decode_fwd_kernel[(parts.splits, tiles, batch)](
@@ -115,6 +116,7 @@ def flash_decode(
         BLOCK_R=max(16, next_power_of_2(max(rank_q, 1))),
         PRECISION="ieee" if b_k.dtype == torch.float32 else "tf32",
         **plan,
+        **early_start(b_k.device),
     )
     return parts.merge(lengths, plan["BLOCK_M"], 1 / rank_v, b_q.dtype)
 

@@ -8,7 +8,7 @@ row of the batch are compile-time constants, and nothing that follows from the l
 import triton
 import triton.language as tl
 
-from lit_t6.ops.kernels.parts import _span, _store_part, _weights
+from lit_t6.ops.kernels.parts import _span, _start_early, _store_part, _weights
 
 
 @triton.jit
@@ -54,7 +54,9 @@ def _dense_decode_fwd_kernel(
     BLOCK_E: tl.constexpr,
     PRECISION: tl.constexpr,
     NUM_STAGES: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
+    _start_early(EARLY)
     split = tl.program_id(0)
     batch = tl.program_id(2).to(tl.int64)
     num_tiles_h: tl.constexpr = (GROUP + BLOCK_H - 1) // BLOCK_H

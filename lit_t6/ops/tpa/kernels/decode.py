@@ -12,7 +12,7 @@ which Triton would otherwise compile versions for 1 and for multiples of 16.
 import triton
 import triton.language as tl
 
-from lit_t6.ops.kernels.parts import _span, _store_part, _weights
+from lit_t6.ops.kernels.parts import _span, _start_early, _store_part, _weights
 
 
 @triton.jit
@@ -117,7 +117,9 @@ def _tpa_decode_fwd_kernel(
     BLOCK_R: tl.constexpr,  # Rq rounded up
     PRECISION: tl.constexpr,
     NUM_STAGES: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
+    _start_early(EARLY)
     split = tl.program_id(0)
     num_tiles_h: tl.constexpr = (NUM_HEADS + BLOCK_H - 1) // BLOCK_H
     tile_h = tl.program_id(1) % num_tiles_h
@@ -133,6 +135,7 @@ def _tpa_decode_fwd_kernel(
     row_h = tile_h * BLOCK_H + row % BLOCK_H
     mask_row = (row_n < NUM_QUERIES) & (row_h < NUM_HEADS)
 
+    length = tl.load(lengths_ptr + batch).to(tl.int32)  # first: the way to memory is long
     # The queries, (D, rows): formed here from their factors, or read.
     kind = bk_ptr.dtype.element_ty
     if RANK_Q:
@@ -156,7 +159,6 @@ def _tpa_decode_fwd_kernel(
             other=0.0,
         ).to(kind)
 
-    length = tl.load(lengths_ptr + batch).to(tl.int32)
     sees = length - NUM_QUERIES + row_n + 1  # entries that the row sees
     first, last = _span(length, split, num_splits, BLOCK_M)
 
