@@ -1,0 +1,68 @@
+"""How a cache is read in parts."""
+
+import importlib
+
+import pytest
+import torch
+
+from lit_t6.ops import cached_attention, tpa_decode
+from lit_t6.ops.splits import Parts, blocks, num_splits, positions
+
+from .seeds import INTERPRETED
+
+CPU = torch.device("cpu")
+
+
+def test_parts_of_the_cache_fill_the_gpu():
+    assert num_splits(1, 132, 4096) == 132
+    assert num_splits(16, 132, 4096) == 8  # 128 programs in one wave
+    assert num_splits(1, 132, 5) == 5  # no more than there are blocks
+    assert num_splits(500, 132, 4096) == 1  # four waves of whole rows
+
+
+@pytest.mark.parametrize("splits", [1, 2, 3])
+def test_what_parts_write_begins_at_16_bytes(splits):
+    """Triton compiles a kernel again for a pointer that does not."""
+    parts = Parts(splits, (1, 1, 3, 16), CPU)
+    assert all(x.data_ptr() % 16 == 0 for x in (parts.out, parts.top, parts.total))
+
+
+def test_a_short_cache_has_small_blocks_and_a_long_one_large_ones():
+    """A CPU counts as eight multiprocessors."""
+    tokens = {length: blocks(32, 384, 2, 1, length, CPU)["BLOCK_M"] for length in (100, 256, 512, 1024, 2**20)}
+    assert tokens == {100: 32, 256: 32, 512: 64, 1024: 128, 2**20: 128}
+    assert blocks(32, 384, 2, 16, 100, CPU)["BLOCK_M"] == 128  # other rows keep the GPU busy
+
+
+def test_positions_are_those_that_a_cache_has_room_for():
+    cache = torch.zeros(2, 50, 3, 8)
+    assert positions(cache[:, :7], None) == 50
+    assert positions(torch.zeros(3, 8).expand(2, 40, -1, -1)) == 40  # a static factor
+    assert positions(cache[:1, :7].contiguous(), cache[:1, :9].contiguous()) == 9
+
+
+@INTERPRETED
+@pytest.mark.parametrize("kind", ["tpa", "dense"])
+def test_while_a_cache_fills_no_constant_of_a_kernel_changes(kind, monkeypatch):
+    """Not even where a plan for as many tokens as there are would have other blocks."""
+    module = importlib.import_module(f"lit_t6.ops.{kind}.flash_decode")
+    name = f"_{kind}_decode_fwd_kernel"
+    kernel, seen = getattr(module, name), []
+
+    class Recorded:
+        def __getitem__(self, grid):
+            def launch(*arguments, **constants):
+                seen.append(constants)
+                kernel[grid](*arguments, **constants)
+
+            return launch
+
+    monkeypatch.setattr(module, name, Recorded())
+    a, b = torch.randn(1, 1024, 1, 5), torch.randn(1, 1024, 1, 16)
+    for length in (1, 40, 300, 900):
+        if kind == "tpa":
+            tpa_decode(a[:, :1], b[:, :1], *(x[:, :length] for x in (a, b, a, b)), impl="triton")
+        else:
+            cached_attention(b[:, :1], b[:, :length], b[:, :length], impl="triton")
+    assert len(seen) == 4
+    assert all(constants == seen[0] for constants in seen)
