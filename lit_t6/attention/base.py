@@ -75,12 +75,8 @@ class AttentionModule(nn.Module, ABC):
         Raises:
             ValueError: the cache is full, or came with positions or documents.
         """
-        if cache is not None:
-            if positions is not None or document_ids is not None:
-                raise ValueError(
-                    "a cache knows the positions of its tokens: pass no positions or document_ids with it."
-                )
-            positions = cache.next_positions(x.shape[1])
+        if cache is not None and (positions is not None or document_ids is not None):
+            raise ValueError("a cache knows the positions of its tokens: pass no positions or document_ids with it.")
         with torch.set_grad_enabled(torch.is_grad_enabled() and cache is None):
             heads = self.attend(x, positions, document_ids, cache)
             if self.head_norm is not None:
@@ -93,8 +89,13 @@ class AttentionModule(nn.Module, ABC):
     ) -> Tensor:
         """What the heads read, (B, T, H, E), before their norm and the output projection; arguments as `forward`.
 
-        With a cache, `positions` are given: those that follow it. The new tokens are appended here.
+        With a cache, there are no `positions`: they follow it (`token_positions`). The new tokens are appended here.
         """
+
+    @staticmethod
+    def token_positions(x: Tensor, positions: Tensor | None, cache: AttentionCache | None) -> Tensor | None:
+        """Positions for RoPE, (T,) or (B, T): those that follow a cache, else those given; None for 0 … T-1."""
+        return positions if cache is None else cache.next_positions(x.shape[1])
 
     @abstractmethod
     def reset_input_projections(self, scheme: InitScheme, variance: float | None = None) -> None:

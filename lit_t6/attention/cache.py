@@ -47,7 +47,8 @@ class AttentionCache:
                 name: _buffer((batch_size, capacity, *shape), dtype, device) for name, shape in shapes.items()
             }
             self.lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
-        """(B,): tokens that each row holds."""
+            self.starts = torch.zeros_like(self.lengths)
+        """(B,) each: tokens that each row holds; and with fixed shapes, how many before the newest were counted."""
         self.longest = 0
         """No row is longer than this: known without asking the GPU."""
         self.fixed = False
@@ -75,7 +76,12 @@ class AttentionCache:
 
     def next_positions(self, num_new: int) -> Tensor:
         """Positions (B, N) at which the next tokens of each row stand."""
-        return self.lengths[:, None] + torch.arange(num_new, device=self.lengths.device)
+        return self._places[:, None] + torch.arange(num_new, device=self.lengths.device)
+
+    @property
+    def _places(self) -> Tensor:
+        """(B,): where the next tokens of each row are written, which fixed shapes have counted already."""
+        return self.starts if self.fixed else self.lengths
 
     def check_room(self, batch_size: int, num_new: int) -> None:
         """Refuse tokens that `append` could not write.
@@ -107,8 +113,8 @@ class AttentionCache:
         """
         assert new.keys() == self.buffers.keys(), f"expected {list(self.buffers)}, got {list(new)}"
         num_new = self._make_room(next(iter(new.values())))
-        append_tokens(list(self.buffers.values()), [new[name] for name in self.buffers], self.lengths)
-        self.lengths += num_new
+        append_tokens(list(self.buffers.values()), [new[name] for name in self.buffers], self._places)
+        self._count(num_new)
 
     @torch.no_grad()
     def append_projection(
@@ -137,17 +143,22 @@ class AttentionCache:
             Piece(*shape, name in rotated, names.index(name) if name in names else -1) for name, shape in pieces.items()
         ]
         num_new = self._make_room(projected)
-        back = append_projection(list(self.buffers.values()), projected, plan, self.lengths, rope)
-        self.lengths += num_new
+        back = append_projection(list(self.buffers.values()), projected, plan, self._places, rope)
+        self._count(num_new)
         return dict(zip((name for name in pieces if name not in names), back, strict=True))
 
     def _make_room(self, new: Tensor) -> int:
-        """Count new tokens (B, N, …), unless whoever fixed the shapes does; N."""
+        """N of new tokens (B, N, …), for which there must be room, unless the shapes are fixed: nobody asks then."""
         batch, num_new = new.shape[:2]
         if not self.fixed:
             self.check_room(batch, num_new)
-            self.longest += num_new
         return num_new
+
+    def _count(self, num_new: int) -> None:
+        """That many more a row, unless whoever fixed the shapes counts."""
+        if not self.fixed:
+            self.longest += num_new
+            self.lengths += num_new
 
     def entries(self) -> dict[str, Tensor]:
         """Views of what is kept, each (B, M, …); row b is valid up to `lengths[b]`.

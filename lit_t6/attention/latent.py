@@ -165,6 +165,7 @@ class LatentAttention(AttentionModule, config=LatentConfig):
         self, x: Tensor, positions: Tensor | None, document_ids: Tensor | None, cache: AttentionCache | None
     ) -> Tensor:
         config = self.config
+        positions = self.token_positions(x, positions, cache)
         q = self.query_up(self.query_norm(self.query_down(x))).unflatten(-1, (-1, config.query_size))
         q_plain, q_rope = q.split((config.head_dim, config.rope_size), dim=-1)  # (B, T, H, D), (B, T, H, Dr)
         latent, k_rope = self.kv_down(x).split((config.kv_latent_size, config.rope_size), dim=-1)

@@ -100,6 +100,7 @@ class MultiMatrixFactorizationAttention(AttentionModule, config=MFAConfig):
     def attend(
         self, x: Tensor, positions: Tensor | None, document_ids: Tensor | None, cache: AttentionCache | None
     ) -> Tensor:
+        positions = self.token_positions(x, positions, cache)
         latent, k, v = self.down(x).split(self.config.projection_rows, dim=-1)
         q = self.query_up(latent).unflatten(-1, (-1, self.config.head_dim))  # (B, T, H, D)
         k, v = k.unsqueeze(-2), v.unsqueeze(-2)  # (B, T, 1, D)

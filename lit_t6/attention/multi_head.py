@@ -119,6 +119,7 @@ class MultiHeadAttention(AttentionModule, config=MultiHeadConfig):
             tables = self.rope.tables(cache.capacity, x.device)
             new = cache.append_projection(self.qkv(x), self.config.pieces(), "qk", tables)
             return attention_to_cache(new["q"], cache)
+        positions = self.token_positions(x, positions, cache)
         parts = self.qkv(x).split(self.config.projection_rows, dim=-1)
         q, k, v = (part.unflatten(-1, (-1, self.config.head_dim)) for part in parts)  # (B, T, H or G, D)
         q, k = self.rope(q, k, positions=positions)

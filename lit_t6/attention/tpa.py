@@ -155,6 +155,7 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
         config = self.config
         if cache is not None and not cache.is_empty and self._projects_queries:
             return self._decode(self._append(x, cache), cache)
+        positions = self.token_positions(x, positions, cache)
         parts = self._complete(self._compute(x))
         rotated = self._rotate(parts, "qk", positions)
         if cache is not None:

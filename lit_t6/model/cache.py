@@ -81,8 +81,8 @@ class ModelCache:
     def fixed_shapes(self, num_new: int) -> Iterator[None]:
         """Inside, new tokens are taken without anything that is computed having a shape that grows.
 
-        What is read is whole buffers, of which `lengths` says what is valid, and the host counts once, at the end: one
-        CUDA graph or compiled function does for all lengths.
+        What is read is whole buffers, of which `lengths` says what is valid; the host counts once, at the end, and the
+        GPU once for all layers (`count`): one CUDA graph or compiled function does for all lengths.
 
         Args:
             num_new: tokens that each row is given inside; there must be room for them.
@@ -96,6 +96,22 @@ class ModelCache:
                 layer.fixed = False
         for layer in self.layers:
             layer.longest += num_new
+
+    @property
+    def fixed(self) -> bool:
+        """Whether shapes are fixed."""
+        return self.layers[0].fixed
+
+    def count(self, num_new: int) -> None:
+        """With fixed shapes, count the tokens that all layers are about to be given; on the device only.
+
+        Args:
+            num_new: of each row.
+        """
+        assert self.fixed
+        lengths = [layer.lengths for layer in self.layers]
+        torch._foreach_copy_([layer.starts for layer in self.layers], lengths)
+        torch._foreach_add_(lengths, num_new)
 
     def reset(self) -> None:
         """Forget all tokens."""

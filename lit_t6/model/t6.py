@@ -84,6 +84,8 @@ class T6Model(nn.Module):
         """Inputs of the head, (B, T, C); arguments as `forward`. If `compiled`, all blocks run as one compiled one."""
         if cache is not None:
             cache.check(len(self.blocks), *tokens.shape)
+            if cache.fixed:
+                cache.count(tokens.shape[1])
         with torch.set_grad_enabled(torch.is_grad_enabled() and cache is None):
             x = self.embedding(tokens)
             run = _compiled_block() if compiled else _run_block

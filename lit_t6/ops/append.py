@@ -142,6 +142,7 @@ def _launch(
     sin: Tensor,
 ) -> None:
     from lit_t6.ops.kernels.append import _append_kernel  # needs Triton
+    from lit_t6.ops.splits import early_start
 
     assert len(new) <= MAX_PIECES, f"{len(new)} pieces, {MAX_PIECES} at most"
     batch, num_new = new[0].shape[:2]
@@ -158,5 +159,12 @@ def _launch(
         strides = (x.stride(2), target.stride(2), target.stride(1))
         pieces[f"P{number}"] = (*x.shape[2:], *strides, turned[number], kept[number])
     _append_kernel[(batch * num_new, len(new))](
-        lengths, cos.contiguous(), sin.contiguous(), num_new, *arguments, **pieces, num_warps=4
+        lengths,
+        cos.contiguous(),
+        sin.contiguous(),
+        num_new,
+        *arguments,
+        **pieces,
+        EARLY=early_start(lengths.device)["EARLY"],
+        num_warps=4,
     )

@@ -6,6 +6,8 @@ Letters: B batch, N new positions, M cached positions, P rotated features of a r
 import triton
 import triton.language as tl
 
+from lit_t6.ops.kernels.parts import _let_next_start
+
 
 @triton.jit
 def _copy(
@@ -70,7 +72,9 @@ def _append_kernel(
     P6: tl.constexpr,
     P7: tl.constexpr,
     P8: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
+    _let_next_start(EARLY)
     b = (tl.program_id(0) // num_new).to(tl.int64)
     n = (tl.program_id(0) % num_new).to(tl.int64)
     m = tl.load(lengths_ptr + b) + n

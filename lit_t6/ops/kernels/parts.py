@@ -15,9 +15,16 @@ def _start_early(EARLY: tl.constexpr):
     Nothing may be read or written before it. It hides the start of a kernel behind the end of another
     (programmatic dependent launch).
     """
+    _let_next_start(EARLY)
+    if EARLY:
+        gdc_wait()
+
+
+@triton.jit
+def _let_next_start(EARLY: tl.constexpr):
+    """The next kernel may start, if it is one that waits."""
     if EARLY:
         gdc_launch_dependents()
-        gdc_wait()
 
 
 @triton.jit
