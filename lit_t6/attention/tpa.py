@@ -188,9 +188,9 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
         on_gpu = next(iter(parts.values())).is_cuda
         if not (on_gpu or self.config.impl == "triton"):
             return None
-        # Dense heads, and of third order the small factors, are turned here; the others as the kernel reads them.
-        third = self.config.third_order_dim is not None
-        outside = "qk" if third else "".join(letter for letter in "qk" if letter in parts)
+        # Dense heads, and factors that do not turn as a whole, are turned here; the others as the kernel reads them.
+        whole = self.config.third_order_dim is None and self.config.rope_dim == self.config.head_dim
+        outside = "qk" if not whole else "".join(letter for letter in "qk" if letter in parts)
         turned = self._rotate(parts, outside, positions) if outside else parts
         factors: list[Tensor | None] = []
         for letter in "qkv":
@@ -204,7 +204,7 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
         from lit_t6.ops.tpa.factor_attention import factor_attention  # needs Triton
 
         like = next(iter(parts.values()))
-        tables = None if third else self.rope.tables(like.shape[1], like.device, positions)
+        tables = self.rope.tables(like.shape[1], like.device, positions) if whole else None
         return factor_attention(*factors, rope=tables)  # type: ignore[misc, arg-type]  # six, and every B is there
 
     @property

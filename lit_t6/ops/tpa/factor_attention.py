@@ -66,7 +66,8 @@ def factor_attention(
         b_k: likewise.
         a_v: likewise; never turned.
         b_v: likewise.
-        rope: cosines and sines (T, P / 2) or (B, T, P / 2) by which b_q and b_k are turned; None if they are already.
+        rope: cosines and sines (T, D / 2) or (B, T, D / 2) by which b_q and b_k are turned; None if they are already,
+            as factors are of which only some features turn.
         scale: of the logits; 1/√D if not given.
 
     Returns:

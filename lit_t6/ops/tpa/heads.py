@@ -1,6 +1,6 @@
 """Heads from factors and back by kernels: what they are started with.
 
-Letters: B batch, T positions, R rank, H heads, D head size, P rotated features.
+Letters: B batch, T positions, R rank, H heads, D head size.
 """
 
 import torch
@@ -16,7 +16,7 @@ MAX_SIZE = 128
 _BLOCK_T = 4
 
 Tables = tuple[Tensor, Tensor] | None
-"""Cosines and sines from `rope_angles`, (T, P / 2) or (B, T, P / 2), with which b is turned; None: not at all."""
+"""Cosines and sines from `rope_angles`, (T, D / 2) or (B, T, D / 2), with which b is turned; None: not at all."""
 
 
 def form_heads(a: Tensor, b: Tensor, rope: Tables) -> Tensor:
@@ -30,11 +30,11 @@ def form_heads(a: Tensor, b: Tensor, rope: Tables) -> Tensor:
     batch, length, rank, heads = a.shape
     out = torch.empty(batch, length, heads, b.shape[-1], dtype=a.dtype, device=a.device)
     a, b = _dense_rows(a), _dense_rows(b)
-    cos, sin, table_stride_b, rotated = _tables(rope, a)
+    cos, sin, table_stride_b, rotated = _tables(rope, b)
     total = batch * length
     _tpa_heads_fwd_kernel[(triton.cdiv(total, _BLOCK_T),)](
         *(a, b, cos, sin, out, total, length, *a.stride()[:3], *b.stride()[:3], table_stride_b),
-        **_constants(rank, heads, b.shape[-1], rotated),
+        **_constants(rank, heads, b.shape[-1], rotated, a.dtype == torch.float32),
     )
     return out
 
@@ -51,12 +51,12 @@ def form_heads_backward(grad: Tensor, a: Tensor, b: Tensor, rope: Tables) -> tup
     batch, length, rank, heads = a.shape
     grad_a, grad_b = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (a, b))
     a, b, grad = _dense_rows(a), _dense_rows(b), _dense_rows(grad)
-    cos, sin, table_stride_b, rotated = _tables(rope, a)
+    cos, sin, table_stride_b, rotated = _tables(rope, b)
     total = batch * length
     _tpa_heads_bwd_kernel[(triton.cdiv(total, _BLOCK_T),)](
         *(grad, a, b, cos, sin, grad_a, grad_b, total, length),
         *(*grad.stride()[:3], *a.stride()[:3], *b.stride()[:3], table_stride_b),
-        **_constants(rank, heads, b.shape[-1], rotated),
+        **_constants(rank, heads, b.shape[-1], rotated, a.dtype == torch.float32),
     )
     return grad_a, grad_b
 
@@ -65,15 +65,16 @@ def _dense_rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def _tables(rope: Tables, anything: Tensor) -> tuple[Tensor, Tensor, int, int]:
+def _tables(rope: Tables, b: Tensor) -> tuple[Tensor, Tensor, int, bool]:
     if rope is None:
-        return anything, anything, 0, 0
+        return b, b, 0, False  # in the place of what is not there
     cos, sin = (table.contiguous() for table in rope)
-    return cos, sin, cos.stride(0) if cos.ndim == 3 else 0, 2 * cos.shape[-1]
+    assert 2 * cos.shape[-1] == b.shape[-1], "the kernel turns all features or none"
+    return cos, sin, cos.stride(0) if cos.ndim == 3 else 0, True
 
 
-def _constants(rank: int, heads: int, size: int, rotated: int) -> dict[str, int]:
-    block_h, block_d = (max(16, next_power_of_2(n)) for n in (heads, size))
+def _constants(rank: int, heads: int, size: int, rotated: bool, exact: bool) -> dict[str, int | bool | str]:
+    block_h, block_d = (max(16, next_power_of_2(n)) for n in (heads, size // 2 if rotated else size))
     return {
         "RANK": rank,
         "NUM_HEADS": heads,
@@ -82,5 +83,7 @@ def _constants(rank: int, heads: int, size: int, rotated: int) -> dict[str, int]
         "BLOCK_T": _BLOCK_T,
         "BLOCK_H": block_h,
         "BLOCK_D": block_d,
-        "num_warps": 4 if block_h * block_d <= 4096 else 8,
+        "BLOCK_R": max(16, next_power_of_2(rank)),
+        "PRECISION": "ieee" if exact else "tf32",
+        "num_warps": 4,
     }

@@ -1,7 +1,11 @@
 """Kernels that make heads of factors, (1/R) Σ_r a_r ⊗ b_r, and take their gradients back to the factors.
 
-Letters: B batch, T tokens, R rank, H heads, D head size, P rotated features. A program makes BLOCK_T tokens, one after
-the other, all heads of each: a few rows are read, H·D numbers written. Sums are in float32 and rounded once.
+Letters: B batch, T tokens, R rank, H heads, D head size. A program makes BLOCK_T tokens, all heads of each, by one
+small matrix product a token: (H × R)(R × D) on the way forward, (R × H)(H × D) and (R × D)(D × H) on the way back. Sums
+are in float32 and rounded once.
+
+RoPE turns pairs (i, i + D/2): the two halves of the features are two tiles, so that turning is arithmetic between
+tiles. Turning is linear: on the way back, the gradient of b is turned back after the sum over heads, when it is small.
 """
 
 import triton
@@ -9,23 +13,65 @@ import triton.language as tl
 
 
 @triton.jit
-def _angles(cos_ptr, sin_ptr, batch, token, table_stride_b, offs_d, ROTATED: tl.constexpr):
-    """Cosines and sines of features, 1 and 0 of those that do not turn; their partners; whether they are the first."""
-    HALF: tl.constexpr = ROTATED // 2
-    first = offs_d < HALF
-    turns = offs_d < ROTATED
-    partner = tl.where(first, offs_d + HALF, tl.where(turns, offs_d - HALF, offs_d))
-    place = batch * table_stride_b + token * HALF + offs_d % HALF
-    cos = tl.load(cos_ptr + place, mask=turns, other=1.0)
-    sin = tl.load(sin_ptr + place, mask=turns, other=0.0)
-    return cos, sin, partner, first
+def _tokens(num_all, num_tokens, BLOCK_T: tl.constexpr):
+    """Of a program's tokens (BLOCK_T,): numbers among all, whether they are there, rows of the batch, places."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
+    there = at < num_all
+    return at, there, at // num_tokens, at % num_tokens
+
+
+@triton.jit
+def _load_rows(ptr, start, there, stride_r, offs, RANK: tl.constexpr, SIZE: tl.constexpr, BLOCK_R: tl.constexpr):
+    """(BLOCK_T, R, ·) of a factor, from `start` (BLOCK_T,) of each token."""
+    offs_r = tl.arange(0, BLOCK_R)
+    mask = there[:, None, None] & (offs_r < RANK)[None, :, None] & (offs < SIZE)[None, None, :]
+    place = start[:, None, None] + offs_r[None, :, None] * stride_r + offs[None, None, :]
+    return tl.load(ptr + place, mask=mask, other=0.0)
+
+
+@triton.jit
+def _load_angles(ptr, batch, token, there, table_stride_b, offs, HALF: tl.constexpr):
+    """(BLOCK_T, 1, HALF) of a table of cosines or sines."""
+    place = batch * table_stride_b + token * HALF
+    mask = there[:, None, None] & (offs < HALF)[None, None, :]
+    return tl.load(ptr + place[:, None, None] + offs[None, None, :], mask=mask, other=0.0)
+
+
+@triton.jit
+def _store_heads(
+    ptr, at, there, offs_h, offs, heads, shift, NUM_HEADS: tl.constexpr, WIDTH: tl.constexpr, SIZE: tl.constexpr
+):
+    """Write (BLOCK_T, H, WIDTH) to heads (B, T, H, SIZE), contiguous, from feature `shift` on."""
+    place = at[:, None, None] * (NUM_HEADS * SIZE) + offs_h[None, :, None] * SIZE + offs[None, None, :] + shift
+    mask = there[:, None, None] & (offs_h < NUM_HEADS)[None, :, None] & (offs < WIDTH)[None, None, :]
+    tl.store(ptr + place, heads.to(ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _store_rows(
+    ptr,
+    at,
+    there,
+    offs,
+    rows,
+    shift,
+    RANK: tl.constexpr,
+    WIDTH: tl.constexpr,
+    SIZE: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
+    """Write (BLOCK_T, R, WIDTH) to rows (B, T, R, SIZE), contiguous, from `shift` on."""
+    offs_r = tl.arange(0, BLOCK_R)
+    place = at[:, None, None] * (RANK * SIZE) + offs_r[None, :, None] * SIZE + offs[None, None, :] + shift
+    mask = there[:, None, None] & (offs_r < RANK)[None, :, None] & (offs < WIDTH)[None, None, :]
+    tl.store(ptr + place, rows.to(ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
 def _tpa_heads_fwd_kernel(
     a_ptr,  # (B, T, R, H), the last axis contiguous
     b_ptr,  # (B, T, R, D), likewise
-    cos_ptr,  # (T, P / 2) or (B, T, P / 2) float32, contiguous
+    cos_ptr,  # (T, D / 2) or (B, T, D / 2) float32, contiguous
     sin_ptr,
     out_ptr,  # (B, T, H, D) contiguous
     num_all,  # B·T
@@ -40,36 +86,32 @@ def _tpa_heads_fwd_kernel(
     RANK: tl.constexpr,
     NUM_HEADS: tl.constexpr,
     SIZE: tl.constexpr,
-    ROTATED: tl.constexpr,  # P, or 0
+    ROTATED: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_H: tl.constexpr,
-    BLOCK_D: tl.constexpr,
+    BLOCK_D: tl.constexpr,  # of all features, or if ROTATED of half of them
+    BLOCK_R: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
+    at, there, batch, token = _tokens(num_all, num_tokens, BLOCK_T)
     offs_h = tl.arange(0, BLOCK_H)
-    offs_d = tl.arange(0, BLOCK_D)
-    for number in range(BLOCK_T):
-        at = tl.program_id(0).to(tl.int64) * BLOCK_T + number
-        live = at < num_all
-        mask_h = offs_h < tl.where(live, NUM_HEADS, 0)
-        mask_d = offs_d < tl.where(live, SIZE, 0)
-        batch, token = at // num_tokens, at % num_tokens
-        rows_a = a_ptr + batch * a_stride_b + token * a_stride_t
-        rows_b = b_ptr + batch * b_stride_b + token * b_stride_t
-        heads = tl.zeros((BLOCK_H, BLOCK_D), tl.float32)
-        if ROTATED:
-            last = tl.minimum(at, num_all - 1)
-            cos, sin, partner, first = _angles(
-                cos_ptr, sin_ptr, last // num_tokens, last % num_tokens, table_stride_b, offs_d, ROTATED
-            )
-            sin = tl.where(first, sin, -sin)
-        for r in tl.static_range(RANK):
-            a = tl.load(rows_a + r * a_stride_r + offs_h, mask=mask_h, other=0.0).to(tl.float32)
-            b = tl.load(rows_b + r * b_stride_r + offs_d, mask=mask_d, other=0.0).to(tl.float32)
-            if ROTATED:
-                b = b * cos + tl.load(rows_b + r * b_stride_r + partner, mask=mask_d, other=0.0).to(tl.float32) * sin
-            heads += a[:, None] * b[None, :]
-        place = at * (NUM_HEADS * SIZE) + offs_h[:, None] * SIZE + offs_d[None, :]
-        tl.store(out_ptr + place, (heads / RANK).to(out_ptr.dtype.element_ty), mask=mask_h[:, None] & mask_d[None, :])
+    offs = tl.arange(0, BLOCK_D)
+    start_b = batch * b_stride_b + token * b_stride_t
+    a = _load_rows(a_ptr, batch * a_stride_b + token * a_stride_t, there, a_stride_r, offs_h, RANK, NUM_HEADS, BLOCK_R)
+    WIDTH: tl.constexpr = SIZE // 2 if ROTATED else SIZE
+    b1 = _load_rows(b_ptr, start_b, there, b_stride_r, offs, RANK, WIDTH, BLOCK_R)
+    if ROTATED:
+        b2 = _load_rows(b_ptr, start_b + WIDTH, there, b_stride_r, offs, RANK, WIDTH, BLOCK_R)
+        cos = _load_angles(cos_ptr, batch, token, there, table_stride_b, offs, WIDTH)
+        sin = _load_angles(sin_ptr, batch, token, there, table_stride_b, offs, WIDTH)
+        x1, x2 = b1.to(tl.float32), b2.to(tl.float32)
+        b1, b2 = (x1 * cos + x2 * sin).to(a.dtype), (x2 * cos - x1 * sin).to(a.dtype)
+    a = tl.permute(a, (0, 2, 1))
+    heads = tl.dot(a, b1, input_precision=PRECISION) / RANK
+    _store_heads(out_ptr, at, there, offs_h, offs, heads, 0, NUM_HEADS, WIDTH, SIZE)
+    if ROTATED:
+        heads = tl.dot(a, b2, input_precision=PRECISION) / RANK
+        _store_heads(out_ptr, at, there, offs_h, offs, heads, WIDTH, NUM_HEADS, WIDTH, SIZE)
 
 
 @triton.jit
@@ -100,36 +142,33 @@ def _tpa_heads_bwd_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
-    """Arguments as of the way forward. Turning is linear: the gradient is turned back once, and meets unturned b."""
+    """Arguments as of the way forward."""
+    at, there, batch, token = _tokens(num_all, num_tokens, BLOCK_T)
     offs_h = tl.arange(0, BLOCK_H)
-    offs_d = tl.arange(0, BLOCK_D)
-    for number in range(BLOCK_T):
-        at = tl.program_id(0).to(tl.int64) * BLOCK_T + number
-        live = at < num_all
-        mask_h = offs_h < tl.where(live, NUM_HEADS, 0)
-        mask_d = offs_d < tl.where(live, SIZE, 0)
-        mask = mask_h[:, None] & mask_d[None, :]
-        batch, token = at // num_tokens, at % num_tokens
-        rows = grad_ptr + batch * grad_stride_b + token * grad_stride_t + offs_h[:, None] * grad_stride_h
-        grad = tl.load(rows + offs_d[None, :], mask=mask, other=0.0).to(tl.float32)
-        if ROTATED:
-            last = tl.minimum(at, num_all - 1)
-            cos, sin, partner, first = _angles(
-                cos_ptr, sin_ptr, last // num_tokens, last % num_tokens, table_stride_b, offs_d, ROTATED
-            )
-            sin = tl.where(first, -sin, sin)
-            other = tl.load(rows + partner[None, :], mask=mask, other=0.0).to(tl.float32)
-            grad = grad * cos[None, :] + other * sin[None, :]
-        grad = grad / RANK
-        rows_a = a_ptr + batch * a_stride_b + token * a_stride_t
-        rows_b = b_ptr + batch * b_stride_b + token * b_stride_t
-        for r in tl.static_range(RANK):
-            a = tl.load(rows_a + r * a_stride_r + offs_h, mask=mask_h, other=0.0).to(tl.float32)
-            b = tl.load(rows_b + r * b_stride_r + offs_d, mask=mask_d, other=0.0).to(tl.float32)
-            grad_a = tl.sum(grad * b[None, :], axis=1)
-            grad_b = tl.sum(grad * a[:, None], axis=0)
-            to_a = grad_a_ptr + (at * RANK + r) * NUM_HEADS + offs_h
-            to_b = grad_b_ptr + (at * RANK + r) * SIZE + offs_d
-            tl.store(to_a, grad_a.to(grad_a_ptr.dtype.element_ty), mask=mask_h)
-            tl.store(to_b, grad_b.to(grad_b_ptr.dtype.element_ty), mask=mask_d)
+    offs = tl.arange(0, BLOCK_D)
+    WIDTH: tl.constexpr = SIZE // 2 if ROTATED else SIZE
+    start = batch * grad_stride_b + token * grad_stride_t
+    start_b = batch * b_stride_b + token * b_stride_t
+    # A head is a row here, and a row of the factors' gradients a sum over heads.
+    grad1 = _load_rows(grad_ptr, start, there, grad_stride_h, offs, NUM_HEADS, WIDTH, BLOCK_H)
+    a = _load_rows(a_ptr, batch * a_stride_b + token * a_stride_t, there, a_stride_r, offs_h, RANK, NUM_HEADS, BLOCK_R)
+    b1 = _load_rows(b_ptr, start_b, there, b_stride_r, offs, RANK, WIDTH, BLOCK_R)
+    if ROTATED:
+        grad2 = _load_rows(grad_ptr, start + WIDTH, there, grad_stride_h, offs, NUM_HEADS, WIDTH, BLOCK_H)
+        b2 = _load_rows(b_ptr, start_b + WIDTH, there, b_stride_r, offs, RANK, WIDTH, BLOCK_R)
+        cos = _load_angles(cos_ptr, batch, token, there, table_stride_b, offs, WIDTH)
+        sin = _load_angles(sin_ptr, batch, token, there, table_stride_b, offs, WIDTH)
+        x1, x2 = b1.to(tl.float32), b2.to(tl.float32)
+        b1, b2 = (x1 * cos + x2 * sin).to(a.dtype), (x2 * cos - x1 * sin).to(a.dtype)
+    grad_a = tl.dot(b1, tl.permute(grad1, (0, 2, 1)), input_precision=PRECISION)
+    grad_b = tl.dot(a, grad1, input_precision=PRECISION) / RANK
+    if ROTATED:
+        grad_a = tl.dot(b2, tl.permute(grad2, (0, 2, 1)), grad_a, input_precision=PRECISION)
+        other = tl.dot(a, grad2, input_precision=PRECISION) / RANK
+        _store_rows(grad_b_ptr, at, there, offs, other * cos + grad_b * sin, WIDTH, RANK, WIDTH, SIZE, BLOCK_R)
+        grad_b = grad_b * cos - other * sin
+    _store_rows(grad_b_ptr, at, there, offs, grad_b, 0, RANK, WIDTH, SIZE, BLOCK_R)
+    _store_rows(grad_a_ptr, at, there, offs_h, grad_a / RANK, 0, RANK, NUM_HEADS, NUM_HEADS, BLOCK_R)
