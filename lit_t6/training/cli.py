@@ -27,6 +27,7 @@ from lit_t6.training.memory import StageOfFailure, explain_out_of_memory, is_out
 from lit_t6.training.messages import say
 from lit_t6.training.options import arrange, option_value, parse, parser_settings
 from lit_t6.training.run_folder import RunFolder, find_unfinished, forget, tell_child_processes
+from lit_t6.training.steps_left import check_limits, check_steps_left
 
 _RESUME_WORDS = ("last", "best", "hpc")
 
@@ -144,6 +145,8 @@ class T6CLI(LightningCLI):
         torch.set_float32_matmul_precision("high")
         self.converted_from: str | None = None
         self.same_command = False
+        self.goes_on_from: str | None = None
+        self.steps_before = 0
         if self.subcommand is None:
             return
         config = self.config[self.subcommand]
@@ -159,6 +162,7 @@ class T6CLI(LightningCLI):
 
     def _before_fit_is_built(self, config: Any) -> None:
         resumes, as_typed = config.ckpt_path is not None, config.clone()
+        self.goes_on_from = config.ckpt_path
         if config.trainer.logger is False:
             self.save_config_callback = None  # there is no folder of the run
             return
@@ -193,8 +197,15 @@ class T6CLI(LightningCLI):
         say(f"{self.converted_from}: {len(taken)} weights taken, {len(fresh)} drawn afresh.")
 
     def before_fit(self) -> None:
-        """Look at the data before a folder is made for the run, and before processes for other devices start."""
+        """Look at limits and data before a folder is made for the run, and before processes for other devices start.
+
+        Raises:
+            ValueError: there is nothing to train, or data that does not fit.
+        """
         self.model.check_trainer(self.trainer)
+        check_limits(self.trainer)
+        if self.goes_on_from is not None:
+            self.steps_before = check_steps_left(self.trainer, self.goes_on_from)
         self.datamodule.prepare_data()
         self.datamodule.fit_to_model(self.model.config.vocab_size, self.model.config.max_seq_len)
 
@@ -204,6 +215,12 @@ class T6CLI(LightningCLI):
         if not self.trainer.is_global_zero or not isinstance(checkpoint, ModelCheckpoint):
             return
         figures, said = self.trainer.callback_metrics, ""
+        if self.goes_on_from is not None and self.trainer.global_step == self.steps_before and not figures:
+            say(
+                f"No step was taken: {self.goes_on_from} is at step {self.steps_before:,}, and a limit that it had "
+                f"reached, such as trainer.max_time, ended the training there. To go on, raise the limit."
+            )
+            return
         if "val/loss" in figures and "val/bits_per_byte" in figures:
             said = f"val/loss {figures['val/loss']:.4f}, {figures['val/bits_per_byte']:.4f} bits per byte. "
         if checkpoint.best_model_path and checkpoint.best_model_score is not None:
