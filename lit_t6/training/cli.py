@@ -29,7 +29,8 @@ from lit_t6.training.options import arrange, option_value, parse, parser_setting
 from lit_t6.training.run_folder import RunFolder, find_unfinished, forget, tell_child_processes
 from lit_t6.training.steps_left import check_limits, check_steps_left
 
-_RESUME_WORDS = ("last", "best", "hpc")
+_LIGHTNINGS_WORDS = ("last", "best", "hpc")
+"""What Lightning takes for a checkpoint of the Trainer that has just trained; a command's has trained nothing yet."""
 
 
 class T6CLI(LightningCLI):
@@ -72,7 +73,7 @@ class T6CLI(LightningCLI):
             )
         try:
             with tempfile.TemporaryDirectory() as folder:
-                if checkpoint is not None and checkpoint not in (*_RESUME_WORDS, "null"):
+                if checkpoint is not None and checkpoint not in (*_LIGHTNINGS_WORDS, "null"):
                     from_checkpoint = Path(folder) / "checkpoint.yaml"
                     trained = read_checkpoint(checkpoint).options()
                     if "data" not in trained and not any(o.startswith(("--data", "--config")) for o in options):
@@ -141,7 +142,11 @@ class T6CLI(LightningCLI):
         return trainer
 
     def before_instantiate_classes(self) -> None:
-        """Settings that follow from the command: precision of products, predictions, what the run goes on with."""
+        """Settings that follow from the command: precision of products, predictions, what the run goes on with.
+
+        Raises:
+            ValueError: a checkpoint that is not named by its file.
+        """
         torch.set_float32_matmul_precision("high")
         self.converted_from: str | None = None
         self.same_command = False
@@ -150,6 +155,12 @@ class T6CLI(LightningCLI):
         if self.subcommand is None:
             return
         config = self.config[self.subcommand]
+        if config.ckpt_path in _LIGHTNINGS_WORDS:  # typed, or of a YAML file
+            without = " Without --ckpt_path the same command goes on with its unfinished run."
+            raise ValueError(
+                f"--ckpt_path {config.ckpt_path}: does not say of which run; give the file of a checkpoint, such as "
+                f"logs/NAME/version_0/checkpoints/last.ckpt.{without if self.subcommand == 'fit' else ''}"
+            )
         config.weights_only = True if config.weights_only is None else config.weights_only  # run nothing of a file
         if self.subcommand == "predict" and config.return_predictions is None:
             config.return_predictions = False  # they go to a file, not to memory
