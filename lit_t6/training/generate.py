@@ -52,7 +52,7 @@ def generate_text(
         seed: of the drawing, to get the same text again with the same rows and batches.
         batch_size: rows to compute together at most; null for all.
         output: a JSONL file to write too, a line for each text: prompt, completion, tokens (how many were drawn).
-        tokenizer: a tokenizer.json, for a checkpoint that holds none.
+        tokenizer: a tokenizer.json, for a checkpoint that holds none; to one that does, no other is taken.
         device: where to run: cpu, cuda, cuda:1, …; auto takes a GPU if there is one.
         step: how a token is computed: eager (kernel by kernel), graph (one CUDA graph), compile (a graph of compiled
             blocks: some 20 seconds at first, then the fastest); auto is graph on a GPU, eager on a CPU.
@@ -61,7 +61,7 @@ def generate_text(
         What was printed: prompts and continuations.
 
     Raises:
-        ValueError: no such checkpoint or file, no tokenizer, or settings out of range.
+        ValueError: no such checkpoint or file, no tokenizer or a wrong one, or settings out of range.
     """
     sampling = SamplingConfig(temperature, top_k, top_p)
     StopFilter(stop or ())  # what cannot be is said before anything is loaded
@@ -130,6 +130,8 @@ def _load(ckpt_path: str, tokenizer: str | None, device: str) -> tuple[T6Model, 
     bpe = load_tokenizer(tokenizer) if tokenizer else checkpoint.tokenizer()
     if bpe is None:
         raise ValueError(f"{ckpt_path}: holds no tokenizer; pass --tokenizer with the tokenizer.json of its data.")
+    if tokenizer:
+        checkpoint.check_tokenizer(bpe, tokenizer)
     return checkpoint.model(device), bpe
 
 
