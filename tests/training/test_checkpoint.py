@@ -42,5 +42,7 @@ def test_a_vocabulary_may_be_padded(prepared, vocab_size, fits):
     if fits:
         check_vocabulary(tokenizer, vocab_size)
     else:
-        with pytest.raises(ValueError, match=f"the tokenizer has 400 tokens, but the model has vocab_size={vocab_size}"):
+        with pytest.raises(
+            ValueError, match=f"the tokenizer has 400 tokens, but the model has vocab_size={vocab_size}"
+        ):
             check_vocabulary(tokenizer, vocab_size)

@@ -53,7 +53,8 @@ def test_a_batch_writes_what_each_prompt_gives_alone(checkpoint, tmp_path):
     alone = [generate(checkpoint, "--prompt", prompt, *greedy) for prompt in prompts]
     for size in ([], ["--batch_size", "2"]):
         output = tmp_path / "texts.jsonl"
-        generate(checkpoint, "--prompts_file", str(tmp_path / "prompts.jsonl"), *greedy, *size, "--output", str(output))
+        written = ["--output", str(output), "--overwrite=true"]
+        generate(checkpoint, "--prompts_file", str(tmp_path / "prompts.jsonl"), *greedy, *size, *written)
         lines = [json.loads(line) for line in output.read_text().splitlines()]
         assert [line["prompt"] + line["completion"] for line in lines] == alone
 
@@ -132,7 +133,11 @@ def test_a_checkpoint_without_tokenizer_takes_one_of_its_vocabulary_only(checkpo
         (["--batch_size", "0"], "error: batch_size must be at least 1, got 0"),
         (["--max_new_tokens", "-1"], "error: max_new_tokens must be at least 0, got -1"),
         (["--stop", '[""]'], "error: stop: an empty string would stop every text"),
-        (["--output", "configs"], "error: output configs: this is a folder; name a file, such as configs/texts.jsonl"),
+        (
+            ["--output", "configs"],
+            "error: --output configs: is a folder; name a file in it, such as configs/texts.jsonl",
+        ),
+        (["--output", "README.md"], "error: README.md: exists already; give another --output, or --overwrite true to"),
     ],
 )
 def test_errors_of_the_user_are_one_line(words, message, capsys):
