@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, P
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit_t6.training.accelerator import choose_precision
-from lit_t6.training.callbacks import SaveOnInterrupt, TrainingProgress
+from lit_t6.training.callbacks import DocumentLossWriter, SaveOnInterrupt, TrainingProgress
 from lit_t6.training.callbacks.start_panel import is_news
 from lit_t6.training.checkpoint import convert_weights, read_checkpoint
 from lit_t6.training.checkpoint_io import SafeCheckpointIO
@@ -78,6 +78,8 @@ class T6CLI(LightningCLI):
                     trained = read_checkpoint(checkpoint).options()
                     if "data" not in trained and not any(o.startswith(("--data", "--config")) for o in options):
                         raise ValueError(f"{checkpoint}: does not say what data it belongs to; pass --data.path.")
+                    if command == "predict" and "data" in trained:
+                        trained["data"]["eval_windows"] = None  # meant for figures of a training, not for documents
                     from_checkpoint.write_text(yaml.safe_dump(trained), encoding="utf-8")
                     options = ["--config", str(from_checkpoint), *options]
                 saves = RunFolder if command == "fit" else None
@@ -219,6 +221,12 @@ class T6CLI(LightningCLI):
             self.steps_before = check_steps_left(self.trainer, self.goes_on_from)
         self.datamodule.prepare_data()
         self.datamodule.fit_to_model(self.model.config.vocab_size, self.model.config.max_seq_len)
+
+    def before_predict(self) -> None:
+        """Look at the file to write before the data is read and processes for other devices start."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set outside of its class
+            if isinstance(callback, DocumentLossWriter):
+                callback.check_path()
 
     def after_fit(self) -> None:
         """Say what came out and what can be done with it."""
