@@ -221,6 +221,10 @@ class T6CLI(LightningCLI):
             self.steps_before = check_steps_left(self.trainer, self.goes_on_from)
         self.datamodule.prepare_data()
         self.datamodule.fit_to_model(self.model.config.vocab_size, self.model.config.max_seq_len)
+        # Opened once more when they are read; a shard that is gone is told of here.
+        self.datamodule.windows("train", cover=False)
+        if self.trainer.limit_val_batches:
+            self.datamodule.windows("validation", cover=True)
 
     def before_predict(self) -> None:
         """Look at the file to write before the data is read and processes for other devices start."""
@@ -241,9 +245,9 @@ class T6CLI(LightningCLI):
             )
             return
         if "val/loss" in figures and "val/bits_per_byte" in figures:
-            said = f"val/loss {figures['val/loss']:.4f}, {figures['val/bits_per_byte']:.4f} bits per byte. "
+            said = f"val/loss {figures['val/loss']:.4f}, {figures['val/bits_per_byte']:.4f} bits per byte."
         if checkpoint.best_model_path and checkpoint.best_model_score is not None:
-            said += f"Best {checkpoint.monitor} {checkpoint.best_model_score:.4f}: {checkpoint.best_model_path}"
+            said += f" Best {checkpoint.monitor} {checkpoint.best_model_score:.4f}: {checkpoint.best_model_path}"
         if said:
             say(said)
         if last := checkpoint.last_model_path or checkpoint.best_model_path:

@@ -1,5 +1,6 @@
 """Where a training keeps what it writes."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -25,6 +26,15 @@ def run_folder(save_dir: str | Path, name: str | None, version: int | str | None
     """
     last = "" if version is None else version if isinstance(version, str) else f"version_{version}"
     return Path(expand(Path(save_dir) / (name or "") / last))
+
+
+def free_version(folder: Path) -> Path:
+    """The first `version_N` in a folder that is not there.
+
+    Args:
+        folder: of runs.
+    """
+    return next(path for n in itertools.count() if not (path := folder / f"version_{n}").exists())
 
 
 def home_of(trainer: L.Trainer) -> Path:

@@ -4,6 +4,7 @@ import math
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_t6.attention import attention_budget
 from lit_t6.data import TokenDataModule
@@ -50,5 +51,11 @@ def run_facts(trainer: L.Trainer, config: T6Config) -> dict[str, str]:
             facts["length"] = f"{steps:,} steps = {steps * tokens:,} tokens, {epochs:.2g} epochs"
         elif trainer.max_epochs is not None and trainer.max_epochs > 0:
             facts["length"] = f"{trainer.max_epochs} epochs"
-    facts["log"] = trainer.log_dir or "none"
+    saver = trainer.checkpoint_callback
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]  # set outside of its class
+        facts["log"] = "none, and nothing is saved"
+    elif trainer.loggers or not isinstance(saver, ModelCheckpoint):
+        facts["log"] = trainer.log_dir or "none"
+    else:
+        facts["log"] = f"none; checkpoints in {saver.dirpath}"
     return facts
