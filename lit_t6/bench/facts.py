@@ -17,13 +17,16 @@ import torch
 VERSIONS = ("lit-t6", "torch", "triton")
 
 
-def facts(device: str, files: Mapping[str, Path] | None = None, packages: Sequence[str] = VERSIONS) -> dict[str, Any]:
+def facts(
+    device: str, files: Mapping[str, Path] | None = None, packages: Sequence[str] = VERSIONS, program: str = "cli.py"
+) -> dict[str, Any]:
     """What numbers depend on: `same` must be the same of all numbers in a table.
 
     Args:
         device: where it runs.
         files: the authors', which have no version: their SHA-256 is told.
         packages: whose versions are told; "triton" must be among them.
+        program: what Python runs.
     """
     versions: dict[str, str | None] = {}
     for name in packages:
@@ -40,7 +43,7 @@ def facts(device: str, files: Mapping[str, Path] | None = None, packages: Sequen
     return {
         "same": same,
         "versions": versions | {"python": platform.python_version()},
-        "commands": ["python cli.py " + shlex.join(sys.argv[1:])],
+        "commands": [f"python {program} {shlex.join(sys.argv[1:])}"],
         "upstream_sha256": hashes,
         "began": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }

@@ -131,15 +131,15 @@ def _plan(
             sized = replace(config, max_seq_len=seq_len)
             ours = Case(name, OURS, sized.to_dict(), batch, seq_len, **shared)
             cases.append(ours)
-            theirs = counterpart(sized) if models is not None else None
             if models is None:
                 continue
-            if theirs is None:
+            found = counterpart(sized)
+            file = models / f"{found[0]}.py" if found is not None else None
+            if found is None or file is None or not file.is_file():
                 left_out.append(name)
-            else:
-                arch, settings = theirs
-                source = {"file": str(models / f"{arch}.py"), "arch": arch, "settings": settings}
-                cases.append(replace(ours, code=UPSTREAM, upstream=source))
+                continue
+            source = {"file": str(file), "arch": found[0], "settings": found[1]}
+            cases.append(replace(ours, code=UPSTREAM, upstream=source))
     return cases, list(dict.fromkeys(left_out))
 
 

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from lit_t6.bench.training.case import Case, Context
 from lit_t6.interop import from_upstream
 from lit_t6.model import T6Config, T6Model
+from lit_t6.testing import assert_as_exact_as
 
 UPSTREAM_ALLOWED = 1e-2
 """By how much the loss of the authors' code may differ from that of the same weights in ours: theirs rounds the tables
@@ -127,8 +128,8 @@ def compute(
 def judge(found: Found, reference: Found, exact: Found, dtype: torch.dtype) -> Verdict:
     """Compare a step with the truth.
 
-    The error of the loss, and of the gradient of each weight by its norm, may be twice that of the reference in the
-    same precision, plus one unit in the last place of the truth.
+    The error of the loss may be twice that of the reference in the same precision, plus one unit in the last place of
+    the truth; the gradient of each weight must be as exact by the rules of `lit_t6.testing.assert_as_exact_as`.
 
     Args:
         found: of the step.
@@ -136,29 +137,24 @@ def judge(found: Found, reference: Found, exact: Found, dtype: torch.dtype) -> V
         exact: of the reference, in float64.
         dtype: in which the step computes products.
     """
-    eps = torch.finfo(dtype).eps
-    error, allowed = abs(found.loss - exact.loss), 2 * abs(reference.loss - exact.loss) + eps * abs(exact.loss)
+    error, eps = abs(found.loss - exact.loss), torch.finfo(dtype).eps
+    allowed = 2 * abs(reference.loss - exact.loss) + eps * abs(exact.loss)
     problems = [] if error <= allowed else [f"loss {found.loss:.6g}, exactly {exact.loss:.6g}, ± {allowed:.1g} allowed"]
     squares = torch.zeros(3, dtype=torch.float64)  # of the step's error, the reference's error, the truth
     for name, truth in exact.gradients.items():
-        norms = []
-        for other in (found, reference):
-            gradient = other.gradients.get(name)
-            missing = gradient is None or not gradient.isfinite().all()
-            norms.append(float("nan") if missing else _distance(gradient, truth))  # type: ignore[arg-type]  # there
-        norm = truth.norm().item()
-        allowed = 2 * norms[1] + eps * norm
-        if not norms[0] <= allowed:  # NaN too
-            relative = f"{norms[0] / norm:.2e} of its norm, allowed {allowed / norm:.2e}" if norm else f"{norms[0]:.2e}"
-            problems.append(f"gradient of {name}: error {relative}")
-        squares += torch.tensor([*norms, norm], dtype=torch.float64).square()
-    ours, theirs, _ = (squares / squares[2]).sqrt().tolist()
+        if name not in found.gradients:
+            problems.append(f"gradient of {name}: there is none")
+            continue
+        gradient, theirs = found.gradients[name].to(truth.device), reference.gradients[name]
+        try:
+            assert_as_exact_as(gradient, theirs, truth, f"gradient of {name}", dtype)
+        except AssertionError as wrong:
+            problems.append(str(wrong))
+        norms = [(x.double() - truth).norm().item() for x in (gradient, theirs)]
+        squares += torch.tensor([*norms, truth.norm().item()], dtype=torch.float64).square()
+    of_step, of_reference, _ = (squares / squares[2]).sqrt().tolist()
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return Verdict(found.loss, exact.loss, ours, theirs, problems[0] + more if problems else None)
-
-
-def _distance(gradient: Tensor, truth: Tensor) -> float:
-    return (gradient.to(truth.device).double() - truth).norm().item()
+    return Verdict(found.loss, exact.loss, of_step, of_reference, problems[0] + more if problems else None)
 
 
 def check_ours(

@@ -33,9 +33,9 @@ def draw(results: Results, path: Path) -> Figure:
     rows = figure.subplots(len(groups), 2, squeeze=False)
     for row, entries in zip(rows, groups, strict=True):
         _panel(row[0], entries, "tokens/s", "tokens_per_sec", "{:,.0f}")
-        _panel(row[1], entries, "peak GiB", "peak_gib", "{:.1f}")
+        _panel(row[1], entries, "peak GiB", "peak_gib", "{:.2f}")
         row[0].set_title(title(entries[0]), fontsize=10, loc="left")
-    rows[0][1].legend(fontsize=8, loc="upper right")
+    rows[0][1].legend(fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(_LOOKS))
     compiled = "compiled" if results.settings["compile"] else "not compiled"
     figure.suptitle(
         f"Training steps, {results.settings['precision']}, {compiled}\n{results.facts['same']['device']}", fontsize=11

@@ -28,14 +28,14 @@ def run_case(case: Case, seconds: float) -> dict[str, Any]:
         What `worker.measure` returns; of a process that died or was killed, `status` "failed" and `why`. Unless it was
         timed, `log`, the end of its output.
     """
-    with tempfile.TemporaryDirectory(prefix="lit_t6_bench_") as name:
+    with tempfile.TemporaryDirectory(prefix="lit_t6_bench_", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         source, target, log = folder / "case.json", folder / "found.json", folder / "log"
         source.write_text(json.dumps(case.to_dict()))
         words = [sys.executable, "-m", "lit_t6.bench.training.worker", str(source), str(target)]
         with log.open("wb") as output:
             status = _wait(words, _environment(folder), output, seconds)
-        if target.exists():
+        if status is not None and target.exists():
             found: dict[str, Any] = json.loads(target.read_text())
         else:
             found = {"status": "failed", "why": _reason(status, seconds)}

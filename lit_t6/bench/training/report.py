@@ -74,7 +74,7 @@ def _legend(results: Results) -> list[str]:
         *facts["commands"],
     ]
     if results.left_out:
-        lines.append(f"The authors' code has no model equal to {', '.join(results.left_out)}.")
+        lines.append(f"No file of the authors makes a model equal to {', '.join(results.left_out)}.")
     if results.stopped:
         lines.append(f"Of {results.planned} cases {len(results.entries)} were measured: {results.stopped}.")
     return [f"{line}  " for line in lines]

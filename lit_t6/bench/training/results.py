@@ -103,7 +103,8 @@ class Entry:
     @property
     def label(self) -> str:
         """Model and owner of the code in words."""
-        return f"{self.name}, {'ours' if self.code == OURS else 'the authors'}, {self.batch} × {self.seq_len:,}"
+        whose = "ours" if self.code == OURS else "the authors'"
+        return f"{self.name}, {whose}, {self.batch} × {self.seq_len:,}"
 
 
 @dataclass
