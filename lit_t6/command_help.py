@@ -29,6 +29,7 @@ EXAMPLES = {
     "predict": f"""\
   python cli.py predict --ckpt_path {CHECKPOINT} --predictions.path losses.jsonl
   python cli.py predict --ckpt_path {CHECKPOINT} --data.predict_split test
+      all documents of the test split; --predictions.overwrite true replaces the file of the last time
 """,
     "generate": f"""\
   python cli.py generate --ckpt_path {CHECKPOINT} --prompt "It was" --seed 1

@@ -38,6 +38,14 @@ from lit_t6.cli import main
         ),
         (["fit", "--model.init=variannce"], "model.init: 'variannce' is not one of its values; did you mean variance?"),
         (["fit", "--convert=true"], "error: --convert true needs --ckpt_path"),
+        (["validate", "--ckpt_path=last"], "error: --ckpt_path last: does not say of which run; give the file of a"),
+        (["test", "--ckpt_path", "best"], "error: --ckpt_path best: does not say of which run; give the file of a"),
+        (["predict", "--ckpt_path", "hpc", "--convert=true"], "error: --ckpt_path hpc: does not say of which run"),
+        (
+            ["fit", "--ckpt_path", "last"],
+            "last.ckpt. Without --ckpt_path the same command goes on with its unfinished run.",
+        ),
+        (["fit", "--ckpt_path=best"], "error: --ckpt_path best: does not say of which run; give the file of a"),
         (["prepare", "--vocab_siz=9", "x"], "error: there is no option --vocab_siz; did you mean --vocab_size?"),
         (["generate"], "ckpt_path"),
     ],
@@ -68,6 +76,7 @@ def test_errors_of_the_user_are_one_line(words, message, capsys, tmp_path):
         ),
         ("model: {d_model: wide}", "model.d_model: expected int, got 'wide'"),
         ("model: [", "while parsing"),
+        ("ckpt_path: last", "--ckpt_path last: does not say of which run; give the file of a checkpoint"),
     ],
 )
 def test_errors_in_a_yaml_file_are_one_line(yaml_text, message, capsys, tmp_path):

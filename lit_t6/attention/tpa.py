@@ -26,6 +26,8 @@ from lit_t6.ops import (
     tpa_attention,
     tpa_decode,
 )
+from lit_t6.ops.alignment import aligned_linear
+from lit_t6.ops.tpa.api import factor_attention_cannot
 
 Parts = dict[str, Tensor]
 """Dense parts and factors by name ("q", "a_k", "b_v", …), each (B, T or M, count, size)."""
@@ -93,7 +95,10 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
     def _compute(self, x: Tensor) -> Parts:
         """Everything that is made from each token, before RoPE."""
         pieces = self.config.pieces()
-        parts = {name: part.unflatten(-1, pieces[name]) for name, part in self.split(self.factors(x), -1).items()}
+        parts = {
+            name: part.unflatten(-1, pieces[name])
+            for name, part in self.split(aligned_linear(x, self.factors.weight), -1).items()
+        }
         return {name: _activated(part, name, self.config.head_activation) for name, part in parts.items()}
 
     def _complete(self, parts: Parts) -> Parts:
@@ -157,6 +162,10 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
             return self._decode(self._append(x, cache), cache)
         positions = self.token_positions(x, positions, cache)
         parts = self._complete(self._compute(x))
+        if cache is None and config.impl != "reference":
+            read = self._attend_by_factors(parts, positions, document_ids)
+            if read is not None:
+                return read
         rotated = self._rotate(parts, "qk", positions)
         if cache is not None:
             starts_here = cache.is_empty
@@ -173,6 +182,30 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
         else:
             q, k = self.rope(*(self._heads(parts, letter) for letter in "qk"), positions=positions)
         return dense_attention(q, k, self._heads(parts, "v"), document_ids=document_ids)
+
+    def _attend_by_factors(self, parts: Parts, positions: Tensor | None, document_ids: Tensor | None) -> Tensor | None:
+        """What the heads read of a whole sequence, by the kernels that keep factors; None where they cannot."""
+        on_gpu = next(iter(parts.values())).is_cuda
+        if not (on_gpu or self.config.impl == "triton"):
+            return None
+        # Dense heads, and factors that do not turn as a whole, are turned here; the others as the kernel reads them.
+        whole = self.config.third_order_dim is None and self.config.rope_dim == self.config.head_dim
+        outside = "qk" if not whole else "".join(letter for letter in "qk" if letter in parts)
+        turned = self._rotate(parts, outside, positions) if outside else parts
+        factors: list[Tensor | None] = []
+        for letter in "qkv":
+            dense = turned.get(letter)
+            factors += [turned.get(f"a_{letter}"), self._features(turned, letter) if dense is None else dense]
+        problem = factor_attention_cannot(*factors, masked=document_ids is not None)
+        if problem is not None:
+            if self.config.impl == "triton":
+                raise ValueError(f"impl='triton' cannot attend to this: {problem}. Use impl='auto'.")
+            return None
+        from lit_t6.ops.tpa.factor_attention import factor_attention  # needs Triton
+
+        like = next(iter(parts.values()))
+        tables = self.rope.tables(like.shape[1], like.device, positions) if whole else None
+        return factor_attention(*factors, rope=tables)  # type: ignore[misc, arg-type]  # six, and every B is there
 
     @property
     def _projects_queries(self) -> bool:
@@ -252,7 +285,9 @@ def _activated(part: Tensor, name: str, activation: HeadActivation) -> Tensor:
     """An A factor (…, R, H) through its activation; other parts as they are."""
     if activation == "none" or not name.startswith("a_"):
         return part
-    return part.sigmoid() if activation == "sigmoid" else part.softmax(dim=-1)
+    if activation == "sigmoid":
+        return part.sigmoid()
+    return part.softmax(dim=-1).to(part.dtype)  # under autocast it would leave float32
 
 
 def _mean_square(activation: HeadActivation, config: TPAConfig) -> float:

@@ -40,7 +40,7 @@ class TPAConfig(RotaryAttentionConfig):
             and one of D (or E) divided by it; null for second order.
         rope_on: what RoPE rotates, the B "factors" or the "heads" that they make: the same numbers in other roundings.
         impl: how the attention is computed, see `lit_t6.ops.tpa_attention` and, for decoding, `lit_t6.ops.tpa_decode`.
-            "triton" is decoding by the kernel or not at all; whole sequences, which have none, take "auto".
+            "triton" is by the kernels or not at all, save for prompts, which fill a cache by "auto".
         rope_base: base of the rotary frequencies.
         rope_fraction: share of the features that RoPE rotates, the first ones (partial RoPE).
         rope_decay: base of the decay of what RoPE rotates; null for none.
@@ -233,7 +233,12 @@ class TPAConfig(RotaryAttentionConfig):
 
     @property
     def backend(self) -> str:
-        return "the reference einsum" if self.impl == "reference" else super().backend
+        if self.impl == "reference":
+            return "the reference einsum"
+        alike = self.value_size == self.head_dim and self.num_kv_heads is None
+        if alike and self.head_dim <= 128 and self.head_dim % 8 == 0 and (self.num_heads or 1) <= 128:
+            return f"{super().backend}; on a GPU by kernels that keep factors alone"
+        return f"{super().backend} of heads that are formed by products and kept"
 
     def numbers(self) -> dict[str, float]:
         ranks = {f"rank_{letter}": float(self.rank(letter)) if letter in self.factorized else 0.0 for letter in "qkv"}

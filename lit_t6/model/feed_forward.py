@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_t6.ops.alignment import padding
+
 
 def ffn_width(d_model: int, multiple_of: int) -> int:
     """⌊8·d_model/3⌋ rounded up to a multiple: three matrices of this width weigh as much as two of 4·d_model."""
@@ -32,5 +34,12 @@ class SwiGLU(nn.Module):
         nn.init.zeros_(self.out.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, value = self.gate_and_value(x).chunk(2, dim=-1)
-        return self.out(F.silu(gate) * value)
+        width = self.out.in_features
+        fill = padding(width, x)
+        if not fill:
+            gate, value = self.gate_and_value(x).chunk(2, dim=-1)
+            return self.out(F.silu(gate) * value)
+        # Hidden features that are all zero: SiLU(0) ⊙ 0, times weights of zero.
+        both = F.pad(self.gate_and_value.weight.unflatten(0, (2, width)), (0, 0, 0, fill)).flatten(0, 1)
+        gate, value = F.linear(x, both).chunk(2, dim=-1)
+        return F.linear(F.silu(gate) * value, F.pad(self.out.weight, (0, fill)))

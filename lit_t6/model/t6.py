@@ -4,6 +4,7 @@ Letters: B batch, T positions, C model width, V vocabulary.
 """
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Literal
 
@@ -88,7 +89,7 @@ class T6Model(nn.Module):
                 cache.count(tokens.shape[1])
         with torch.set_grad_enabled(torch.is_grad_enabled() and cache is None):
             x = self.embedding(tokens)
-            run = _compiled_block() if compiled else _run_block
+            run = _compiled_block(for_one_token=cache is not None) if compiled else _run_block
             for index, block in enumerate(self.blocks):
                 x = run(block, x, positions, document_ids, None if cache is None else cache.layers[index])
             return self.norm(x)
@@ -126,6 +127,7 @@ class T6Model(nn.Module):
         *,
         document_ids: Tensor | None = None,
         reduction: Literal["mean", "sum", "none"] = "mean",
+        compiled: bool = False,
     ) -> Tensor:
         """Cross-entropy of the targets, in nats, computed in float32 at least.
 
@@ -134,8 +136,9 @@ class T6Model(nn.Module):
             targets: the ids that follow, (B, T); `IGNORED_TARGET` (-100) is not counted.
             document_ids: as in `forward`.
             reduction: "mean" over the counted targets, "sum", or "none": (B, T), 0 where ignored.
+            compiled: as in `hidden_states`.
         """
-        logits = self(tokens, document_ids=document_ids).flatten(0, 1)
+        logits = self.head(self.hidden_states(tokens, document_ids=document_ids, compiled=compiled)).flatten(0, 1)
         logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         loss = F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED_TARGET, reduction=reduction)
         return loss.view_as(targets) if reduction == "none" else loss
@@ -175,9 +178,17 @@ def _run_block(
 
 
 @functools.cache
-def _compiled_block() -> Callable[..., Tensor]:
+def _compiled_block(for_one_token: bool) -> Callable[..., Tensor]:
     """One for the blocks of all models: they differ in their weights only, or are compiled again.
 
-    Tuned, as products of one row with a matrix are then kernels of their own, fused with what comes before and after.
+    Compiling a model as a whole takes as many times longer as it has layers, and is hardly faster then.
+
+    Args:
+        for_one_token: tuned for a step of decoding: products of one row with a matrix are then kernels of their own,
+            fused with what comes before and after.
     """
+    # The compiler itself looks for the .grad of what a block is given, which comes from another block.
+    warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf Tensor", UserWarning)
+    if not for_one_token:
+        return torch.compile(_run_block)
     return torch.compile(_run_block, dynamic=False, options={"coordinate_descent_tuning": True})

@@ -1,6 +1,7 @@
 """Where rows may begin in memory."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 ALIGNMENT = 16
@@ -17,3 +18,26 @@ def aligned(x: Tensor) -> Tensor:
     begin = x.shape[-1] if torch.compiler.is_compiling() else x.storage_offset()
     starts = (begin, *x.stride()[:-1])
     return x if all(start * x.itemsize % ALIGNMENT == 0 for start in starts) else x.contiguous()
+
+
+_COLUMNS = 64
+"""Matrix products on a GPU are fastest when each size is a multiple of this."""
+
+
+def padding(size: int, x: Tensor) -> int:
+    """By how much a size of weights is worth filling up with zeros, before they multiply x (…, C).
+
+    GPU libraries take slow kernels for rows that are no multiples of 16 bytes. Filling up copies the weights, which
+    pays for many tokens only: in training.
+    """
+    half = x.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(x.device.type)
+    pays = x.is_cuda and half and torch.is_grad_enabled() and size * 2 % ALIGNMENT
+    return -size % _COLUMNS if pays else 0
+
+
+def aligned_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """X (…, C) times the transpose of a weight (N, C): (…, N), whose rows lie at aligned places where it pays."""
+    fill = padding(weight.shape[0], x)
+    if not fill:
+        return F.linear(x, weight)
+    return F.linear(x, F.pad(weight, (0, 0, 0, fill)))[..., : weight.shape[0]]

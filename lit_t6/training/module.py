@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -49,7 +50,7 @@ class LitT6(L.LightningModule):
     Args:
         config: of the model; also in the plain form that `T6Config.to_dict` gives, as checkpoints hold it.
         optimizer: of the training; also as a plain dictionary.
-        compile: compile the training step with torch.compile.
+        compile: compile the blocks of the model with torch.compile, once for all of them.
 
     Raises:
         ValueError: settings that contradict each other; see `T6Config` and `OptimizerConfig`.
@@ -68,7 +69,7 @@ class LitT6(L.LightningModule):
             optimizer = OptimizerConfig(**(optimizer or {}))
         self.optimizer_config = optimizer
         self.save_hyperparameters(hyper_parameters(self.config, optimizer, compile), logger=False)
-        self._loss = torch.compile(self.model.loss) if compile else self.model.loss
+        self._loss = partial(self.model.loss, compiled=compile)
         self.val_metrics = LanguageModelMetrics()
         self.test_metrics = LanguageModelMetrics()
         self._step_losses: list[Tensor] = []

@@ -48,3 +48,22 @@ def folder_of(trainer: L.Trainer) -> Path | None:
         return None
     logger = trainer.loggers[0]
     return run_folder(logger.save_dir or trainer.default_root_dir, logger.name, logger.version)
+
+
+def check_output(path: str | Path, option: str, example: str, overwrite: bool, asks: str = "--overwrite true") -> None:
+    """Refuse to write where something is, before anything is computed.
+
+    Args:
+        path: of the file to write.
+        option: by which it was given.
+        example: of a name of a file.
+        overwrite: a file that is there may be replaced.
+        asks: the option that says so.
+
+    Raises:
+        ValueError: a folder, or a file that may not be replaced.
+    """
+    if Path(path).is_dir():
+        raise ValueError(f"{option} {path}: is a folder; name a file in it, such as {Path(path) / example}.")
+    if Path(path).exists() and not overwrite:
+        raise ValueError(f"{path}: exists already; give another {option}, or {asks} to replace it.")

@@ -1,7 +1,14 @@
+from dataclasses import replace
+
+import pytest
 import torch
 
 from lit_t6.attention import TPAConfig
 from lit_t6.ops import apply_rope, rope_angles
+from lit_t6.testing import assert_as_exact_as
+
+from ..ops.seeds import INTERPRETED
+from .mechanisms import MECHANISMS
 
 
 def test_module_is_the_papers_formula_of_its_weights():
@@ -22,3 +29,45 @@ def test_module_is_the_papers_formula_of_its_weights():
     logits = logits.masked_fill(torch.ones(length, length).triu(1).bool(), float("-inf"))
     expected = torch.einsum("bhqk,bkhd->bqhd", logits.softmax(-1), v).flatten(2) @ module.out.weight.T
     torch.testing.assert_close(module(x), expected)
+
+
+FACTORED = [
+    name
+    for name, config in MECHANISMS.items()
+    if isinstance(config, TPAConfig) and config.value_size == config.head_dim
+]
+
+
+@INTERPRETED
+@pytest.mark.parametrize(("mechanism", "positions"), [*((name, None) for name in FACTORED), ("tpa", "rows")])
+def test_by_kernels_a_whole_sequence_gives_what_products_give(mechanism, positions):
+    """Outputs and the gradients of all parameters, of every variant."""
+    torch.manual_seed(0)
+    config = MECHANISMS[mechanism]
+    if config.factorized == "q" and config.num_kv_heads:
+        pytest.skip("as many key heads as query heads are expected")
+    places = None if positions is None else torch.arange(5) + torch.tensor([[0], [4]])
+    x, towards = torch.randn(2, 2, 5, 24, dtype=torch.float64)
+    found = {}
+    modules = {"exact": replace(config, impl="reference"), "plain": replace(config, impl="reference")}
+    weights = None
+    for name, settings in (modules | {"kernels": replace(config, impl="triton")}).items():
+        module = settings.build(24)
+        if weights is None:
+            torch.nn.init.normal_(module.out.weight)
+            weights = module.state_dict()
+        module.load_state_dict(weights)
+        module = module.to(torch.float64 if name == "exact" else torch.float32)
+        dtype = module.out.weight.dtype
+        out = module(x.to(dtype), positions=places)
+        grads = torch.autograd.grad(out, list(module.parameters()), towards.to(dtype))
+        found[name] = [out.detach(), *grads]
+    for actual, plain, exact in zip(found["kernels"], found["plain"], found["exact"], strict=True):
+        assert_as_exact_as(actual, plain, exact)
+
+
+@INTERPRETED
+def test_by_kernels_or_not_at_all():
+    module = TPAConfig(3, 8, impl="triton").build(20)
+    with pytest.raises(ValueError, match=r"cannot attend to this: lengths, document_ids or causal=False"):
+        module(torch.randn(1, 4, 20), document_ids=torch.zeros(1, 4, dtype=torch.int64))

@@ -36,22 +36,31 @@ def tpa_attention(
         lengths: (B,) integers: valid positions of each row, default all.
         document_ids: (B, T) integers: positions of other documents are not seen.
         scale: of the logits; 1/√D if not given.
-        impl: "reference" is the plain einsum of the paper's Algorithm 1; "auto" the fastest there is for the tensors:
-            so far, forming Q, K and V and calling PyTorch's fused attention. There is no "triton" for this.
+        impl: "reference" is the plain einsum of the paper's Algorithm 1; "triton" forms Q, K and V by a kernel, calls
+            PyTorch's fused attention, and keeps the factors alone for the way back, where it forms them again; "auto"
+            on a GPU "triton" where it can run, else plain products and PyTorch's fused attention.
 
     Returns:
         (B, T, H, E). A query that sees nothing gives zeros.
 
     Raises:
-        ValueError: factors that do not fit together, an unknown `impl`, or one that does not exist for this.
+        ValueError: factors that do not fit together, an unknown `impl`, or what the "triton" one cannot take, with the
+            reason.
     """
     check_impl(impl)
-    if impl == "triton":
-        raise ValueError("impl='triton': there is no kernel for whole sequences; use auto.")
     check_factors(factors)
     check_rows(*factors.a_q.shape[:2], lengths=lengths, document_ids=document_ids)
     if impl == "reference":
         return tpa_attention_reference(factors, causal=causal, lengths=lengths, document_ids=document_ids, scale=scale)
+    if impl == "triton" or (impl == "auto" and factors.a_q.is_cuda):
+        masked = not causal or lengths is not None or document_ids is not None
+        problem = factor_attention_cannot(*factors, masked=masked)
+        if problem is None:
+            from lit_t6.ops.tpa.factor_attention import factor_attention  # needs Triton
+
+            return factor_attention(*factors, scale=scale)
+        if impl == "triton":
+            raise ValueError(f"impl='triton' cannot attend to this: {problem}. Use impl='auto'.")
     a_q, b_q, a_k, b_k, a_v, b_v = factors
     return dense_attention(
         materialise(a_q, b_q),
@@ -145,3 +154,19 @@ def flash_decode_cannot(
     from lit_t6.ops.tpa.flash_decode import why_not
 
     return why_not(a_q, b_q, a_k, b_k, a_v, b_v, c_v)
+
+
+def factor_attention_cannot(*factors: Tensor | None, masked: bool) -> str | None:
+    """Why the kernels for whole sequences cannot take factors; None if they can.
+
+    Args:
+        factors: a_q, b_q, a_k, b_k, a_v, b_v; where an a is None, the b are dense heads.
+        masked: whether anything but the past of a position is hidden from it, or less.
+    """
+    if not HAS_TRITON:
+        return "Triton is not installed"
+    if masked:
+        return "lengths, document_ids or causal=False, expected plain causal attention"
+    from lit_t6.ops.tpa.factor_attention import why_not
+
+    return why_not(*factors)

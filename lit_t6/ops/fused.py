@@ -1,0 +1,153 @@
+"""PyTorch's fused causal attention, the way forward and the way back apart, for operators with a backward of their own.
+
+Letters: B batch, T positions, H heads, D head size.
+"""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+Backend = Literal["cudnn", "flash", "efficient", "cpu"]
+"""Whose kernels: cuDNN's; FlashAttention 2; PyTorch's memory-efficient ones, which take float32; those for a CPU."""
+
+_LSE_MULTIPLE = 32
+_log = logging.getLogger(__name__)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, backend: Backend) -> tuple[Tensor, Tensor]:
+    """Causal attention and what its way back needs.
+
+    Args:
+        q: (B, T, H, D).
+        k: likewise.
+        v: likewise.
+        scale: of the logits.
+        backend: one that is `usable`.
+
+    Returns:
+        The result (B, T, H, D), and the logarithms of the sums of exponentials (B, H, T), both contiguous.
+    """
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    if backend == "cudnn":
+        out, lse, *_ = aten._scaled_dot_product_cudnn_attention(q, k, v, None, True, 0.0, True, scale=scale)
+    elif backend == "flash":
+        out, lse, *_ = aten._scaled_dot_product_flash_attention(q, k, v, 0.0, True, scale=scale)
+    elif backend == "efficient":
+        out, lse, *_ = aten._scaled_dot_product_efficient_attention(q, k, v, None, True, 0.0, True, scale=scale)
+    else:
+        out, lse = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True, scale=scale)
+    batch, heads, length = q.shape[:3]
+    lse = lse.reshape(batch, heads, -1)[..., :length]
+    return out.transpose(1, 2).contiguous(), lse.contiguous()
+
+
+def attend_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, backend: Backend
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of queries, keys and values, (B, T, H, D) each.
+
+    Args:
+        grad: of the result, (B, T, H, D).
+        q: as `attend` took it, and the next four alike.
+        k: likewise.
+        v: likewise.
+        out: what it gave.
+        lse: likewise.
+        scale: likewise.
+        backend: likewise.
+    """
+    grad, q, k, v, out = (x.transpose(1, 2) for x in (grad.contiguous(), q, k, v, out))
+    length = q.shape[2]
+    # Random states are of dropout, of which there is none.
+    random = torch.zeros((), dtype=torch.int64, device=q.device)
+    if backend == "cudnn":
+        grads = aten._scaled_dot_product_cudnn_attention_backward(
+            *(grad, q, k, v, out, lse.unsqueeze(-1), random, random),
+            *(None, None, None, length, length, 0.0, True),
+            scale=scale,
+        )
+    elif backend == "flash":
+        grads = aten._scaled_dot_product_flash_attention_backward(
+            *(grad, q, k, v, out, lse, None, None, length, length, 0.0, True, random, random), scale=scale
+        )
+    elif backend == "efficient":
+        padding = -length % _LSE_MULTIPLE
+        lse = torch.nn.functional.pad(lse, (0, padding), value=float("inf"))
+        grads = aten._scaled_dot_product_efficient_attention_backward(
+            *(grad, q, k, v, None, out, lse, random, random, 0.0, [True, True, True, False], True), scale=scale
+        )
+    else:
+        grads = aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            grad, q, k, v, out, lse, 0.0, True, scale=scale
+        )
+    return grads[0].transpose(1, 2), grads[1].transpose(1, 2), grads[2].transpose(1, 2)
+
+
+def usable(dtype: torch.dtype, device: torch.device) -> list[Backend]:
+    """Backends that may take such tensors, the likely fastest first; heads of some sizes they refuse all the same."""
+    if device.type == "cpu":
+        return ["cpu"]
+    if device.type != "cuda":
+        return []
+    half = dtype in (torch.float16, torch.bfloat16)
+    hopper = torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
+    if half:
+        return ["cudnn", "flash", "efficient"] if hopper else ["flash", "efficient"]
+    return ["efficient"] if dtype == torch.float32 else []
+
+
+@functools.cache
+def fastest(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> Backend:
+    """The backend that takes the least time forward and back, measured once for a shape, and logged.
+
+    Args:
+        shape: of queries, keys and values, (B, T, H, D).
+        dtype: of theirs.
+        device: of theirs.
+
+    Raises:
+        RuntimeError: none takes them; with the reason of each.
+    """
+    candidates = usable(dtype, device)
+    if candidates == ["cpu"]:
+        return "cpu"
+    times: dict[Backend, float] = {}
+    refused = []
+    for backend in candidates:
+        try:
+            times[backend] = _time(shape, dtype, device, backend)
+        except RuntimeError as error:  # by its words only can one tell, and another may take them
+            refused.append(f"{backend}: {str(error).splitlines()[0]}")
+    if not times:
+        raise RuntimeError(f"no fused attention for {dtype} {shape} on {device}: {'; '.join(refused) or 'none known'}")
+    best = min(times, key=lambda backend: times[backend])
+    spelled = ", ".join(f"{backend} {ms:.3f} ms" for backend, ms in times.items())
+    _log.info("attention forward and back, %s of %s: %s; taken: %s", list(shape), dtype, spelled, best)
+    return best
+
+
+def _time(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device, backend: Backend) -> float:
+    """Milliseconds; the least of a few, after one that is not counted."""
+    q, k, v, grad = torch.randn(4, *shape, dtype=dtype, device=device)
+    scale = shape[-1] ** -0.5
+
+    def once() -> None:
+        out, lse = attend(q, k, v, scale, backend)
+        attend_backward(grad, q, k, v, out, lse, scale, backend)
+
+    return min(_clocked(once, device) for _ in range(4))
+
+
+def _clocked(run: Callable[[], None], device: torch.device) -> float:
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    with torch.cuda.device(device):
+        begin.record()
+        run()
+        end.record()
+        end.synchronize()
+    return begin.elapsed_time(end)

@@ -1,0 +1,174 @@
+"""Attention over a whole sequence that keeps factors for its way back, and neither queries nor keys nor values.
+
+The rank sums are made again on the way back, by one kernel that writes what it takes little time to write: kept are
+(Rq + Rk + Rv)(H + D) numbers of a token where 3·H·D were.
+
+Letters: B batch, T positions, R rank, H heads, D head size.
+"""
+
+import torch
+from torch import Tensor
+
+from lit_t6.ops import fused
+from lit_t6.ops.splits import interpreted
+from lit_t6.ops.tpa.heads import MAX_HEADS, MAX_RANK, MAX_SIZE, Tables, form_heads, form_heads_backward
+
+_LETTERS = "qkv"
+
+
+def why_not(*factors: Tensor | None) -> str | None:
+    """Why `factor_attention` cannot take six factors of a sequence, or None if it can.
+
+    Args:
+        factors: a_q, b_q, a_k, b_k, a_v, b_v; where an a is None, the b are dense heads.
+    """
+    pairs = list(zip(_LETTERS, factors[::2], factors[1::2], strict=True))
+    heads = {letter: b.shape[2] if a is None else a.shape[3] for letter, a, b in pairs if b is not None}
+    sizes = {letter: b.shape[3] for letter, _, b in pairs if b is not None}
+    there = [x for x in factors if x is not None]
+    device, dtype = there[0].device, there[0].dtype
+    if device.type != "cuda" and not interpreted():
+        return f"tensors on {device}, expected a GPU (or TRITON_INTERPRET=1 before the start)"
+    if len({x.dtype for x in there}) > 1:
+        return f"factors of {', '.join(sorted({str(x.dtype) for x in there}))}, expected one type"
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return f"factors of {dtype}, expected one of float32, float16, bfloat16"
+    if len(set(heads.values())) > 1 or len(set(sizes.values())) > 1:
+        return f"heads {heads} of sizes {sizes}, expected as many and as large ones of queries, keys and values"
+    if max(heads.values()) > MAX_HEADS or max(sizes.values()) > MAX_SIZE:
+        return f"{heads['q']} heads of {sizes['q']}, at most {MAX_HEADS} of {MAX_SIZE}"
+    if device.type == "cuda" and sizes["q"] % 8:
+        return f"heads of {sizes['q']}, expected a multiple of 8"
+    if device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
+        return "deterministic algorithms were asked for, which not all of its ways back are"
+    ranks = [a.shape[2] for _, a, _ in pairs if a is not None]
+    if max(ranks, default=0) > MAX_RANK:
+        return f"rank {max(ranks)}, at most {MAX_RANK}"
+    return None
+
+
+def factor_attention(
+    a_q: Tensor | None,
+    b_q: Tensor,
+    a_k: Tensor | None,
+    b_k: Tensor,
+    a_v: Tensor | None,
+    b_v: Tensor,
+    rope: Tables = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Causal attention of every head over the whole sequence, differentiable.
+
+    Args:
+        a_q: (B, T, Rq, H); None for dense queries.
+        b_q: (B, T, Rq, D), or dense queries (B, T, H, D), which are not turned here.
+        a_k: as for the queries, and the others alike.
+        b_k: likewise.
+        a_v: likewise; never turned.
+        b_v: likewise.
+        rope: cosines and sines (T, D / 2) or (B, T, D / 2) by which b_q and b_k are turned; None if they are already,
+            as factors are of which only some features turn.
+        scale: of the logits; 1/√D if not given.
+
+    Returns:
+        (B, T, H, D).
+    """
+    cos, sin = (None, None) if rope is None else rope
+    factor = b_q.shape[-1] ** -0.5 if scale is None else scale
+    return _factor_attention(a_q, b_q, a_k, b_k, a_v, b_v, cos, sin, factor)[0]
+
+
+def _rope_of(letter: str, cos: Tensor | None, sin: Tensor | None) -> Tables:
+    return None if letter == "v" or cos is None or sin is None else (cos, sin)
+
+
+def _form(factors: tuple[Tensor | None, ...], cos: Tensor | None, sin: Tensor | None) -> list[Tensor]:
+    """Queries, keys and values, (B, T, H, D) each."""
+    made = []
+    for letter, a, b in zip(_LETTERS, factors[::2], factors[1::2], strict=True):
+        assert b is not None
+        made.append(b.contiguous() if a is None else form_heads(a, b, _rope_of(letter, cos, sin)))
+    return made
+
+
+def _backend(q: Tensor) -> fused.Backend:
+    batch, length, heads, size = q.shape
+    return fused.fastest((batch, length, heads, size), q.dtype, q.device)
+
+
+@torch.library.custom_op("lit_t6::factor_attention", mutates_args=())
+def _factor_attention(
+    a_q: Tensor | None,
+    b_q: Tensor,
+    a_k: Tensor | None,
+    b_k: Tensor,
+    a_v: Tensor | None,
+    b_v: Tensor,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    q, k, v = _form((a_q, b_q, a_k, b_k, a_v, b_v), cos, sin)
+    return fused.attend(q, k, v, scale, _backend(q))
+
+
+@_factor_attention.register_fake
+def _(a_q, b_q, a_k, b_k, a_v, b_v, cos, sin, scale):  # type: ignore[no-untyped-def]
+    batch, length = b_q.shape[:2]
+    heads = b_q.shape[2] if a_q is None else a_q.shape[3]
+    lse = torch.float64 if b_q.dtype == torch.float64 else torch.float32
+    return b_q.new_empty(batch, length, heads, b_v.shape[-1]), b_q.new_empty(batch, heads, length, dtype=lse)
+
+
+@torch.library.custom_op("lit_t6::factor_attention_backward", mutates_args=())
+def _factor_attention_backward(
+    grad: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    a_q: Tensor | None,
+    b_q: Tensor,
+    a_k: Tensor | None,
+    b_k: Tensor,
+    a_v: Tensor | None,
+    b_v: Tensor,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    factors = (a_q, b_q, a_k, b_k, a_v, b_v)
+    q, k, v = _form(factors, cos, sin)
+    grads = fused.attend_backward(grad, q, k, v, out, lse, scale, _backend(q))
+    found: list[Tensor] = []
+    for letter, a, b, of_heads in zip(_LETTERS, factors[::2], factors[1::2], grads, strict=True):
+        assert b is not None
+        if a is None:
+            found += [b.new_empty(0), of_heads.contiguous()]
+        else:
+            found += form_heads_backward(of_heads, a, b, _rope_of(letter, cos, sin))
+    return found[0], found[1], found[2], found[3], found[4], found[5]
+
+
+@_factor_attention_backward.register_fake
+def _(grad, out, lse, a_q, b_q, a_k, b_k, a_v, b_v, cos, sin, scale):  # type: ignore[no-untyped-def]
+    return tuple(
+        out.new_empty(0) if x is None else torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        for x in (a_q, b_q, a_k, b_k, a_v, b_v)
+    )
+
+
+def _keep(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    *factors, cos, sin, scale = inputs
+    ctx.save_for_backward(*output, *factors, cos, sin)
+    ctx.scale = scale
+    ctx.set_materialize_grads(False)
+
+
+def _back(ctx, grad, _grad_lse):  # type: ignore[no-untyped-def]
+    out, lse, *factors, cos, sin = ctx.saved_tensors
+    if grad is None:
+        return (None,) * 9
+    grads = _factor_attention_backward(grad, out, lse, *factors, cos, sin, ctx.scale)
+    return *(None if x is None else g for x, g in zip(factors, grads, strict=True)), None, None, None
+
+
+_factor_attention.register_autograd(_back, setup_context=_keep)
