@@ -36,7 +36,7 @@ def bench_train(
     precision: Precision = "bf16-mixed",
     compile: bool = True,
     upstream: str | None = None,
-    check_tokens: int = 1024,
+    check_tokens: int = 512,
     seconds: float | None = None,
     case_seconds: float = 600.0,
     seed: int = 0,
@@ -64,7 +64,7 @@ def bench_train(
         compile: compile the step with torch.compile.
         upstream: a clone of https://github.com/tensorgi/TPA, or its folder `model`.
         check_tokens: tokens of a sequence that are compared with float64, the first ones; memory for that grows with
-            their square.
+            their square, and with that of the heads for TPA-KVonly.
         seconds: no new case begins after so long; null for no limit.
         case_seconds: a case that takes longer is killed, and failed.
         seed: of weights and tokens.

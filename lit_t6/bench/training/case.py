@@ -49,7 +49,7 @@ class Case:
     compile: bool
     seed: int
     device: str
-    check_tokens: int = 1024
+    check_tokens: int = 512
     upstream: dict[str, Any] | None = None
 
     @property

@@ -6,7 +6,7 @@ from lit_t6.bench.training.results import Entry, Results
 
 HEADER = (
     *("model", "attention", "code"),
-    *("tokens/s", "× authors'", "× MHA", "ms a step", "MFU", "peak GiB", "first step s", "breaks", "recompiled"),
+    *("tokens/s", "× authors'", "× MHA", "ms a step", "MFU", "peak GiB", "first step s", "graphs", "late", "breaks"),
 )
 
 
@@ -39,7 +39,7 @@ def _row(results: Results, entry: Entry) -> list[str]:
     model = [entry.name, f"{entry.attention}, {entry.num_heads} heads", "ours" if entry.code == OURS else "authors'"]
     if entry.status != "timed":
         first = _cell(entry.first_step_seconds, ".1f")
-        return [*model, entry.status, "", "", "", "", "", first, "", ""]
+        return [*model, entry.status, "", "", "", "", "", first, "", "", ""]
     return [
         *model,
         _cell(entry.tokens_per_sec, ",.0f"),
@@ -49,8 +49,9 @@ def _row(results: Results, entry: Entry) -> list[str]:
         _cell(None if entry.mfu is None else 100 * entry.mfu, ".1f", " %"),
         _cell(entry.peak_gib, ".2f"),
         _cell(entry.first_step_seconds, ".1f"),
+        _cell(entry.graphs, "d"),
+        _cell(entry.late_graphs, "d"),
         _cell(entry.graph_breaks, "d"),
-        _cell(entry.recompiled, "d"),
     ]
 
 
@@ -67,7 +68,7 @@ def _legend(results: Results) -> list[str]:
         f"{settings['precision']}, {compiled}; the median of {settings['steps']}. Memory is the largest during them, "
         "without the first step.",
         "× authors': tokens/s over those of the authors' code for the same model; × MHA: over our MHA. MFU: our FLOP "
-        "formula over the dense bfloat16 peak. Recompiled: graphs made after the second step.",
+        "formula over the dense bfloat16 peak. Graphs: of torch.compile, those after the second step, and breaks.",
         "Before it was timed, each of our steps was compared with the reference in float64: loss and the gradient of "
         "every weight. Of what has no time, train.json has the end of the log.",
         f"{facts['same']['device']}; {versions}.",

@@ -39,8 +39,9 @@ class Entry:
         mfu: three times `T6Config.flops_per_token`, over the dense bfloat16 peak; null where that is not known.
         peak_gib: largest memory of tensors in the timed steps; of the whole process on a CPU.
         first_step_seconds: of the first step, compiling included.
+        graphs: that torch.compile made in all.
+        late_graphs: those of them after the second step.
         graph_breaks: of torch.compile.
-        recompiled: graphs that torch.compile made after the second step.
         loss: of the step that was checked, in nats.
         exact_loss: the same, computed in float64.
         gradient_error: of all gradients together, relative to float64; null of the authors' code.
@@ -67,8 +68,9 @@ class Entry:
     mfu: float | None = None
     peak_gib: float | None = None
     first_step_seconds: float | None = None
+    graphs: int | None = None
+    late_graphs: int | None = None
     graph_breaks: int | None = None
-    recompiled: int | None = None
     loss: float | None = None
     exact_loss: float | None = None
     gradient_error: float | None = None

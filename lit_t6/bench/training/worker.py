@@ -66,8 +66,9 @@ def measure(case: Case) -> dict[str, Any]:
         "tokens_per_sec": rate,
         "mfu": None if peak is None else rate * 3 * case.model_config.flops_per_token(case.seq_len) / peak,
         "peak_gib": peak_memory(device) / 2**30,
+        "graphs": _graphs(),
+        "late_graphs": _graphs() - graphs,
         "graph_breaks": sum(counters["graph_break"].values()),
-        "recompiled": _graphs() - graphs,
     }
 
 

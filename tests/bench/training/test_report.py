@@ -13,7 +13,7 @@ def entry(name, code, rate=None, seq_len=1024, **changes):
     found = (
         {"status": "timed", "step_ms": 20480 / rate * 1000, "tokens_per_sec": rate, "peak_gib": 20.0} if rate else {}
     )
-    found |= {"first_step_seconds": 31.26, "graph_breaks": 0, "recompiled": 0, "mfu": 0.3} if rate else {}
+    found |= {"first_step_seconds": 31.26, "graphs": 2, "late_graphs": 1, "graph_breaks": 0, "mfu": 0.3} if rate else {}
     return Entry(
         name, code, attention, 16, 1024, 24, 50304, 353_000_000, 20, seq_len, **{"status": "failed"} | found | changes
     )
@@ -54,7 +54,7 @@ def test_a_table_for_each_group(results):
     assert len(lines) == (2 + 4) + (2 + 1)
     assert "d_model 1,024, 24 layers, 20 × 8,192 tokens a step" in text
     row = ["medium-tpa", "TPA (6, 2, 2), 16 heads", "ours", "100,000", "1.25", "0.50", "204.80", "30.0 %", "20.00"]
-    assert lines[2] == [*row, "31.3", "0", "0"]
+    assert lines[2] == [*row, "31.3", "2", "1", "0"]
     assert lines[3][:6] == ["medium-tpa", "TPA (6, 2, 2), 16 heads", "authors'", "80,000", "", "0.40"]
     assert lines[5][:4] == ["medium-mha", "MHA, 16 heads", "authors'", "no memory"]
     assert "* no memory: medium-mha, the authors', 20 × 1,024: OutOfMemoryError: 9 GiB" in text
