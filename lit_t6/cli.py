@@ -3,7 +3,7 @@
 import json
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Literal
@@ -103,7 +103,19 @@ def _bench_decode(arguments: list[str]) -> Any:
     return bench_decode(**_given(parser, join_lists(arguments, lists)))
 
 
-BENCHMARKS: dict[str, Callable[[list[str]], Any]] = {"decode": _bench_decode}
+def _bench_train(arguments: list[str]) -> Any:
+    from lit_t6.bench import bench_train
+    from lit_t6.training.options import join_lists, take_options
+
+    words = ["--config" if word == "-c" else word for word in arguments]
+    # As elsewhere, --config may be typed once for each file; here also with several at once.
+    files, others = take_options(join_lists(words, ("config", "batch", "seq_len")), "--config")
+    listed = [file.partition("=")[2].strip("[]") for file in files]
+    typed = [f"--config=[{','.join(listed)}]"] if listed else []
+    return bench_train(**_given(_function_parser("bench train", bench_train, config=False), [*others, *typed], set()))
+
+
+BENCHMARKS: dict[str, Callable[[list[str]], Any]] = {"decode": _bench_decode, "train": _bench_train}
 
 
 def print_completion(shell: Literal["bash", "zsh", "tcsh"]) -> None:
@@ -153,11 +165,11 @@ def _function_parser(
     return parser
 
 
-def _given(parser: Any, arguments: list[str]) -> dict[str, Any]:
+def _given(parser: Any, arguments: list[str], left_out: Collection[str] = ("config",)) -> dict[str, Any]:
     from lit_t6.training.options import arrange, parse
 
     options = parse(parser, arrange(arguments)).as_dict()
-    return {name: value for name, value in options.items() if name != "config"}
+    return {name: value for name, value in options.items() if name not in left_out}
 
 
 def _run_trainer(command: str, arguments: list[str], ends_process: bool = False) -> Any:
@@ -186,7 +198,7 @@ def run(words: Sequence[str], ends_process: bool = False) -> Any:
             see `SaveOnInterrupt`.
 
     Returns:
-        The manifest of `prepare`, the rows of `budget`, the results of `bench decode`, what `generate` printed, the
+        The manifest of `prepare`, the rows of `budget`, the results of a benchmark, what `generate` printed, the
         model of `convert`; of the others the finished run, with its `trainer`, `model` and `datamodule`.
 
     Raises:
