@@ -13,7 +13,7 @@ from rich.table import Table
 
 from lit_t6.attention import measure_budget, short_names
 from lit_t6.model import T6Config
-from lit_t6.training.model_reader import ModelReader
+from lit_t6.model_reader import ModelReader
 
 CacheDtype = Literal["bfloat16", "float16", "float32"]
 BYTES: dict[CacheDtype, int] = {"bfloat16": 2, "float16": 2, "float32": 4}

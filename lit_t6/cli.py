@@ -32,9 +32,9 @@ def _prepare(arguments: list[str]) -> Any:
 
 
 def _generate(arguments: list[str]) -> Any:
+    from lit_t6.command_line.options import take_options
     from lit_t6.training import generate_text
     from lit_t6.training.generate import stop_strings
-    from lit_t6.training.options import take_options
 
     typed, others = take_options(arguments, "--stop")  # the parser would read a stop string as YAML
     stops = [f"--stop={json.dumps(stop_strings(option.partition('=')[2]))}" for option in typed]
@@ -43,8 +43,9 @@ def _generate(arguments: list[str]) -> Any:
 
 def _budget(arguments: list[str]) -> Any:
     from lit_t6.budget_table import print_budgets
-    from lit_t6.training.cli_settings import build_model
-    from lit_t6.training.options import arrange, parse, take_options
+    from lit_t6.command_line.options import arrange, take_options
+    from lit_t6.command_line.parsing import parse
+    from lit_t6.model import T6Config
 
     overrides, others = take_options(arguments, "--model")
     parser = _function_parser("budget", print_budgets, skip={"models", "base", "overrides"}, config=False)
@@ -52,7 +53,7 @@ def _budget(arguments: list[str]) -> Any:
     parser.add_argument("-c", "--config", help="a model; once for each", **several)
     parser.add_argument("--base", help="what comes under each model", **several)
     # For the help, completion and the names of options; what they mean depends on each model's mechanism.
-    parser.add_function_arguments(build_model, "model", skip={"optimizer", "compile"})
+    parser.add_class_arguments(T6Config, "model")
     helps = [word for word in overrides if word.startswith("--model.attention.help=")]
     options = parse(parser, arrange([*others, *helps])).as_dict()
     del options["model"]
@@ -80,7 +81,7 @@ def _convert(arguments: list[str]) -> Any:
 
 
 def _bench(arguments: list[str]) -> Any:
-    from lit_t6.training.options import nearest
+    from lit_t6.command_line.complaints import nearest
 
     name = arguments[0] if arguments else ""
     if name in ("-h", "--help"):
@@ -96,7 +97,7 @@ def _bench(arguments: list[str]) -> Any:
 
 def _bench_decode(arguments: list[str]) -> Any:
     from lit_t6.bench import bench_decode
-    from lit_t6.training.options import join_lists
+    from lit_t6.command_line.options import join_lists
 
     parser = _function_parser("bench decode", bench_decode)
     lists = ("d_model", "num_heads", "batch", "cache", "ranks", "mechanisms", "peers")
@@ -137,7 +138,7 @@ def _function_parser(
     """A parser whose options and help are the function's own arguments and docstring."""
     from jsonargparse import ArgumentParser
 
-    from lit_t6.training.options import HelpFormatter
+    from lit_t6.command_line.parsing import HelpFormatter
 
     parser = ArgumentParser(
         prog=f"cli.py {name}",
@@ -154,7 +155,8 @@ def _function_parser(
 
 
 def _given(parser: Any, arguments: list[str]) -> dict[str, Any]:
-    from lit_t6.training.options import arrange, parse
+    from lit_t6.command_line.options import arrange
+    from lit_t6.command_line.parsing import parse
 
     options = parse(parser, arrange(arguments)).as_dict()
     return {name: value for name, value in options.items() if name != "config"}
@@ -194,7 +196,7 @@ def run(words: Sequence[str], ends_process: bool = False) -> Any:
         SystemExit: a signal ended a training: its code is 75 if a checkpoint was saved.
     """
     if words[0] not in COMMANDS:
-        from lit_t6.training.options import nearest
+        from lit_t6.command_line.complaints import nearest
 
         names = ", ".join(COMMANDS)
         raise ValueError(f"there is no command {words[0]!r}{nearest(words[0], COMMANDS)} There are {names}.")
@@ -231,8 +233,11 @@ def _status(words: list[str]) -> int:
     except (ValueError, OSError) as error:
         if debug:
             raise
+        said = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            said = f"{error.filename}: {error.strerror}."
         with suppress(OSError):
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {said}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         if debug:
