@@ -27,6 +27,24 @@ def run_folder(save_dir: str | Path, name: str | None, version: int | str | None
     return Path(expand(Path(save_dir) / (name or "") / last))
 
 
+def make_run_folder(folder: Path) -> None:
+    """Make the folder of a run, if it is not there.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        ValueError: it cannot be made there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{folder}: the folder of the run cannot be made ({error.strerror}). Choose another place with "
+            f"--trainer.logger.init_args.save_dir."
+        ) from error
+
+
 def home_of(trainer: L.Trainer) -> Path:
     """The folder of a training's run; without a logger, that which the trainer writes to by default.
 
