@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from lit_t6.data.manifest import MANIFEST_NAME, TOKENIZER_NAME, Manifest, ShardInfo, SplitInfo, file_hash, read_manifest
 from lit_t6.data.shards import ShardWriter
-from lit_t6.data.sources import find_files, iterate_documents
+from lit_t6.data.sources import describe_left_out, find_files, iterate_documents
 from lit_t6.data.tokenizer import (
     check_vocab_size,
     encode_documents,
@@ -168,6 +168,8 @@ def prepare_corpus(
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
     files = find_files(inputs)
+    if left_out := describe_left_out(inputs):
+        print(left_out)
     bpe = load_tokenizer(tokenizer) if tokenizer else None
     if bpe is None:
         check_vocab_size(vocab_size)
@@ -219,6 +221,11 @@ def prepare_corpus(
                 ),
                 vocab_size,
             )
+            if (size := bpe.get_vocab_size()) < vocab_size:
+                print(
+                    f"Vocabulary: {size:,} tokens, not the {vocab_size:,} asked for: each word of the text to learn "
+                    f"from is a token by then, so that nothing is left to join. More text gives more tokens."
+                )
         manifest = _write_folder(partial, bpe, documents(), splits, survey.num_bytes, shard_tokens, settings)
         replaced = output.with_name(output.name + ".replaced")
         if output.exists():
