@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -62,8 +63,13 @@ def _budget(arguments: list[str]) -> Any:
 
 def _convert(arguments: list[str]) -> Any:
     from lit_t6.conversion import convert_upstream
+    from lit_t6.interop import UPSTREAM_ARCHS
 
     parser = _function_parser("convert", convert_upstream, skip={"path", "overwrite"})
+    archs = textwrap.fill(
+        ", ".join(UPSTREAM_ARCHS), 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+    )
+    parser.epilog = f"archs, names of the authors' model files:\n{archs}\n\n{parser.epilog}"
     parser.add_argument("path", help="what to convert: a folder, or one file of weights")
     parser.add_argument(
         "--from", choices=("upstream",), required=True, help="whose checkpoint it is: the authors' code"
