@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any, Literal
 
 from lit_t6.command_help import EXAMPLES, OVERVIEW
+from lit_t6.command_line.trainers import TRAINERS
 from lit_t6.process_end import ProcessEnd
-
-TRAINERS = ("fit", "validate", "test", "predict")
+from lit_t6.training_help import help_section, section_help, short_help
 
 
 def _prepare(arguments: list[str]) -> Any:
@@ -129,9 +129,14 @@ def print_completion(shell: Literal["bash", "zsh", "tcsh"]) -> None:
     alone = [[command] for command in COMMANDS if command not in (*TRAINERS, "bench")]
     commands = [*alone, *(["bench", name] for name in BENCHMARKS)]
     parsers = {" ".join(words): capture_parser(partial(run, words)) for words in commands}
-    parsers["fit"] = capture_parser(partial(run, ["fit"]))
-    trainers: dict[str, Any] = parsers["fit"]._subcommands_action.choices  # type: ignore[union-attr]  # one for four
-    print(completion_script(shell, parsers | trainers))
+    print(completion_script(shell, parsers | _trainer_parsers()))
+
+
+def _trainer_parsers() -> dict[str, Any]:
+    from jsonargparse import capture_parser
+
+    whole: Any = capture_parser(partial(run, ["fit"]))
+    return dict(whole._subcommands_action.choices)  # one for four
 
 
 def _completion(arguments: list[str]) -> Any:
@@ -169,6 +174,12 @@ def _given(parser: Any, arguments: list[str]) -> dict[str, Any]:
 
 
 def _run_trainer(command: str, arguments: list[str], ends_process: bool = False) -> Any:
+    section = help_section(arguments)
+    if section == "all":
+        arguments = ["--help"]  # the parser's own
+    elif section is not None:
+        print(section_help(_trainer_parsers()[command], section) if section else short_help(command), end="")
+        raise SystemExit(0)
     from lit_t6.training.cli import T6CLI
 
     return T6CLI.run(command, arguments, f"examples:\n{EXAMPLES[command]}", ends_process)

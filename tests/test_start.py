@@ -10,6 +10,7 @@ import pytest
     ("words", "unneeded"),
     [
         (["--help"], "torch"),
+        (["fit", "--help"], "torch"),
         (["prepare", "--help"], "torch"),
         (["prepare", "TEXTS", "--output", "OUTPUT", "--vocab_size=300"], "torch"),
         (["budget", "--config=configs/quickstart.yaml", "--config=MHA"], "lightning"),

@@ -3,7 +3,6 @@
 import difflib
 import inspect
 import os
-import pydoc
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -48,6 +47,8 @@ def _unknown_setting(message: str, known: Sequence[str]) -> str:
     setting = re.search(r"class_path '([^']+)':\s+Option '([^']+)' is not accepted", message)
     if not setting:
         return ""
+    import pydoc  # takes as long to load as the rest of a light command
+
     owner = pydoc.locate(setting[1])
     names = list(inspect.signature(owner).parameters) if callable(owner) else []
     expected = f" It has {', '.join(names)}." if names else ""

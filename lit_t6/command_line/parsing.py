@@ -11,6 +11,7 @@ import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, get_loader, set_loader
 
 from lit_t6.command_line.complaints import YAML_SUFFIXES, explain, file_for_a_mechanism
+from lit_t6.command_line.trainers import PURPOSES
 
 PARSER_MODE = "yaml_with_short_names"
 """Mode of a jsonargparse parser whose YAML files may say `attention: MQA`."""
@@ -27,18 +28,12 @@ def parser_settings(command: str, examples: str = "") -> dict[str, Any]:
         command: its name.
         examples: shown at the end of its help.
     """
-    purposes = {
-        "fit": "Train a model. Configuration files stack, later ones win, and every option below can be typed.",
-        "validate": "Loss, perplexity and bits per byte of a checkpoint on the validation split.",
-        "test": "Loss, perplexity and bits per byte of a checkpoint on the test split.",
-        "predict": "Loss and bits per byte of every document, as JSON lines (predictions.path).",
-    }
     return {
         "allow_abbrev": False,  # --trainer.max_step would be taken as max_steps, silently
         "exit_on_error": False,  # errors come as exceptions, to be told in one line
         "parser_mode": PARSER_MODE,
         "usage": f"python cli.py {command} [--config FILE ...] [--ckpt_path FILE] [--dotted.option VALUE ...]",
-        "description": purposes.get(command, ""),
+        "description": PURPOSES.get(command, ""),
         "epilog": examples,
         "formatter_class": HelpFormatter,
     }
