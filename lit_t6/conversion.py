@@ -19,7 +19,7 @@ def convert_upstream(
 
     Args:
         path: a folder with config.json and weights, or one file of weights; see `lit_t6.interop.read_upstream`.
-        arch: name of the authors' model file, such as T6, T6_kvonly or llama-gqa.
+        arch: name of the authors' model file, such as T6, T6_kvonly or llama-gqa; see `lit_t6.interop.UPSTREAM_ARCHS`.
         output: the checkpoint to write.
         config_json: the model's configuration, where the path has none.
         tokenizer: a tokenizer.json to keep in the checkpoint, so that it can generate text by itself.

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from lit_t6.bench.facts import facts, write_json
 from lit_t6.bench.training.checks import reference_of
 from lit_t6.model import T6Config
+from lit_t6.model_reader import ModelReader
 from lit_t6.training import LitT6, OptimizerConfig
-from lit_t6.training.model_reader import ModelReader
 
 BACK = 8
 """Every second token repeats the one so many places before: attention has something to learn, at once."""

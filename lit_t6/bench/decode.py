@@ -19,7 +19,7 @@ from lit_t6.bench.peers.upstream import find_kernels
 from lit_t6.bench.read_rate import measure_read_rates
 from lit_t6.bench.report import markdown, place
 from lit_t6.bench.results import Results
-from lit_t6.training.options import nearest
+from lit_t6.command_line.complaints import nearest
 
 CACHES = (4096, 8192, 16384, 32768, 65536, 131072, 262144, 524288)
 

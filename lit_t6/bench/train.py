@@ -17,7 +17,7 @@ from lit_t6.bench.training.report import markdown
 from lit_t6.bench.training.results import Entry, Results
 from lit_t6.bench.training.upstream import counterpart, find_models
 from lit_t6.model import T6Config
-from lit_t6.training.model_reader import ModelReader
+from lit_t6.model_reader import ModelReader
 
 CONFIGS = tuple(
     f"configs/paper/{size}-{mechanism}.yaml"

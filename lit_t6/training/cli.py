@@ -16,6 +16,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from lit_t6.command_line.options import arrange, option_value
+from lit_t6.command_line.parsing import parse, parser_settings
 from lit_t6.training.accelerator import choose_precision
 from lit_t6.training.callbacks import DocumentLossWriter, SaveOnInterrupt, TrainingProgress
 from lit_t6.training.callbacks.start_panel import is_news
@@ -25,7 +27,6 @@ from lit_t6.training.cli_settings import SETTINGS, add_options
 from lit_t6.training.launcher import watch_processes
 from lit_t6.training.memory import StageOfFailure, explain_out_of_memory, is_out_of_memory
 from lit_t6.training.messages import say
-from lit_t6.training.options import arrange, option_value, parse, parser_settings
 from lit_t6.training.run_folder import RunFolder, find_unfinished, forget, tell_child_processes
 from lit_t6.training.steps_left import check_limits, check_steps_left
 

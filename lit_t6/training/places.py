@@ -37,6 +37,24 @@ def free_version(folder: Path) -> Path:
     return next(path for n in itertools.count() if not (path := folder / f"version_{n}").exists())
 
 
+def make_run_folder(folder: Path) -> None:
+    """Make the folder of a run, if it is not there.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        ValueError: it cannot be made there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{folder}: the folder of the run cannot be made ({error.strerror}). Choose another place with "
+            f"--trainer.logger.init_args.save_dir."
+        ) from error
+
+
 def home_of(trainer: L.Trainer) -> Path:
     """The folder of a training's run; without a logger, that which the trainer writes to by default.
 

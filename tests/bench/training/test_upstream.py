@@ -9,7 +9,7 @@ import torch
 from lit_t6.attention import LatentConfig, MFAConfig, MultiHeadConfig, TPAConfig
 from lit_t6.bench.training.upstream import counterpart, fill_rotary_tables, find_models, load
 from lit_t6.model import T6Config
-from lit_t6.training.model_reader import ModelReader
+from lit_t6.model_reader import ModelReader
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 PAPER = {
