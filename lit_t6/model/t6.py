@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_t6.attention import AttentionCache
@@ -19,6 +18,7 @@ from lit_t6.model.config import T6Config
 from lit_t6.model.decode_step import StepMode
 from lit_t6.model.generation import Generation, Prompts
 from lit_t6.model.sampling import SamplingConfig
+from lit_t6.ops import linear_cross_entropy
 
 IGNORED_TARGET = -100
 """A target with this value is not predicted: padding."""
@@ -129,7 +129,7 @@ class T6Model(nn.Module):
         reduction: Literal["mean", "sum", "none"] = "mean",
         compiled: bool = False,
     ) -> Tensor:
-        """Cross-entropy of the targets, in nats, computed in float32 at least.
+        """Cross-entropy of the targets, in nats, computed in float32 at least; large logits are not formed all at once.
 
         Args:
             tokens: integer ids (B, T).
@@ -138,10 +138,9 @@ class T6Model(nn.Module):
             reduction: "mean" over the counted targets, "sum", or "none": (B, T), 0 where ignored.
             compiled: as in `hidden_states`.
         """
-        logits = self.head(self.hidden_states(tokens, document_ids=document_ids, compiled=compiled)).flatten(0, 1)
-        logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-        loss = F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED_TARGET, reduction=reduction)
-        return loss.view_as(targets) if reduction == "none" else loss
+        hidden = self.hidden_states(tokens, document_ids=document_ids, compiled=compiled)
+        weight = self.head.weight
+        return linear_cross_entropy(hidden, weight, targets, ignore_index=IGNORED_TARGET, reduction=reduction)
 
     def generate(
         self,

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 
 from lit_t6.attention import MultiHeadConfig, TPAConfig
 from lit_t6.model import IGNORED_TARGET, SwiGLU, T6Config, T6Model
+from lit_t6.ops.linear_cross_entropy import chunks
 
 SMALL = T6Config(vocab_size=97, max_seq_len=16, d_model=48, num_layers=2, attention=TPAConfig(3, 16), multiple_of=8)
 
@@ -54,6 +55,22 @@ def test_loss_reductions_and_ignored_targets():
     torch.testing.assert_close(model.loss(tokens, targets), each.sum() / 16)
     log_probabilities = model(tokens).log_softmax(-1)
     torch.testing.assert_close(each[1, 2], -log_probabilities[1, 2, targets[1, 2]])
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_loss_of_many_tokens_takes_some_of_them_at_a_time(reduction, monkeypatch):
+    model = randomised().double()
+    tokens, targets = torch.randint(97, (2, 9, 16))
+    targets[3] = IGNORED_TARGET
+    found = []
+    for limit in (chunks.MAX_BYTES, 0):
+        monkeypatch.setattr(chunks, "MAX_BYTES", limit)
+        monkeypatch.setattr(chunks, "MIN_TOKENS", 128)
+        loss = model.loss(tokens, targets, reduction=reduction)
+        parameters = dict(model.named_parameters())
+        grads = torch.autograd.grad(loss.square().sum(), list(parameters.values()))
+        found.append({"loss": loss.detach()} | dict(zip(parameters, grads, strict=True)))
+    torch.testing.assert_close(found[1], found[0])
 
 
 def test_causal_and_documents_reach_the_attention():
