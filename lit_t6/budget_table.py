@@ -11,9 +11,9 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from lit_t6.attention import measure_budget, short_names
+from lit_t6.attention import is_unequal, measure_budget, short_names
 from lit_t6.model import T6Config
-from lit_t6.training.model_reader import ModelReader
+from lit_t6.model_reader import ModelReader
 
 CacheDtype = Literal["bfloat16", "float16", "float32"]
 BYTES: dict[CacheDtype, int] = {"bfloat16": 2, "float16": 2, "float32": 4}
@@ -116,7 +116,7 @@ def budget_row(
 
 COLUMNS: list[tuple[str, Callable[[Row], str]]] = [
     ("\nheads\n× size", lambda row: f"{row['num_heads']} × {row['head_dim']}"),
-    ("attention\nweights\na layer", lambda row: f"{row['parameters_per_layer']:,}"),
+    ("attention\nweights\na layer", lambda row: f"{_unequal(row)}{row['parameters_per_layer']:,}"),
     ("\n\n× MHA", lambda row: f"{row['parameters_over_mha']:.3f}"),
     ("model,\nmillion\nweights", lambda row: f"{row['model_parameters'] / 1e6:,.2f}"),
     ("cached\nnumbers\na layer", lambda row: f"{row['cache_numbers_per_token_per_layer']:,}"),
@@ -137,19 +137,32 @@ def _layer_flops(row: Row) -> float:
 
 
 def _names(rows: Sequence[Row]) -> list[str]:
-    """The mechanism of each row, with what was typed where that alone tells rows apart."""
-    labels = [row["mechanism"] for row in rows]
+    """The mechanism of each row, with what was typed where that tells rows apart, or is not what came of it."""
+    labels = [_label(row) for row in rows]
     return [
         f"{label} [{row['config']}]" if labels.count(label) > 1 and row["config"] else label
         for label, row in zip(labels, rows, strict=True)
     ]
 
 
+def _label(row: Row) -> str:
+    """Such as "GQA = MHA" where GQA was typed and has as many key/value heads as query heads."""
+    typed, label = row["config"], row["mechanism"]
+    return f"{typed} = {label}" if typed in short_names() and not label.startswith(typed) else label
+
+
+def _unequal(row: Row) -> str:
+    return "! " if is_unequal(row["parameters_over_budget"]) else ""
+
+
 def _legend(rows: Sequence[Row]) -> list[str]:
     def each(key: str) -> str:
         return " or ".join(dict.fromkeys(f"{row[key]:,}" for row in rows))
 
+    unequal = [f"{n} {r['parameters_over_budget']:.2f}" for n, r in zip(_names(rows), rows, strict=True) if _unequal(r)]
+    unfair = f"! not 4·d_model² weights a layer: no fair comparison. Times as many: {', '.join(unequal)}."
     return [
+        *([unfair, "    With num_heads null the head count is solved for them."] if unequal else []),
         f"d_model {each('d_model')}, {each('num_layers')} layers. A multiply-add is two FLOPs.",
         "× MHA: over multi-head attention with heads of that size and 4·d_model² parameters a layer.",
         f"Cache: {rows[0]['cache_dtype']}, bytes in all layers; GiB of {rows[0]['batch_size']:,} × "

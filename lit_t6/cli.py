@@ -2,16 +2,17 @@
 
 import json
 import sys
+import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Literal
 
 from lit_t6.command_help import EXAMPLES, OVERVIEW
+from lit_t6.command_line.trainers import TRAINERS
 from lit_t6.process_end import ProcessEnd
-
-TRAINERS = ("fit", "validate", "test", "predict")
+from lit_t6.training_help import help_section, section_help, short_help
 
 
 def _prepare(arguments: list[str]) -> Any:
@@ -32,9 +33,9 @@ def _prepare(arguments: list[str]) -> Any:
 
 
 def _generate(arguments: list[str]) -> Any:
+    from lit_t6.command_line.options import take_options
     from lit_t6.training import generate_text
     from lit_t6.training.generate import stop_strings
-    from lit_t6.training.options import take_options
 
     typed, others = take_options(arguments, "--stop")  # the parser would read a stop string as YAML
     stops = [f"--stop={json.dumps(stop_strings(option.partition('=')[2]))}" for option in typed]
@@ -43,8 +44,9 @@ def _generate(arguments: list[str]) -> Any:
 
 def _budget(arguments: list[str]) -> Any:
     from lit_t6.budget_table import print_budgets
-    from lit_t6.training.cli_settings import build_model
-    from lit_t6.training.options import arrange, parse, take_options
+    from lit_t6.command_line.options import arrange, take_options
+    from lit_t6.command_line.parsing import parse
+    from lit_t6.model import T6Config
 
     overrides, others = take_options(arguments, "--model")
     parser = _function_parser("budget", print_budgets, skip={"models", "base", "overrides"}, config=False)
@@ -52,7 +54,7 @@ def _budget(arguments: list[str]) -> Any:
     parser.add_argument("-c", "--config", help="a model; once for each", **several)
     parser.add_argument("--base", help="what comes under each model", **several)
     # For the help, completion and the names of options; what they mean depends on each model's mechanism.
-    parser.add_function_arguments(build_model, "model", skip={"optimizer", "compile"})
+    parser.add_class_arguments(T6Config, "model")
     helps = [word for word in overrides if word.startswith("--model.attention.help=")]
     options = parse(parser, arrange([*others, *helps])).as_dict()
     del options["model"]
@@ -61,8 +63,13 @@ def _budget(arguments: list[str]) -> Any:
 
 def _convert(arguments: list[str]) -> Any:
     from lit_t6.conversion import convert_upstream
+    from lit_t6.interop import UPSTREAM_ARCHS
 
     parser = _function_parser("convert", convert_upstream, skip={"path", "overwrite"})
+    archs = textwrap.fill(
+        ", ".join(UPSTREAM_ARCHS), 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+    )
+    parser.epilog = f"archs, names of the authors' model files:\n{archs}\n\n{parser.epilog}"
     parser.add_argument("path", help="what to convert: a folder, or one file of weights")
     parser.add_argument(
         "--from", choices=("upstream",), required=True, help="whose checkpoint it is: the authors' code"
@@ -80,7 +87,7 @@ def _convert(arguments: list[str]) -> Any:
 
 
 def _bench(arguments: list[str]) -> Any:
-    from lit_t6.training.options import nearest
+    from lit_t6.command_line.complaints import nearest
 
     name = arguments[0] if arguments else ""
     if name in ("-h", "--help"):
@@ -96,14 +103,26 @@ def _bench(arguments: list[str]) -> Any:
 
 def _bench_decode(arguments: list[str]) -> Any:
     from lit_t6.bench import bench_decode
-    from lit_t6.training.options import join_lists
+    from lit_t6.command_line.options import join_lists
 
     parser = _function_parser("bench decode", bench_decode)
     lists = ("d_model", "num_heads", "batch", "cache", "ranks", "mechanisms", "peers")
     return bench_decode(**_given(parser, join_lists(arguments, lists)))
 
 
-BENCHMARKS: dict[str, Callable[[list[str]], Any]] = {"decode": _bench_decode}
+def _bench_train(arguments: list[str]) -> Any:
+    from lit_t6.bench import bench_train
+    from lit_t6.command_line.options import join_lists, take_options
+
+    words = ["--config" if word == "-c" else word for word in arguments]
+    # As elsewhere, --config may be typed once for each file; here also with several at once.
+    files, others = take_options(join_lists(words, ("config", "batch", "seq_len")), "--config")
+    listed = [file.partition("=")[2].strip("[]") for file in files]
+    typed = [f"--config=[{','.join(listed)}]"] if listed else []
+    return bench_train(**_given(_function_parser("bench train", bench_train, config=False), [*others, *typed], set()))
+
+
+BENCHMARKS: dict[str, Callable[[list[str]], Any]] = {"decode": _bench_decode, "train": _bench_train}
 
 
 def print_completion(shell: Literal["bash", "zsh", "tcsh"]) -> None:
@@ -122,9 +141,14 @@ def print_completion(shell: Literal["bash", "zsh", "tcsh"]) -> None:
     alone = [[command] for command in COMMANDS if command not in (*TRAINERS, "bench")]
     commands = [*alone, *(["bench", name] for name in BENCHMARKS)]
     parsers = {" ".join(words): capture_parser(partial(run, words)) for words in commands}
-    parsers["fit"] = capture_parser(partial(run, ["fit"]))
-    trainers: dict[str, Any] = parsers["fit"]._subcommands_action.choices  # type: ignore[union-attr]  # one for four
-    print(completion_script(shell, parsers | trainers))
+    print(completion_script(shell, parsers | _trainer_parsers()))
+
+
+def _trainer_parsers() -> dict[str, Any]:
+    from jsonargparse import capture_parser
+
+    whole: Any = capture_parser(partial(run, ["fit"]))
+    return dict(whole._subcommands_action.choices)  # one for four
 
 
 def _completion(arguments: list[str]) -> Any:
@@ -137,7 +161,7 @@ def _function_parser(
     """A parser whose options and help are the function's own arguments and docstring."""
     from jsonargparse import ArgumentParser
 
-    from lit_t6.training.options import HelpFormatter
+    from lit_t6.command_line.parsing import HelpFormatter
 
     parser = ArgumentParser(
         prog=f"cli.py {name}",
@@ -153,14 +177,21 @@ def _function_parser(
     return parser
 
 
-def _given(parser: Any, arguments: list[str]) -> dict[str, Any]:
-    from lit_t6.training.options import arrange, parse
+def _given(parser: Any, arguments: list[str], left_out: Collection[str] = ("config",)) -> dict[str, Any]:
+    from lit_t6.command_line.options import arrange
+    from lit_t6.command_line.parsing import parse
 
     options = parse(parser, arrange(arguments)).as_dict()
-    return {name: value for name, value in options.items() if name != "config"}
+    return {name: value for name, value in options.items() if name not in left_out}
 
 
 def _run_trainer(command: str, arguments: list[str], ends_process: bool = False) -> Any:
+    section = help_section(arguments)
+    if section == "all":
+        arguments = ["--help"]  # the parser's own
+    elif section is not None:
+        print(section_help(_trainer_parsers()[command], section) if section else short_help(command), end="")
+        raise SystemExit(0)
     from lit_t6.training.cli import T6CLI
 
     return T6CLI.run(command, arguments, f"examples:\n{EXAMPLES[command]}", ends_process)
@@ -186,7 +217,7 @@ def run(words: Sequence[str], ends_process: bool = False) -> Any:
             see `SaveOnInterrupt`.
 
     Returns:
-        The manifest of `prepare`, the rows of `budget`, the results of `bench decode`, what `generate` printed, the
+        The manifest of `prepare`, the rows of `budget`, the results of a benchmark, what `generate` printed, the
         model of `convert`; of the others the finished run, with its `trainer`, `model` and `datamodule`.
 
     Raises:
@@ -194,7 +225,7 @@ def run(words: Sequence[str], ends_process: bool = False) -> Any:
         SystemExit: a signal ended a training: its code is 75 if a checkpoint was saved.
     """
     if words[0] not in COMMANDS:
-        from lit_t6.training.options import nearest
+        from lit_t6.command_line.complaints import nearest
 
         names = ", ".join(COMMANDS)
         raise ValueError(f"there is no command {words[0]!r}{nearest(words[0], COMMANDS)} There are {names}.")
@@ -231,8 +262,11 @@ def _status(words: list[str]) -> int:
     except (ValueError, OSError) as error:
         if debug:
             raise
+        said = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            said = f"{error.filename}: {error.strerror}."
         with suppress(OSError):
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {said}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         if debug:

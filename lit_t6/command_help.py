@@ -29,6 +29,7 @@ EXAMPLES = {
     "predict": f"""\
   python cli.py predict --ckpt_path {CHECKPOINT} --predictions.path losses.jsonl
   python cli.py predict --ckpt_path {CHECKPOINT} --data.predict_split test
+      all documents of the test split; --predictions.overwrite true replaces the file of the last time
 """,
     "generate": f"""\
   python cli.py generate --ckpt_path {CHECKPOINT} --prompt "It was" --seed 1
@@ -60,6 +61,16 @@ EXAMPLES = {
   python cli.py bench decode --output tiny --device cpu --dtype float32 --d_model 128 --batch 1 --cache 256 512
       on a CPU, to see how it goes
 """,
+    "bench train": """\
+  python cli.py bench train --output speed
+      the paper's small and medium models of every mechanism, 20 × 1,024 tokens a step; many minutes on a GPU
+  python cli.py bench train --output speed --config configs/paper/medium-tpa.yaml --upstream ~/TPA
+      one model beside the authors' code in a clone of tensorgi/TPA; other files with --resume true add to it
+  python cli.py bench train --output long --config configs/paper/small-tpa.yaml --batch 1 --seq_len 8192 32768
+      long sequences; --batch 4,1 would take four of the shorter ones
+  python cli.py bench train --output tiny --device cpu --compile false --config configs/quickstart.yaml --batch 2
+      on a CPU, to see how it goes
+""",
     "convert": """\
   python cli.py convert --from upstream --arch T6 T6-small/ --tokenizer gpt2/tokenizer.json --output t6-small.ckpt
       T6-small/ holds config.json beside pytorch_model.bin or model.safetensors, as the authors' code saves them
@@ -84,7 +95,7 @@ training (Lightning; every option of a YAML file is also a --dotted.option)
   predict    the loss of every document, as JSONL
 choose
   budget     parameters, cache bytes and decode cost of configurations, as a table; needs no data
-  bench      speed beside peers and floors: bench decode
+  bench      speed beside peers and floors: bench decode, bench train
 use
   generate   continue prompts with a trained model
   convert    make a checkpoint of a model that the authors' own code (tensorgi/TPA) trained
@@ -92,7 +103,8 @@ use
 
 examples
 {examples}
-`python cli.py COMMAND --help` lists the options of a command; --debug shows where an error arose.
+`python cli.py COMMAND --help` lists the options of a command, `fit --help all` every one of Lightning's too; --debug
+shows where an error arose.
 
 exit status: 0 done; 1 an error; 75 a signal ended the training, the checkpoint is saved and the same command goes on;
 130 stopped at once by Ctrl-C (in a training: by the second), 143 or 138 by SIGTERM or SIGUSR1 before the first step.

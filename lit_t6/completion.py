@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from jsonargparse import ArgumentParser
 
 from lit_t6.attention import short_names
-from lit_t6.training.options import option_keys
+from lit_t6.command_line.parsing import option_keys
 
 FILES = ("config", "base", "ckpt_path", "tokenizer", "output", "prompts_file", "upstream")
 """Options, besides those that end in "path", whose values are files."""

@@ -1,11 +1,10 @@
 """Checkpoints of other people made checkpoints of ours: what `python cli.py convert` does."""
 
-from pathlib import Path
-
 from lit_t6.data import load_tokenizer
 from lit_t6.interop import archs_that_fit, find_arch, from_upstream, plain_weights, read_upstream
 from lit_t6.model import T6Model
 from lit_t6.training import write_checkpoint
+from lit_t6.training.places import check_output
 
 
 def convert_upstream(
@@ -20,7 +19,7 @@ def convert_upstream(
 
     Args:
         path: a folder with config.json and weights, or one file of weights; see `lit_t6.interop.read_upstream`.
-        arch: name of the authors' model file, such as T6, T6_kvonly or llama-gqa.
+        arch: name of the authors' model file, such as T6, T6_kvonly or llama-gqa; see `lit_t6.interop.UPSTREAM_ARCHS`.
         output: the checkpoint to write.
         config_json: the model's configuration, where the path has none.
         tokenizer: a tokenizer.json to keep in the checkpoint, so that it can generate text by itself.
@@ -33,10 +32,7 @@ def convert_upstream(
         ValueError: `output` exists, or what cannot be read; see `read_upstream` and `from_upstream`.
     """
     find_arch(arch)  # a wrong name is told before gigabytes are read
-    if Path(output).is_dir():
-        raise ValueError(f"output={output}: is a folder; name a file in it, such as {Path(output) / 'model.ckpt'}.")
-    if Path(output).exists() and not overwrite:
-        raise ValueError(f"{output}: exists already; give another --output, or --overwrite to replace it.")
+    check_output(output, "--output", "model.ckpt", overwrite, asks="--overwrite")
     bpe = load_tokenizer(tokenizer) if tokenizer else None
     state_dict, config = read_upstream(path, config_json)
     weights = plain_weights(state_dict)

@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import shutil
@@ -14,6 +15,10 @@ import torch
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if not torch.cuda.is_available():  # before any kernel is imported
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+def pytest_configure():
+    importlib.import_module("lightning.pytorch")  # its log goes to the stderr of this moment: that of a test is closed
 
 
 def pytest_collection_modifyitems(items):

@@ -90,6 +90,25 @@ def test_table_and_markdown_show_the_same_figures(capsys, monkeypatch):
     assert "d_model 1,024 or 1,600, 24 or 48 layers." in table
 
 
+def test_mechanisms_of_unequal_size_are_marked(capsys):
+    words = ["budget", "-c", "MHA", "-c", "GQA", "-c", "TPA,num_heads=null", "--model.attention.num_heads=40"]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    marked = {line.split()[0]: " ! " in line for line in lines if " × 64 " in line}
+    assert marked == {"MHA": True, "GQA": True, "TPA": False}
+    assert (
+        "! not 4·d_model² weights a layer: no fair comparison. Times as many: MHA 3.33, GQA (2 KV heads) 1.75." in lines
+    )
+    assert main(["budget", "--format=markdown"]) == 0
+    assert "!" not in capsys.readouterr().out
+
+
+def test_a_name_that_came_out_as_another_mechanism_is_told(capsys):
+    assert main(["budget", "--model.attention.num_heads=2", "--format=markdown"]) == 0
+    names = [line.split(" | ")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert names[2:5] == ["| MHA", "| MQA", "| GQA = MHA"]
+
+
 def test_csv_has_the_fields_of_json(capsys):
     rows = run(["budget", "-c", "MHA", "-c", "TPA", "--format=csv"])
     read = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))

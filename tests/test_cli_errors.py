@@ -5,6 +5,8 @@ import torch
 
 from lit_t6.cli import main
 
+MHA = "configs/attention/mha.yaml"
+
 
 @pytest.mark.parametrize(
     ("words", "message"),
@@ -38,8 +40,53 @@ from lit_t6.cli import main
         ),
         (["fit", "--model.init=variannce"], "model.init: 'variannce' is not one of its values; did you mean variance?"),
         (["fit", "--convert=true"], "error: --convert true needs --ckpt_path"),
+        (["validate", "--ckpt_path=last"], "error: --ckpt_path last: does not say of which run; give the file of a"),
+        (["test", "--ckpt_path", "best"], "error: --ckpt_path best: does not say of which run; give the file of a"),
+        (["predict", "--ckpt_path", "hpc", "--convert=true"], "error: --ckpt_path hpc: does not say of which run"),
+        (
+            ["fit", "--ckpt_path", "last"],
+            "last.ckpt. Without --ckpt_path the same command goes on with its unfinished run.",
+        ),
+        (["fit", "--ckpt_path=best"], "error: --ckpt_path best: does not say of which run; give the file of a"),
         (["prepare", "--vocab_siz=9", "x"], "error: there is no option --vocab_siz; did you mean --vocab_size?"),
-        (["generate"], "ckpt_path"),
+        (["generate"], "error: generate needs --ckpt_path; `python cli.py generate --help` explains."),
+        (["prepare", "README.md"], "error: prepare needs --output;"),
+        (["convert", "x", "--arch=T6", "--output=y"], "error: convert needs --from upstream;"),
+        (["convert", "--from=foo", "x"], "error: --from: 'foo' is not one of its values. There are upstream."),
+        (["fit", "--data.path"], "error: --data.path needs a value."),
+        (["fit", "--config=configs"], "error: configs: is a folder; expected a YAML file, such as configs/attention/g"),
+        (
+            ["fit", "--config=configs/quikstart.yaml"],
+            "error: configs/quikstart.yaml: no such configuration file; did you mean configs/quickstart.yaml?",
+        ),
+        (
+            ["fit", f"--model.attention={MHA}"],
+            f"TPA-Qonly, got the file {MHA}. If it holds options, pass it as --config {MHA}.",
+        ),
+        (["fit", "--model.attention=none.yaml"], "got the file none.yaml. If it holds options, pass it as --config"),
+        (
+            ["fit", "--model.attention.factorized=kvq"],
+            "error: model.attention.factorized: 'kvq' is not one of its values; did you mean kv? There are qkv, kv, q.",
+        ),
+        (
+            ["fit", "--model.optimizer=AdamW"],
+            "error: model.optimizer: expected a YAML file with its settings, got 'AdamW'. Its settings are options of "
+            "their own: --model.optimizer.lr, ",
+        ),
+        (["fit", "--data=data/mine"], "got 'data/mine'. Its settings are options of their own: --data.path, "),
+        (["fit", "--model.attention.help=Foo"], "error: model.attention: 'Foo' is not a mechanism. There are GQA, "),
+        (["fit", "--model.attention.help=MHHA"], "error: model.attention: 'MHHA' is not a mechanism; did you mean MHA"),
+        (["fit", "--model.attention=lit_t6.model.T6Config"], "'lit_t6.model.T6Config' is not a mechanism"),
+        (
+            ["fit", "--trainer.callbacks=Foo"],
+            "error: trainer.callbacks: 'Foo' is not known. Expected a class by its na",
+        ),
+        (["fit", "--trainer.callbacks.help=Foo"], "error: trainer.callbacks: 'Foo' is not known. Expected a class"),
+        (["fit", "--trainer.callbacks=EarlyStoping"], "'EarlyStoping' is not known; did you mean EarlyStopping?"),
+        (["fit", "--trainer.logger.init_args.savedir=x"], "has no setting 'savedir'; did you mean save_dir? It has"),
+        (["fit", "--data.seq_len=abc"], "error: data.seq_len: expected int or null, got 'abc'."),
+        (["budget", "--context=abc"], "error: context: expected int or null, got 'abc'."),
+        (["fit", "--auto_resume=maybe"], "error: auto_resume: expected true or false, got 'maybe'."),
     ],
 )
 def test_errors_of_the_user_are_one_line(words, message, capsys, tmp_path):
@@ -67,7 +114,11 @@ def test_errors_of_the_user_are_one_line(words, message, capsys, tmp_path):
             "TPAConfig has no setting 'rank'; did you mean rank_",
         ),
         ("model: {d_model: wide}", "model.d_model: expected int, got 'wide'"),
-        ("model: [", "while parsing"),
+        ("ckpt_path: last", "--ckpt_path last: does not say of which run; give the file of a checkpoint"),
+        ("model: [", "a.yaml, line 1: broken YAML: while parsing"),
+        ("", "a.yaml: expected options, such as `model:` with settings below it, found nothing."),
+        ("- a", "a.yaml: expected options, such as `model:` with settings below it, found ['a']."),
+        ("model: 3", "a.yaml: model: expected settings below it, found 3."),
     ],
 )
 def test_errors_in_a_yaml_file_are_one_line(yaml_text, message, capsys, tmp_path):
@@ -76,6 +127,29 @@ def test_errors_in_a_yaml_file_are_one_line(yaml_text, message, capsys, tmp_path
     error = capsys.readouterr().err
     assert message in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_a_configuration_that_is_no_text_is_named(capsys, tmp_path):
+    (tmp_path / "a.yaml").write_bytes(b"\xff\xfe")
+    assert main(["fit", "--config", str(tmp_path / "a.yaml")]) == 1
+    assert "a.yaml: not a YAML file: it is not text" in capsys.readouterr().err
+
+
+def test_a_mechanism_may_be_a_file_of_its_own(capsys, tmp_path):
+    (tmp_path / "gqa.yaml").write_text("class_path: lit_t6.attention.MultiHeadConfig\ninit_args: {num_kv_heads: 2}")
+    with pytest.raises(SystemExit):
+        main(["fit", f"--model.attention={tmp_path / 'gqa.yaml'}", "--print_config"])
+    assert "num_kv_heads: 2" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_made_is_named(options, capsys, tmp_path):
+    (tmp_path / "file").touch()
+    assert main(["fit", *options, f"--trainer.logger.init_args.save_dir={tmp_path / 'file' / 'logs'}"]) == 1
+    error = capsys.readouterr().err
+    assert "file/logs/quickstart/version_0: the folder of the run cannot be made (Not a directory). Choose" in error
+    assert "Traceback" not in error
+    assert main(["prepare", "README.md", "--output", str(tmp_path / "file" / "data")]) == 1
+    assert "file/data: cannot be made (Not a directory); choose another folder." in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

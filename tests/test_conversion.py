@@ -5,7 +5,7 @@ import torch
 
 from lit_t6 import LitT6
 from lit_t6.cli import main, run
-from lit_t6.interop import from_upstream, read_upstream
+from lit_t6.interop import UPSTREAM_ARCHS, from_upstream, read_upstream
 from lit_t6.training import read_checkpoint
 
 
@@ -109,7 +109,7 @@ def test_a_failure_leaves_no_file(words, tmp_path, prepared, upstream_folder, ca
 @pytest.mark.parametrize(
     ("change", "words_of_error"),
     [
-        ({"--from": "hf"}, "choose from"),
+        ({"--from": "hf"}, "--from: 'hf' is not one of its values. There are upstream."),
         ({"--arch": "T7"}, "did you mean 'T6'?"),
         ({"--arch": "llama-mha"}, "the weights are those of T6, T6_ropek"),
         ({"--tokenizer": "nowhere.json"}, "nowhere.json: no such tokenizer file"),
@@ -122,3 +122,11 @@ def test_errors_of_the_user(words, change, words_of_error, tmp_path, capsys):
     assert main(words) == 1
     assert words_of_error in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_help_lists_the_archs(capsys):
+    with pytest.raises(SystemExit):
+        main(["convert", "--help"])
+    shown = capsys.readouterr().out
+    listed = shown.partition("authors' model files:\n")[2].partition("\n\n")[0]
+    assert [name.strip() for name in listed.split(",")] == list(UPSTREAM_ARCHS)

@@ -15,8 +15,8 @@ import torch
 
 from lit_t6.bench.read_rate import measure_read_rates
 from lit_t6.model import DecodeStep, SamplingConfig, T6Model
+from lit_t6.model_reader import ModelReader
 from lit_t6.testing import assert_as_exact_as
-from lit_t6.training.model_reader import ModelReader
 
 GREEDY = SamplingConfig(temperature=0)
 SETTLING = 10  # tokens that are not timed: kernels are compiled, a graph is recorded

@@ -5,6 +5,7 @@ from lit_t6.attention.budget import (
     AttentionBudget,
     attention_budget,
     compare_budgets,
+    is_unequal,
     measure_budget,
     solve_num_heads,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "check_init",
     "comparable_numbers",
     "compare_budgets",
+    "is_unequal",
     "measure_budget",
     "mechanisms",
     "short_names",

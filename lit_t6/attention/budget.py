@@ -10,9 +10,22 @@ from lit_t6.attention.multi_head import MultiHeadConfig
 ConfigT = TypeVar("ConfigT", bound=AttentionConfig)
 
 
+UNEQUAL = 0.05
+"""A layer's attention whose weights are this share away from the budget is no fair comparison: people are told."""
+
+
 def attention_budget(d_model: int) -> int:
     """4·d_model²: the weights of plain multi-head attention with H·D = d_model, the paper's budget of a layer."""
     return 4 * d_model**2
+
+
+def is_unequal(share: float) -> bool:
+    """Whether weights are too far from the budget for a fair comparison.
+
+    Args:
+        share: weights of a layer's attention over `attention_budget`.
+    """
+    return abs(share - 1) > UNEQUAL
 
 
 def solve_num_heads(config: ConfigT, d_model: int, budget: int | None = None) -> ConfigT:

@@ -235,7 +235,10 @@ class TPAConfig(RotaryAttentionConfig):
     def backend(self) -> str:
         if self.impl == "reference":
             return "the reference einsum"
-        return f"{super().backend}; on a GPU by kernels that keep the factors"
+        alike = self.value_size == self.head_dim and self.num_kv_heads is None
+        if alike and self.head_dim <= 128 and self.head_dim % 8 == 0 and (self.num_heads or 1) <= 128:
+            return f"{super().backend}; on a GPU by kernels that keep factors alone"
+        return f"{super().backend} of heads that are formed by products and kept"
 
     def numbers(self) -> dict[str, float]:
         ranks = {f"rank_{letter}": float(self.rank(letter)) if letter in self.factorized else 0.0 for letter in "qkv"}

@@ -1,11 +1,5 @@
 """`python cli.py bench decode`: the speed of one decode step, beside its peers and the time of reading its cache."""
 
-import hashlib
-import importlib.metadata
-import os
-import platform
-import shlex
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -14,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from lit_t6.bench.facts import VERSIONS, check_device, facts
 from lit_t6.bench.figure import draw
 from lit_t6.bench.grid import DTYPES, Point, order
 from lit_t6.bench.measure import Preparing, measure
@@ -24,10 +19,9 @@ from lit_t6.bench.peers.upstream import find_kernels
 from lit_t6.bench.read_rate import measure_read_rates
 from lit_t6.bench.report import markdown, place
 from lit_t6.bench.results import Results
-from lit_t6.training.options import nearest
+from lit_t6.command_line.complaints import nearest
 
 CACHES = (4096, 8192, 16384, 32768, 65536, 131072, 262144, 524288)
-VERSIONS = ("lit-t6", "torch", "triton", "flashinfer-python")
 
 
 def bench_decode(
@@ -105,7 +99,7 @@ def bench_decode(
             "dtype": dtype,
             "seed": seed,
         },
-        facts=facts(device, kernels),
+        facts=facts(device, kernels, (*VERSIONS, "flashinfer-python")),
         planned=len(points),
     )
     folder = Path(output).expanduser()
@@ -199,34 +193,6 @@ def _until(deadline: float | None, entries: Iterator[Any], results: Results) -> 
         yield entry
 
 
-def facts(device: str, kernels: dict[str, Path] | None) -> dict[str, Any]:
-    """What numbers depend on: `same` must be the same of all numbers in a table.
-
-    Args:
-        device: where it runs.
-        kernels: the authors' files, which have no version: their SHA-256 is told.
-    """
-    versions: dict[str, str | None] = {}
-    for name in VERSIONS:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
-    same: dict[str, Any] = {"torch": torch.__version__, "triton": versions["triton"]}
-    if torch.device(device).type == "cuda":
-        same |= {"device": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
-    else:
-        same["device"] = f"CPU {platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (kernels or {}).values()}
-    return {
-        "same": same,
-        "versions": versions | {"python": platform.python_version()},
-        "commands": ["python cli.py " + shlex.join(sys.argv[1:])],
-        "upstream_sha256": files,
-        "began": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-    }
-
-
 def _check(given: dict[str, Any]) -> None:
     """Raise ValueError for settings that cannot be."""
     for name in ("d_model", "num_heads", "batch", "cache", "ranks"):
@@ -250,12 +216,6 @@ def _check(given: dict[str, Any]) -> None:
                 raise ValueError(f"{name}: there is no {value!r}{nearest(value, known)} There are {', '.join(known)}.")
     if given["dtype"] not in DTYPES:
         raise ValueError(f"dtype: {given['dtype']!r}, expected one of {', '.join(DTYPES)}.")
-    kind = given["device"].partition(":")[0]
-    if kind not in ("cuda", "cpu"):
-        raise ValueError(f"device: {given['device']!r}, expected cuda, cuda:1 … or cpu.")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"device: {given['device']!r}, but PyTorch sees no GPU here; --device cpu measures on the CPU."
-        )
+    check_device(given["device"])
     if given["resume"] and given["overwrite"]:
         raise ValueError("resume keeps the results that overwrite would replace: choose one.")

@@ -1,6 +1,6 @@
 """The table of a run, as Markdown that reads well as text."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from lit_t6.bench.results import Entry, Results
 
@@ -15,7 +15,8 @@ def markdown(results: Results) -> str:
     names = [results.label(column) for column in columns]
     header = ["H", "batch", "cache", "floor", "ours", "of floor", *names]
     rows = [_row(results, shape, columns) for shape in results.shapes]
-    return "\n".join([*_aligned([header, *rows]), "", *_legend(results), "", *_summary(results, columns, names)]) + "\n"
+    table = aligned([header, *rows], right=range(6))
+    return "\n".join([*table, "", *_legend(results), "", *_summary(results, columns, names)]) + "\n"
 
 
 def _row(results: Results, shape: tuple[int, int, int], columns: Sequence[str]) -> list[str]:
@@ -40,19 +41,24 @@ def _cell(entry: Entry | None, ours: Entry | None) -> str:
     return f"{entry.ms:.4f}{ratio}{way}"
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
+def aligned(rows: list[list[str]], right: Collection[int]) -> list[str]:
+    """A Markdown table that reads well as text.
+
+    Args:
+        rows: cells, of the header first.
+        right: columns that are aligned to the right, by their places.
+    """
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    numbers = 6  # columns that are aligned to the right
     lines = [
         "| "
         + " | ".join(
-            cell.rjust(width) if place < numbers else cell.ljust(width)
+            cell.rjust(width) if place in right else cell.ljust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         + " |"
         for row in rows
     ]
-    ruler = ["-" * (width + 1) + ":" if place < numbers else "-" * (width + 2) for place, width in enumerate(widths)]
+    ruler = ["-" * (width + 1) + ":" if place in right else "-" * (width + 2) for place, width in enumerate(widths)]
     return [lines[0], f"|{'|'.join(ruler)}|", *lines[1:]]
 
 

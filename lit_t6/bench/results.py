@@ -1,11 +1,11 @@
 """What a run found: kept in a file that is whole at any time, and what follows from it."""
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lit_t6.bench.facts import check_same, write_json
 from lit_t6.bench.peers import OURS
 
 Status = str
@@ -161,9 +161,7 @@ class Results:
             "read_rate": read,
             "entries": entries,
         }
-        partial = path.with_name(path.name + ".part")
-        partial.write_text(json.dumps(whole, indent=1) + "\n")
-        os.replace(partial, path)
+        write_json(path, whole)
 
     def take_up(self, path: Path) -> None:
         """Go on from a file of an earlier run.
@@ -182,12 +180,7 @@ class Results:
             commands = facts["commands"] if "commands" in facts else [facts["command"]]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is not a file of `bench decode`: {error!r}.") from error
-        for name, value in json.loads(json.dumps(self.settings | self.facts["same"])).items():
-            if theirs.get(name) != value:
-                raise ValueError(
-                    f"{path} was measured with {name} {theirs.get(name)!r}, this is {value!r}: numbers of both cannot "
-                    "stand in one table. Choose another --output."
-                )
+        check_same(path, theirs, self.settings | self.facts["same"])
         for entry in entries:
             entry.pop("floor_ms", None)
         self.facts["commands"] = [*commands, *self.facts["commands"]]

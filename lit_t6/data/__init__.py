@@ -1,11 +1,16 @@
 """Text → tokenizer → shards → batches."""
 
-from lit_t6.data.dataset import EvaluationDataset, TokenWindows, TrainingDataset
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from lit_t6.data.manifest import Manifest, read_manifest
-from lit_t6.data.module import TokenDataModule
-from lit_t6.data.order import window_of_sample
 from lit_t6.data.prepare import prepare_corpus
 from lit_t6.data.tokenizer import load_tokenizer, parse_tokenizer, token_num_bytes, train_tokenizer
+
+if TYPE_CHECKING:
+    from lit_t6.data.dataset import EvaluationDataset, TokenWindows, TrainingDataset
+    from lit_t6.data.module import TokenDataModule
+    from lit_t6.data.order import window_of_sample
 
 __all__ = [
     "EvaluationDataset",
@@ -21,3 +26,18 @@ __all__ = [
     "train_tokenizer",
     "window_of_sample",
 ]
+
+_HOMES = {
+    "EvaluationDataset": "lit_t6.data.dataset",
+    "TokenDataModule": "lit_t6.data.module",
+    "TokenWindows": "lit_t6.data.dataset",
+    "TrainingDataset": "lit_t6.data.dataset",
+    "window_of_sample": "lit_t6.data.order",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs PyTorch or Lightning when it is first used: `prepare` waits for neither."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'lit_t6.data' has no attribute {name!r}")

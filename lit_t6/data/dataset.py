@@ -103,6 +103,22 @@ class TokenWindows:
                 row[:] = before[shard] + np.searchsorted(document_starts[shard], at, side="right") - 1
         return ids
 
+    def targets_of_documents(self, document_starts: Sequence[np.ndarray]) -> np.ndarray:
+        """How many targets continue each document, (documents,) int64, as `documents` counts them.
+
+        Args:
+            document_starts: from `document_starts`.
+        """
+        counts = np.zeros(sum(len(starts) for starts in document_starts), dtype=np.int64)
+        first = 0
+        for shard, starts in zip(self._shards, document_starts, strict=True):
+            edges = np.append(starts, len(shard)).clip(max=max(0, len(shard) - 1))  # the last token continues nothing
+            counts[first : first + len(starts)] += np.diff(edges)
+            if first:
+                counts[first - 1] += edges[0]  # the rest of a document that began in the shard before
+            first += len(starts)
+        return counts
+
     def document_starts(self, end_of_text: int) -> list[np.ndarray]:
         """Where the documents of each shard start: the places of the end-of-text token, which precedes each."""
         return [np.flatnonzero(np.asarray(shard) == end_of_text) for shard in self._shards]
@@ -160,6 +176,11 @@ class EvaluationDataset(Dataset[dict[str, Tensor]]):
 
     def __len__(self) -> int:
         return len(self.windows)
+
+    def targets_of_documents(self) -> np.ndarray:
+        """How many targets continue each document of the split, (documents,) int64; `documents` must be asked for."""
+        assert self._document_starts is not None
+        return self.windows.targets_of_documents(self._document_starts)
 
     def __getitem__(self, windows: list[int]) -> dict[str, Tensor]:
         """A batch of windows; a negative index gives one that counts for nothing.

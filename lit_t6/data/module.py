@@ -38,7 +38,8 @@ class TokenDataModule(L.LightningDataModule):
         seq_len: T, tokens of a sequence; null takes the model's max_seq_len. It may be longer than that: rotary tables
             extend themselves.
         eval_batch_size: sequences a device in validation, test and prediction; null takes batch_size.
-        eval_windows: validate, test and predict on this many sequences from the start of the split; null for all.
+        eval_windows: validate, test and predict on this many sequences from the start of the split; null for all. The
+            command `predict` does not take a checkpoint's over.
         seed: of the order of training.
         num_workers: loader processes a device; 0 reads in the main process.
         mask_documents: keep attention within documents.

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from lit_t6.data.manifest import MANIFEST_NAME, TOKENIZER_NAME, Manifest, ShardInfo, SplitInfo, file_hash, read_manifest
 from lit_t6.data.shards import ShardWriter
-from lit_t6.data.sources import find_files, iterate_documents
+from lit_t6.data.sources import describe_left_out, find_files, iterate_documents
 from lit_t6.data.tokenizer import (
     check_vocab_size,
     encode_documents,
@@ -167,6 +168,8 @@ def prepare_corpus(
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
     files = find_files(inputs)
+    if left_out := describe_left_out(inputs):
+        print(left_out)
     bpe = load_tokenizer(tokenizer) if tokenizer else None
     if bpe is None:
         check_vocab_size(vocab_size)
@@ -195,41 +198,56 @@ def prepare_corpus(
     def documents() -> Iterator[str]:
         return iterate_documents(files, text_key)
 
-    survey = _survey(documents(), seed)
-    if not survey.hashes:
-        raise ValueError(f"the corpus is empty: no text in {', '.join(map(str, inputs))}.")
-    if len(survey.hashes) == 1:
-        pieces = cut_single_document(next(documents()))
-        print(f"One document only: cut at line ends into {len(pieces)}.")
-        survey = _survey(pieces, seed)
+    with _partial(output) as partial:
+        survey = _survey(documents(), seed)
+        if not survey.hashes:
+            raise ValueError(f"the corpus is empty: no text in {', '.join(map(str, inputs))}.")
+        if len(survey.hashes) == 1:
+            pieces = cut_single_document(next(documents()))
+            print(f"One document only: cut at line ends into {len(pieces)}.")
+            survey = _survey(pieces, seed)
 
-        def documents() -> Iterator[str]:
-            return iter(pieces)
+            def documents() -> Iterator[str]:
+                return iter(pieces)
 
-    splits = assign_splits(survey.hashes, validation_fraction, test_fraction)
-    if bpe is None:
-        stride = max(1, -(-survey.num_bytes // tokenizer_bytes))
-        bpe = train_tokenizer(
-            (
-                d
-                for n, (d, split) in enumerate(zip(documents(), splits, strict=True))
-                if split == "train" and n % stride == 0
-            ),
-            vocab_size,
-        )
-    partial = output.with_name(output.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+        splits = assign_splits(survey.hashes, validation_fraction, test_fraction)
+        if bpe is None:
+            stride = max(1, -(-survey.num_bytes // tokenizer_bytes))
+            bpe = train_tokenizer(
+                (
+                    d
+                    for n, (d, split) in enumerate(zip(documents(), splits, strict=True))
+                    if split == "train" and n % stride == 0
+                ),
+                vocab_size,
+            )
+            if (size := bpe.get_vocab_size()) < vocab_size:
+                print(
+                    f"Vocabulary: {size:,} tokens, not the {vocab_size:,} asked for: each word of the text to learn "
+                    f"from is a token by then, so that nothing is left to join. More text gives more tokens."
+                )
         manifest = _write_folder(partial, bpe, documents(), splits, survey.num_bytes, shard_tokens, settings)
         replaced = output.with_name(output.name + ".replaced")
         if output.exists():
             os.replace(output, replaced)
         os.replace(partial, output)
         shutil.rmtree(replaced, ignore_errors=True)
+    return manifest
+
+
+@contextmanager
+def _partial(output: Path) -> Iterator[Path]:
+    """A folder beside `output` to write into; where none can be made, that is told before the long work."""
+    partial = output.with_name(output.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise ValueError(f"{output}: cannot be made ({error.strerror}); choose another folder.") from error
+    try:
+        yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return manifest
 
 
 def _write_folder(

@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -35,7 +36,11 @@ def find_files(inputs: Sequence[str | Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.is_file() and _kind(p) in known)
             if not inside:
-                raise ValueError(f"{path}: no text in this folder; looked for {', '.join(known)}, packed or not.")
+                others = _count_suffixes(_others(path))
+                holds = f" It holds {others}." if others else ""
+                raise ValueError(
+                    f"{path}: no text in this folder; looked for {', '.join(known)}, packed or not.{holds}"
+                )
             files += inside
         elif path.is_file():
             if _kind(path) == ".parquet":
@@ -46,6 +51,30 @@ def find_files(inputs: Sequence[str | Path]) -> list[Path]:
     if not files:
         raise ValueError("no input: name at least one text file, JSONL file or folder.")
     return files
+
+
+def describe_left_out(inputs: Sequence[str | Path]) -> str:
+    """What `find_files` passes over in the folders among `inputs`, and why; empty if it passes over nothing."""
+    left_out = [path for folder in map(Path, inputs) if folder.is_dir() for path in _others(folder)]
+    if not left_out:
+        return ""
+    known = ", ".join(TEXT_SUFFIXES + JSONL_SUFFIXES)
+    return (
+        f"Left out {_count_suffixes(left_out)}: of a folder {known} are read, packed or not. A file named by itself is "
+        f"read as text, whatever its suffix."
+    )
+
+
+def _others(folder: Path) -> list[Path]:
+    known = TEXT_SUFFIXES + JSONL_SUFFIXES
+    return [path for path in folder.rglob("*") if path.is_file() and _kind(path) not in known]
+
+
+def _count_suffixes(paths: Sequence[Path]) -> str:
+    """Such as "3 files (2 .pdf, 1 .py)", the most frequent first."""
+    kinds = Counter(_kind(path) or "without a suffix" for path in paths)
+    each = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
+    return f"{len(paths):,} file{'' if len(paths) == 1 else 's'} ({each})" if paths else ""
 
 
 def _parse_line(path: Path, number: int, line: str, text_key: str) -> str:

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 
-def assert_as_exact_as(actual: Tensor, reference: Tensor, exact: Tensor, name: str = "result") -> None:
+def assert_as_exact_as(
+    actual: Tensor, reference: Tensor, exact: Tensor, name: str = "result", precision: torch.dtype | None = None
+) -> None:
     """Assert that a result is as near to the truth as the precision allows.
 
     Its root mean square error may be twice that of the reference run in the same precision, plus one unit in the last
@@ -18,11 +20,13 @@ def assert_as_exact_as(actual: Tensor, reference: Tensor, exact: Tensor, name: s
         reference: the specification, computed in the precision of `actual`.
         exact: the specification, computed in float64.
         name: for the message.
+        precision: whose unit in the last place counts: that of the arithmetic, where autocast keeps its results in a
+            wider type; if not given, the type of `actual`.
     """
     assert actual.shape == exact.shape, f"{name}: shape {tuple(actual.shape)}, expected {tuple(exact.shape)}"
     assert actual.dtype == reference.dtype, f"{name}: type {actual.dtype}, expected {reference.dtype}"
     assert actual.isfinite().all(), f"{name}: not finite"
-    eps = torch.finfo(actual.dtype).eps
+    eps = torch.finfo(precision or actual.dtype).eps
     error, reference_error = actual.double() - exact, reference.double() - exact
     allowed = 2 * _rms(reference_error) + eps * _rms(exact)
     for what, measure, slack in (("mean", _rms, 1), ("row", _largest_row, 4), ("number", _largest, 16)):

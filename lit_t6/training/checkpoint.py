@@ -15,6 +15,9 @@ from lit_t6.training.checkpoint_files import DamagedCheckpoint, verify_file, wri
 from lit_t6.training.module import LitT6, hyper_parameters
 from lit_t6.training.optimizer import OptimizerConfig
 
+PADDING = 1024
+"""Vocabularies are padded to a multiple of 64 to 128 times the number of devices, as of GPT-2 to 50,304 or 51,200."""
+
 
 @dataclass
 class Checkpoint:
@@ -46,6 +49,25 @@ class Checkpoint:
         """The tokenizer of the data that it was trained on, if it says so."""
         data_state = self.content.get("TokenDataModule", {})
         return parse_tokenizer(data_state["tokenizer"], self.path) if "tokenizer" in data_state else None
+
+    def check_tokenizer(self, tokenizer: Tokenizer, name: str) -> None:
+        """Refuse a tokenizer whose ids mean something else to the model.
+
+        Args:
+            tokenizer: to use with the model.
+            name: of it, for the error.
+
+        Raises:
+            ValueError: the checkpoint holds another one; or it holds none, and this one does not fit the vocabulary.
+        """
+        own = self.tokenizer()
+        if own is None:
+            check_vocabulary(tokenizer, self.content["hyper_parameters"]["config"]["vocab_size"], name)
+        elif own.to_str() != tokenizer.to_str():
+            raise ValueError(
+                f"{name}: not the tokenizer that {self.path} was trained with, and the text would mean nothing. The "
+                f"checkpoint holds its own: leave --tokenizer out."
+            )
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -87,7 +109,7 @@ def write_checkpoint(path: str | Path, model: T6Model, tokenizer: Tokenizer | No
         tokenizer: of the tokens that the model knows.
 
     Raises:
-        ValueError: a tokenizer with more tokens than the model has rows.
+        ValueError: a tokenizer of another vocabulary; see `check_vocabulary`.
         OSError: it cannot be written; a file that was there is as it was.
     """
     content: dict[str, Any] = {
@@ -98,14 +120,29 @@ def write_checkpoint(path: str | Path, model: T6Model, tokenizer: Tokenizer | No
         "global_step": 0,
     }
     if tokenizer is not None:
-        size = tokenizer.get_vocab_size(with_added_tokens=True)
-        if size > model.config.vocab_size:
-            raise ValueError(
-                f"the tokenizer has {size} tokens, but the model has vocab_size={model.config.vocab_size}: it is not "
-                f"the tokenizer that the model was trained with."
-            )
+        check_vocabulary(tokenizer, model.config.vocab_size)
         content["TokenDataModule"] = {"samples_seen": 0, "tokenizer": tokenizer.to_str()}
     write_atomically(content, path)
+
+
+def check_vocabulary(tokenizer: Tokenizer, vocab_size: int, name: str = "the tokenizer") -> None:
+    """Refuse a tokenizer that cannot be the one that a model was trained with.
+
+    Args:
+        tokenizer: in question.
+        vocab_size: rows of the model's embedding. Those of a padded vocabulary are more than the tokens: up to the next
+            multiple of PADDING.
+        name: of the tokenizer, for the error.
+
+    Raises:
+        ValueError: more tokens than the model has rows, or fewer than padding explains.
+    """
+    size = tokenizer.get_vocab_size(with_added_tokens=True)
+    if not size <= vocab_size <= -(-size // PADDING) * PADDING:
+        raise ValueError(
+            f"{name} has {size} tokens, but the model has vocab_size={vocab_size}: it is not the tokenizer that the "
+            f"model was trained with."
+        )
 
 
 def convert_weights(module: LitT6, checkpoint: Checkpoint) -> tuple[list[str], list[str]]:

@@ -29,7 +29,7 @@ def newest_whole(paths: Iterable[Path]) -> tuple[Path | None, list[DamagedCheckp
     for path in sorted(paths, key=_age, reverse=True):
         try:
             verify_file(path)
-            if not _inside(path):
+            if not read_inside(path):
                 raise DamagedCheckpoint(path, "it holds no training of Lightning's")
         except DamagedCheckpoint as error:
             damaged.append(error)
@@ -54,7 +54,7 @@ def to_go_on_from(folder: Path, paths: Iterable[Path]) -> list[Path]:
     weights: list[Path] = []
     others: dict[Path, str] = {}
     for path in paths:
-        content = _inside(path)
+        content = read_inside(path)
         if content and "optimizer_states" not in content:
             weights.append(path)
         elif not content or is_of_run(folder, path, _folder_said(content)):
@@ -98,7 +98,7 @@ def of_run(folder: Path, paths: Iterable[Path]) -> set[Path]:
         folder: of the run.
         paths: of checkpoints that may be the run's.
     """
-    inside = {path: _inside(path) for path in paths}
+    inside = {path: read_inside(path) for path in paths}
     return {
         path
         for path, content in inside.items()
@@ -112,7 +112,7 @@ def folder_said(path: Path) -> str:
     Args:
         path: of the checkpoint.
     """
-    return _folder_said(_inside(path))
+    return _folder_said(read_inside(path))
 
 
 def steps_done(path: Path) -> float:
@@ -121,7 +121,7 @@ def steps_done(path: Path) -> float:
     Args:
         path: of the checkpoint.
     """
-    return float(_inside(path).get("global_step", "inf"))
+    return float(read_inside(path).get("global_step", "inf"))
 
 
 def is_of_run(folder: Path, path: Path, said: str) -> bool:
@@ -154,7 +154,7 @@ def checkpoints_beside(path: Path) -> list[Path]:
 
 
 def _age(path: Path) -> tuple[bool, float, float]:
-    content = _inside(path)
+    content = read_inside(path)
     try:
         written = path.stat().st_mtime
     except OSError:  # removed by now
@@ -164,8 +164,12 @@ def _age(path: Path) -> tuple[bool, float, float]:
     return "optimizer_states" in content, float(content["global_step"]), written
 
 
-def _inside(path: Path) -> dict[str, Any]:
-    """A checkpoint's dictionary, its tensors left in the file; empty if it is none."""
+def read_inside(path: Path) -> dict[str, Any]:
+    """A checkpoint's dictionary, not verified, its tensors left in the file; empty if it is none.
+
+    Args:
+        path: of the checkpoint.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception:  # bytes that are no pickle raise anything; verify_file says what is wrong

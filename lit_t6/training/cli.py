@@ -16,8 +16,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from lit_t6.command_line.options import arrange, option_value
+from lit_t6.command_line.parsing import parse, parser_settings
 from lit_t6.training.accelerator import choose_precision
-from lit_t6.training.callbacks import SaveOnInterrupt, TrainingProgress
+from lit_t6.training.callbacks import DocumentLossWriter, SaveOnInterrupt, TrainingProgress
 from lit_t6.training.callbacks.start_panel import is_news
 from lit_t6.training.checkpoint import convert_weights, read_checkpoint
 from lit_t6.training.checkpoint_io import SafeCheckpointIO
@@ -25,10 +27,11 @@ from lit_t6.training.cli_settings import SETTINGS, add_options
 from lit_t6.training.launcher import watch_processes
 from lit_t6.training.memory import StageOfFailure, explain_out_of_memory, is_out_of_memory
 from lit_t6.training.messages import say
-from lit_t6.training.options import arrange, option_value, parse, parser_settings
 from lit_t6.training.run_folder import RunFolder, find_unfinished, forget, tell_child_processes
+from lit_t6.training.steps_left import check_limits, check_steps_left
 
-_RESUME_WORDS = ("last", "best", "hpc")
+_LIGHTNINGS_WORDS = ("last", "best", "hpc")
+"""What Lightning takes for a checkpoint of the Trainer that has just trained; a command's has trained nothing yet."""
 
 
 class T6CLI(LightningCLI):
@@ -71,11 +74,13 @@ class T6CLI(LightningCLI):
             )
         try:
             with tempfile.TemporaryDirectory() as folder:
-                if checkpoint is not None and checkpoint not in (*_RESUME_WORDS, "null"):
+                if checkpoint is not None and checkpoint not in (*_LIGHTNINGS_WORDS, "null"):
                     from_checkpoint = Path(folder) / "checkpoint.yaml"
                     trained = read_checkpoint(checkpoint).options()
                     if "data" not in trained and not any(o.startswith(("--data", "--config")) for o in options):
                         raise ValueError(f"{checkpoint}: does not say what data it belongs to; pass --data.path.")
+                    if command == "predict" and "data" in trained:
+                        trained["data"]["eval_windows"] = None  # meant for figures of a training, not for documents
                     from_checkpoint.write_text(yaml.safe_dump(trained), encoding="utf-8")
                     options = ["--config", str(from_checkpoint), *options]
                 saves = RunFolder if command == "fit" else None
@@ -140,13 +145,25 @@ class T6CLI(LightningCLI):
         return trainer
 
     def before_instantiate_classes(self) -> None:
-        """Settings that follow from the command: precision of products, predictions, what the run goes on with."""
+        """Settings that follow from the command: precision of products, predictions, what the run goes on with.
+
+        Raises:
+            ValueError: a checkpoint that is not named by its file.
+        """
         torch.set_float32_matmul_precision("high")
         self.converted_from: str | None = None
         self.same_command = False
+        self.goes_on_from: str | None = None
+        self.steps_before = 0
         if self.subcommand is None:
             return
         config = self.config[self.subcommand]
+        if config.ckpt_path in _LIGHTNINGS_WORDS:  # typed, or of a YAML file
+            without = " Without --ckpt_path the same command goes on with its unfinished run."
+            raise ValueError(
+                f"--ckpt_path {config.ckpt_path}: does not say of which run; give the file of a checkpoint, such as "
+                f"logs/NAME/version_0/checkpoints/last.ckpt.{without if self.subcommand == 'fit' else ''}"
+            )
         config.weights_only = True if config.weights_only is None else config.weights_only  # run nothing of a file
         if self.subcommand == "predict" and config.return_predictions is None:
             config.return_predictions = False  # they go to a file, not to memory
@@ -159,6 +176,7 @@ class T6CLI(LightningCLI):
 
     def _before_fit_is_built(self, config: Any) -> None:
         resumes, as_typed = config.ckpt_path is not None, config.clone()
+        self.goes_on_from = config.ckpt_path
         if config.trainer.logger is False:
             self.save_config_callback = None  # there is no folder of the run
             return
@@ -193,10 +211,27 @@ class T6CLI(LightningCLI):
         say(f"{self.converted_from}: {len(taken)} weights taken, {len(fresh)} drawn afresh.")
 
     def before_fit(self) -> None:
-        """Look at the data before a folder is made for the run, and before processes for other devices start."""
+        """Look at limits and data before a folder is made for the run, and before processes for other devices start.
+
+        Raises:
+            ValueError: there is nothing to train, or data that does not fit.
+        """
         self.model.check_trainer(self.trainer)
+        check_limits(self.trainer)
+        if self.goes_on_from is not None:
+            self.steps_before = check_steps_left(self.trainer, self.goes_on_from)
         self.datamodule.prepare_data()
         self.datamodule.fit_to_model(self.model.config.vocab_size, self.model.config.max_seq_len)
+        # Opened once more when they are read; a shard that is gone is told of here.
+        self.datamodule.windows("train", cover=False)
+        if self.trainer.limit_val_batches:
+            self.datamodule.windows("validation", cover=True)
+
+    def before_predict(self) -> None:
+        """Look at the file to write before the data is read and processes for other devices start."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set outside of its class
+            if isinstance(callback, DocumentLossWriter):
+                callback.check_path()
 
     def after_fit(self) -> None:
         """Say what came out and what can be done with it."""
@@ -204,10 +239,16 @@ class T6CLI(LightningCLI):
         if not self.trainer.is_global_zero or not isinstance(checkpoint, ModelCheckpoint):
             return
         figures, said = self.trainer.callback_metrics, ""
+        if self.goes_on_from is not None and self.trainer.global_step == self.steps_before and not figures:
+            say(
+                f"No step was taken: {self.goes_on_from} is at step {self.steps_before:,}, and a limit that it had "
+                f"reached, such as trainer.max_time, ended the training there. To go on, raise the limit."
+            )
+            return
         if "val/loss" in figures and "val/bits_per_byte" in figures:
-            said = f"val/loss {figures['val/loss']:.4f}, {figures['val/bits_per_byte']:.4f} bits per byte. "
+            said = f"val/loss {figures['val/loss']:.4f}, {figures['val/bits_per_byte']:.4f} bits per byte."
         if checkpoint.best_model_path and checkpoint.best_model_score is not None:
-            said += f"Best {checkpoint.monitor} {checkpoint.best_model_score:.4f}: {checkpoint.best_model_path}"
+            said += f" Best {checkpoint.monitor} {checkpoint.best_model_score:.4f}: {checkpoint.best_model_path}"
         if said:
             say(said)
         if last := checkpoint.last_model_path or checkpoint.best_model_path:

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from lit_t6.data import load_tokenizer
 from lit_t6.model import SamplingConfig, StepMode, T6Model
 from lit_t6.training.checkpoint import read_checkpoint
+from lit_t6.training.places import check_output
 from lit_t6.training.prompts import read_prompts
 from lit_t6.training.streaming import StopFilter, TextStream
 
@@ -29,6 +30,7 @@ def generate_text(
     seed: int | None = None,
     batch_size: int | None = None,
     output: str | None = None,
+    overwrite: bool = False,
     tokenizer: str | None = None,
     device: str = "auto",
     step: StepMode = "auto",
@@ -52,7 +54,8 @@ def generate_text(
         seed: of the drawing, to get the same text again with the same rows and batches.
         batch_size: rows to compute together at most; null for all.
         output: a JSONL file to write too, a line for each text: prompt, completion, tokens (how many were drawn).
-        tokenizer: a tokenizer.json, for a checkpoint that holds none.
+        overwrite: replace `output` if it is there.
+        tokenizer: a tokenizer.json, for a checkpoint that holds none; to one that does, no other is taken.
         device: where to run: cpu, cuda, cuda:1, …; auto takes a GPU if there is one.
         step: how a token is computed: eager (kernel by kernel), graph (one CUDA graph), compile (a graph of compiled
             blocks: some 20 seconds at first, then the fastest); auto is graph on a GPU, eager on a CPU.
@@ -61,7 +64,8 @@ def generate_text(
         What was printed: prompts and continuations.
 
     Raises:
-        ValueError: no such checkpoint or file, no tokenizer, or settings out of range.
+        ValueError: no such checkpoint or file, no tokenizer or a wrong one, an `output` that exists, or settings out of
+            range.
     """
     sampling = SamplingConfig(temperature, top_k, top_p)
     StopFilter(stop or ())  # what cannot be is said before anything is loaded
@@ -74,8 +78,8 @@ def generate_text(
             raise ValueError(f"{name} must be at least {least}, got {value}.")
     if prompts_file and prompt:
         raise ValueError("--prompt and --prompts_file are both given: put the prompt into the file, or leave one out.")
-    if output and Path(output).is_dir():
-        raise ValueError(f"output {output}: this is a folder; name a file, such as {output}/texts.jsonl.")
+    if output:
+        check_output(output, "--output", "texts.jsonl", overwrite)
     prompts = read_prompts(prompts_file) if prompts_file else [prompt]
     model, bpe = _load(ckpt_path, tokenizer, device)
     rows = [text for text in prompts for _ in range(num_samples)]
@@ -130,6 +134,8 @@ def _load(ckpt_path: str, tokenizer: str | None, device: str) -> tuple[T6Model, 
     bpe = load_tokenizer(tokenizer) if tokenizer else checkpoint.tokenizer()
     if bpe is None:
         raise ValueError(f"{ckpt_path}: holds no tokenizer; pass --tokenizer with the tokenizer.json of its data.")
+    if tokenizer:
+        checkpoint.check_tokenizer(bpe, tokenizer)
     return checkpoint.model(device), bpe
 
 

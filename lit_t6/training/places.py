@@ -1,5 +1,6 @@
 """Where a training keeps what it writes."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -27,6 +28,33 @@ def run_folder(save_dir: str | Path, name: str | None, version: int | str | None
     return Path(expand(Path(save_dir) / (name or "") / last))
 
 
+def free_version(folder: Path) -> Path:
+    """The first `version_N` in a folder that is not there.
+
+    Args:
+        folder: of runs.
+    """
+    return next(path for n in itertools.count() if not (path := folder / f"version_{n}").exists())
+
+
+def make_run_folder(folder: Path) -> None:
+    """Make the folder of a run, if it is not there.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        ValueError: it cannot be made there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{folder}: the folder of the run cannot be made ({error.strerror}). Choose another place with "
+            f"--trainer.logger.init_args.save_dir."
+        ) from error
+
+
 def home_of(trainer: L.Trainer) -> Path:
     """The folder of a training's run; without a logger, that which the trainer writes to by default.
 
@@ -48,3 +76,22 @@ def folder_of(trainer: L.Trainer) -> Path | None:
         return None
     logger = trainer.loggers[0]
     return run_folder(logger.save_dir or trainer.default_root_dir, logger.name, logger.version)
+
+
+def check_output(path: str | Path, option: str, example: str, overwrite: bool, asks: str = "--overwrite true") -> None:
+    """Refuse to write where something is, before anything is computed.
+
+    Args:
+        path: of the file to write.
+        option: by which it was given.
+        example: of a name of a file.
+        overwrite: a file that is there may be replaced.
+        asks: the option that says so.
+
+    Raises:
+        ValueError: a folder, or a file that may not be replaced.
+    """
+    if Path(path).is_dir():
+        raise ValueError(f"{option} {path}: is a folder; name a file in it, such as {Path(path) / example}.")
+    if Path(path).exists() and not overwrite:
+        raise ValueError(f"{path}: exists already; give another {option}, or {asks} to replace it.")

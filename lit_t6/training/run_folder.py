@@ -22,7 +22,7 @@ from lit_t6.training.checkpoint_files import FOLDER as RESUME_FOLDER
 from lit_t6.training.checkpoint_files import replace_file
 from lit_t6.training.curves import trim_curves
 from lit_t6.training.messages import say, warn
-from lit_t6.training.places import expand, home_of, run_folder
+from lit_t6.training.places import expand, home_of, make_run_folder, run_folder
 
 CONFIG_NAME = "config.yaml"
 FINISHED_NAME = "finished"
@@ -199,7 +199,7 @@ class RunFolder(SaveConfigCallback):
         self._check_agreement(trainer)
         folder = home_of(trainer)
         if trainer.is_global_zero and not self.already_saved:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_run_folder(folder)
             self._held = _lock(folder)
             self._check_that_it_may_be_used(trainer, folder)
             (folder / FINISHED_NAME).unlink(missing_ok=True)

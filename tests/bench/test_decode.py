@@ -204,7 +204,7 @@ def test_errors_are_one_line(words, message, capsys, tmp_path):
 
 def test_a_benchmark_is_named(capsys):
     assert main(["bench", "decoed"]) == 1
-    assert "there is no benchmark 'decoed'; did you mean decode? There are decode." in capsys.readouterr().err
+    assert "there is no benchmark 'decoed'; did you mean decode? There are decode, train." in capsys.readouterr().err
     assert main(["bench"]) == 1
     with pytest.raises(SystemExit):
         main(["bench", "decode", "--help"])

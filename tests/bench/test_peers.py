@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from lit_t6.bench.decode import facts
+from lit_t6.bench.facts import facts
 from lit_t6.bench.grid import Point
 from lit_t6.bench.measure import Preparing
 from lit_t6.bench.mechanisms import MECHANISMS

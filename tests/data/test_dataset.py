@@ -70,6 +70,9 @@ def test_evaluation_batches(split):
     counted = batch["targets"] != ignored
     assert batch["documents"][counted].tolist() == [1, 1, 1, 1, 1, 1, 2, 2, 3]
     assert (batch["tokens"] >= 0).all()
+    everything = dataset[list(range(len(dataset)))]
+    documents = everything["documents"][everything["targets"] != ignored]
+    assert documents.bincount().tolist() == dataset.targets_of_documents().tolist() == [4, 10, 2, 1]
 
 
 def test_an_id_outside_the_vocabulary_is_refused(split):

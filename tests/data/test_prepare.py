@@ -112,6 +112,25 @@ def test_a_single_text_is_cut_at_line_ends(tmp_path, capsys):
     assert "".join(cut_single_document(text)) == text
 
 
+def test_what_is_left_out_and_a_small_vocabulary_are_told(texts, tmp_path, capsys):
+    folder = tmp_path / "mixed"
+    (folder / "deep").mkdir(parents=True)
+    for name in ("a.pdf", "deep/b.pdf", "deep/c.tar.gz", "LICENSE"):
+        (folder / name).touch()
+    for number in range(4):
+        (folder / f"{number}.txt").write_text(f"the same few words, text {number}\n" * 3)
+    manifest = prepare_corpus([folder], tmp_path / "data", vocab_size=1000)
+    out = capsys.readouterr().out
+    assert "Left out 4 files (2 .pdf, 1 .tar, 1 without a suffix): of a folder .txt, .md, .jsonl, .ndjson are" in out
+    assert f"Vocabulary: {manifest.vocab_size} tokens, not the 1,000 asked for: each word of the text" in out
+    words = load_tokenizer(tmp_path / "data" / "tokenizer.json").encode("the same few words, text").tokens
+    assert words == ["the", "Ġsame", "Ġfew", "Ġwords", ",", "Ġtext"]
+    prepare_corpus([texts], tmp_path / "enough", vocab_size=300)
+    out = capsys.readouterr().out
+    assert "Left out" not in out
+    assert "asked for" not in out
+
+
 def test_splits_have_the_asked_sizes_and_keep_copies_together():
     hashes = [bytes([n]) for n in range(100)]
     splits = assign_splits(hashes, 0.05, 0.101)

@@ -52,7 +52,9 @@ def test_inputs_that_are_none(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="missing.txt: no such file or folder"):
         find_files([tmp_path / "missing.txt"])
-    with pytest.raises(ValueError, match="no text in this folder; looked for .txt"):
+    with pytest.raises(
+        ValueError, match=r"no text in this folder; looked for .txt, .* It holds 1 file \(1 .parquet\)."
+    ):
         find_files([tmp_path])
     with pytest.raises(ValueError, match="Parquet is not read; convert it to JSONL"):
         find_files([tmp_path / "a.parquet"])

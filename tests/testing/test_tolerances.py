@@ -12,6 +12,14 @@ def test_accepts_rounding_and_refuses_more():
         assert_as_exact_as((exact * 1.02).bfloat16(), low, exact)
 
 
+def test_the_precision_of_the_arithmetic_counts_where_the_result_is_wider():
+    exact = torch.randn(1000, dtype=torch.float64)
+    wide, rounded = exact.float(), exact.bfloat16().float()
+    assert_as_exact_as(rounded, wide, exact, precision=torch.bfloat16)
+    with pytest.raises(AssertionError, match="error by mean"):
+        assert_as_exact_as(rounded, wide, exact)
+
+
 def test_one_wrong_number_among_many_is_seen():
     exact = torch.randn(1_000_000, dtype=torch.float64)
     low = exact.bfloat16()

@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from lit_t6.data import load_tokenizer
 from lit_t6.training import read_checkpoint
+from lit_t6.training.checkpoint import check_vocabulary
 
 
 @pytest.mark.parametrize(
@@ -32,3 +34,15 @@ def test_a_truncated_checkpoint_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(ValueError, match="damaged"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize(("vocab_size", "fits"), [(399, False), (400, True), (1024, True), (1025, False)])
+def test_a_vocabulary_may_be_padded(prepared, vocab_size, fits):
+    tokenizer = load_tokenizer(prepared / "tokenizer.json")
+    if fits:
+        check_vocabulary(tokenizer, vocab_size)
+    else:
+        with pytest.raises(
+            ValueError, match=f"the tokenizer has 400 tokens, but the model has vocab_size={vocab_size}"
+        ):
+            check_vocabulary(tokenizer, vocab_size)

@@ -4,6 +4,8 @@ import re
 import pytest
 
 from lit_t6.cli import main, run
+from lit_t6.data import load_tokenizer
+from lit_t6.training import read_checkpoint, write_checkpoint
 from lit_t6.training.generate import stop_strings
 
 from .runs import MHA, fit
@@ -51,7 +53,8 @@ def test_a_batch_writes_what_each_prompt_gives_alone(checkpoint, tmp_path):
     alone = [generate(checkpoint, "--prompt", prompt, *greedy) for prompt in prompts]
     for size in ([], ["--batch_size", "2"]):
         output = tmp_path / "texts.jsonl"
-        generate(checkpoint, "--prompts_file", str(tmp_path / "prompts.jsonl"), *greedy, *size, "--output", str(output))
+        written = ["--output", str(output), "--overwrite=true"]
+        generate(checkpoint, "--prompts_file", str(tmp_path / "prompts.jsonl"), *greedy, *size, *written)
         lines = [json.loads(line) for line in output.read_text().splitlines()]
         assert [line["prompt"] + line["completion"] for line in lines] == alone
 
@@ -87,6 +90,39 @@ def test_what_is_not_read_of_a_long_prompt_is_told(checkpoint, capsys):
     assert told in capsys.readouterr().err
 
 
+@pytest.fixture
+def tokenizers(prepared, tmp_path):
+    """The tokenizer of the data, written otherwise; one of as many tokens that splits otherwise; one of one more."""
+    texts = {"same": load_tokenizer(prepared / "tokenizer.json").to_str(pretty=True)}
+    other, more = json.loads(texts["same"]), json.loads(texts["same"])
+    other["model"]["merges"].reverse()
+    more["model"]["vocab"]["one more"] = 400
+    texts |= {"other": json.dumps(other), "more": json.dumps(more)}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.json").write_text(text)
+    return {name: str(tmp_path / f"{name}.json") for name in texts}
+
+
+def test_no_other_tokenizer_than_that_of_the_checkpoint_is_taken(checkpoint, tokenizers, capsys):
+    greedy = ["--prompt", "The ", "--temperature", "0"]
+    assert generate(checkpoint, *greedy, "--tokenizer", tokenizers["same"]) == generate(checkpoint, *greedy)
+    capsys.readouterr()
+    assert main(["generate", "--ckpt_path", checkpoint, "--tokenizer", tokenizers["other"]]) == 1
+    out, error = capsys.readouterr()
+    assert f"error: {tokenizers['other']}: not the tokenizer that {checkpoint} was trained with" in error
+    assert "The checkpoint holds its own: leave --tokenizer out." in error
+    assert out == ""
+
+
+def test_a_checkpoint_without_tokenizer_takes_one_of_its_vocabulary_only(checkpoint, tokenizers, tmp_path, capsys):
+    path = str(tmp_path / "bare.ckpt")
+    write_checkpoint(path, read_checkpoint(checkpoint).model())
+    assert generate(path, "--prompt", "The ", "--tokenizer", tokenizers["same"]).startswith("The ")
+    assert main(["generate", "--ckpt_path", path, "--tokenizer", tokenizers["more"]]) == 1
+    error = capsys.readouterr().err
+    assert f"{tokenizers['more']} has 401 tokens, but the model has vocab_size=400: it is not the tokenizer" in error
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -97,7 +133,11 @@ def test_what_is_not_read_of_a_long_prompt_is_told(checkpoint, capsys):
         (["--batch_size", "0"], "error: batch_size must be at least 1, got 0"),
         (["--max_new_tokens", "-1"], "error: max_new_tokens must be at least 0, got -1"),
         (["--stop", '[""]'], "error: stop: an empty string would stop every text"),
-        (["--output", "configs"], "error: output configs: this is a folder; name a file, such as configs/texts.jsonl"),
+        (
+            ["--output", "configs"],
+            "error: --output configs: is a folder; name a file in it, such as configs/texts.jsonl",
+        ),
+        (["--output", "README.md"], "error: README.md: exists already; give another --output, or --overwrite true to"),
     ],
 )
 def test_errors_of_the_user_are_one_line(words, message, capsys):

@@ -155,13 +155,13 @@ def test_a_run_without_an_end_is_refused(tmp_path, prepared):
 
 def test_compiled_training_takes_the_same_steps(tmp_path, prepared, monkeypatch):
     torch._dynamo.reset()
+    # The graph is captured and run as it is; the slow test has it compiled.
+    captured = torch.compile(t6._run_block, backend="aot_eager", fullgraph=True)
+    monkeypatch.setattr(t6, "_compiled_block", lambda for_one_token: captured)
     results = []
     for compile in (False, True):
         torch.manual_seed(0)
         module = LitT6(SMALL, OptimizerConfig(lr=1e-2, warmup_steps=2), compile=compile)
-        if compile:  # the graph is captured and run as it is; the slow test has it compiled
-            captured = torch.compile(t6._run_block, backend="aot_eager", fullgraph=True)
-            monkeypatch.setattr(t6, "_compiled_block", lambda for_one_token: captured)
         trainer = make_trainer(tmp_path / str(compile), max_steps=2, precision="64-true")
         trainer.fit(module, TokenDataModule(str(prepared), 4, num_workers=0))
         results.append(torch.cat([p.flatten() for p in module.parameters()]).detach())

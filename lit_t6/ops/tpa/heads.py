@@ -13,7 +13,8 @@ from lit_t6.ops.tpa.kernels.heads import _tpa_heads_bwd_kernel, _tpa_heads_fwd_k
 MAX_RANK = 32
 MAX_HEADS = 128
 MAX_SIZE = 128
-_BLOCK_T = 4
+_BLOCK_T = 1
+"""Tokens of a program. Many small programs hide the way to memory best: of one warp, for a tile of 64 × 32."""
 
 Tables = tuple[Tensor, Tensor] | None
 """Cosines and sines from `rope_angles`, (T, D / 2) or (B, T, D / 2), with which b is turned; None: not at all."""
@@ -85,5 +86,5 @@ def _constants(rank: int, heads: int, size: int, rotated: bool, exact: bool) -> 
         "BLOCK_D": block_d,
         "BLOCK_R": max(16, next_power_of_2(rank)),
         "PRECISION": "ieee" if exact else "tf32",
-        "num_warps": 4,
+        "num_warps": min(8, max(1, block_h * block_d // 2048)),
     }

@@ -9,19 +9,44 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from lit_t6.data.dataset import EvaluationDataset
+from lit_t6.training.places import check_output
+
 
 class DocumentLossWriter(Callback):
-    """Writes the loss of every document as a line of JSON: index, tokens, bytes, nats a token, bits a byte.
+    """Writes the loss of every document as a line of JSON: index, tokens, bytes, nats a token, bits a byte, complete.
+
+    The last is false of a document that ends after what was predicted, by `data.eval_windows` or a limit of the
+    trainer; null where that is not known, since the data is not of `TokenDataModule`.
 
     Args:
         path: the JSONL file; it appears when all documents are done.
+        overwrite: replace the file if it is there.
+
+    Raises:
+        ValueError: before anything is computed, if it is there and may not be replaced.
     """
 
-    def __init__(self, path: str = "predictions.jsonl") -> None:
+    def __init__(self, path: str = "predictions.jsonl", overwrite: bool = False) -> None:
         self.path = Path(path)
+        self.overwrite = overwrite
+
+    def check_path(self) -> None:
+        """Refuse a file that is there, unless it may be replaced.
+
+        Raises:
+            ValueError: it is there.
+        """
+        check_output(self.path, "--predictions.path", "losses.jsonl", self.overwrite, "--predictions.overwrite true")
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage == "predict":
+            self.check_path()
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._sums = torch.zeros(0, 3, dtype=torch.float64)  # by document: nats, tokens, bytes
+        dataset = getattr(trainer.predict_dataloaders, "dataset", None)
+        self._expected = dataset.targets_of_documents().tolist() if isinstance(dataset, EvaluationDataset) else None
 
     def on_predict_batch_end(
         self,
@@ -46,21 +71,30 @@ class DocumentLossWriter(Callback):
         sums = self._sum_over_ranks(trainer, pl_module.device)
         if not trainer.is_global_zero:
             return
+        lines = [
+            {
+                "document": document,
+                "tokens": int(tokens),
+                "bytes": int(num_bytes),
+                "loss": nats / tokens,
+                "bits_per_byte": nats / (math.log(2) * num_bytes) if num_bytes else None,
+                "complete": tokens == self._expected[document] if self._expected else None,
+            }
+            for document, (nats, tokens, num_bytes) in enumerate(sums.tolist())
+            if tokens
+        ]
         partial = self.path.with_name(self.path.name + ".partial")
         partial.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("w", encoding="utf-8") as file:
-            for document, (nats, tokens, num_bytes) in enumerate(sums.tolist()):
-                if tokens:
-                    line = {
-                        "document": document,
-                        "tokens": int(tokens),
-                        "bytes": int(num_bytes),
-                        "loss": nats / tokens,
-                        "bits_per_byte": nats / (math.log(2) * num_bytes) if num_bytes else None,
-                    }
-                    file.write(json.dumps(line) + "\n")
+            file.writelines(json.dumps(line) + "\n" for line in lines)
         partial.replace(self.path)
-        print(f"Losses of {int((sums[:, 1] > 0).sum())} documents are in {self.path}.")
+        print(self._said(len(lines), sum(line["complete"] is False for line in lines)))
+
+    def _said(self, num: int, cut: int) -> str:
+        total = sum(expected > 0 for expected in self._expected) if self._expected else num
+        of_all = f" of {total:,}" if num < total else ""
+        is_cut = f'; {cut:,} of them {"is" if cut == 1 else "are"} cut and marked "complete": false' if cut else ""
+        return f"Losses of {num:,}{of_all} document{'' if total == 1 else 's'} are in {self.path}{is_cut}."
 
     def _sum_over_ranks(self, trainer: L.Trainer, device: torch.device) -> torch.Tensor:
         length = int(trainer.strategy.reduce(torch.tensor(len(self._sums), device=device), reduce_op="max"))

@@ -6,8 +6,9 @@ import os
 import signal
 import threading
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -39,8 +40,9 @@ class SaveOnInterrupt(Checkpoint):
 
     The signals are SIGINT (Ctrl-C), SIGTERM, SIGUSR1 and the one that Lightning's SLURM plugin was told to listen to. A
     validation that is running or follows the step is done first. Before the first step there is nothing to save: the
-    process ends at once with 128 + the signal's number. After the last step the training finishes, with status 0. A
-    second SIGINT stops at once, with 130; other signals may come more than once, as schedulers send them.
+    process ends at once with 128 + the signal's number, or with 75 if it goes on from a checkpoint, which is as it was.
+    After the last step the training finishes, with status 0. A second SIGINT before the checkpoint is saved stops at
+    once, with 130; other signals may come more than once, as schedulers send them.
 
     Where several processes train, a signal to any of them stops all, at most two steps later, with one checkpoint.
     Where the SLURM plugin is to requeue the job (`auto_requeue`), that is asked for after the save. Its own handlers,
@@ -81,6 +83,7 @@ class SaveOnInterrupt(Checkpoint):
             numbers.add(environment.requeue_signal)
             self._requeue_at = environment.requeue_signal if environment.auto_requeue else None
         self._pid, self._speaks = os.getpid(), trainer.is_global_zero
+        self._trainer = trainer
         self._before = {number: signal.signal(number, self._note) for number in numbers}
         # A signal while the interpreter shuts down, or waits for other processes, does not change the outcome.
         for number in numbers - {signal.SIGINT}:
@@ -94,17 +97,32 @@ class SaveOnInterrupt(Checkpoint):
         if os.getpid() != self._pid:  # a loader's process that was just forked; its parent decides
             return
         self._pressed += number == signal.SIGINT
+        if self.saved:
+            return
         if self._pressed > 1 and number == signal.SIGINT:
             raise TrainingInterrupted(128 + number)
         if self._over:
             return
         if not self._stepped:
-            self._say(f"Stopped by {signal.Signals(number).name} before the first step: nothing to save.")
-            raise TrainingInterrupted(128 + number)
+            self._stop_before_a_step(number)
         self._requeue |= number == self._requeue_at
         if not self.interrupted:
             self._say("Stopping after this step, with a checkpoint; Ctrl-C stops at once if it comes a second time.")
         self.interrupted = True
+
+    def _stop_before_a_step(self, number: int) -> NoReturn:
+        name, path = signal.Signals(number).name, self._trainer.ckpt_path
+        if path is None:
+            self._say(f"Stopped by {name} before the first step: nothing to save.")
+            raise TrainingInterrupted(128 + number)
+        self._say(f"Stopped by {name} before a step of its own; {self._what_goes_on(path)} goes on.")
+        if number == self._requeue_at and self._speaks:
+            requeue_job()
+        self.saved = self._over = True
+        raise TrainingInterrupted(EXIT_SAVED)
+
+    def _what_goes_on(self, path: str | Path) -> str:
+        return "the same command" if self.same_command else f"--ckpt_path {path}"
 
     def _say(self, text: str) -> None:
         if self._speaks:
@@ -152,7 +170,7 @@ class SaveOnInterrupt(Checkpoint):
             self._say(f"Stopped after step {step}; it could not be saved: the checkpoint before it is the last.")
             raise TrainingInterrupted(128 + signal.SIGTERM)
         if trainer.is_global_zero:
-            goes_on = "the same command" if self.same_command else f"--ckpt_path {saver.last_model_path}"
+            goes_on = self._what_goes_on(saver.last_model_path)
             say(f"Saved {saver.last_model_path} after step {step}; {goes_on} goes on.")
             if self._agreed == _STOP_AND_REQUEUE:
                 requeue_job()

@@ -13,7 +13,7 @@ from torch import Tensor
 from lit_t6.training.callbacks.interrupt import TrainingInterrupted
 from lit_t6.training.checkpoint_io import save_checkpoint
 from lit_t6.training.messages import say
-from lit_t6.training.places import expand, home_of
+from lit_t6.training.places import expand, free_version, home_of
 
 _RANKING = (
     "current_score",
@@ -37,7 +37,8 @@ class SafeModelCheckpoint(ModelCheckpoint):
 
     Args:
         dirpath: folder of the files; `~` and variables of the environment are read. By default `checkpoints` in the
-            run's folder.
+            run's folder; without a logger, in the first of `logs/without_logger/version_N` that is not there, if no
+            folder was given to the trainer either.
         *options: of Lightning's class.
         **more: the same.
     """
@@ -46,7 +47,9 @@ class SafeModelCheckpoint(ModelCheckpoint):
         super().__init__(None if dirpath is None else expand(dirpath), *options, **more)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """As Lightning's, which would write a logger's folder as it was typed."""
+        """As Lightning's, which would take a logger's folder as it was typed, and without one the current one."""
+        if self.dirpath is None and not trainer.loggers and Path(trainer.default_root_dir) == Path.cwd():
+            self.dirpath = str(free_version(Path("logs") / "without_logger") / "checkpoints")  # rank 0's is taken
         if self.dirpath is None and "://" not in str(trainer.loggers[0].save_dir if trainer.loggers else ""):
             self.dirpath = str(home_of(trainer) / "checkpoints")
         super().setup(trainer, pl_module, stage)
@@ -67,10 +70,14 @@ class SafeModelCheckpoint(ModelCheckpoint):
                 logger.after_save_checkpoint(proxy(self))
 
     def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # set outside of its class
+            return
         with self._as_before_if_not_saved():
             super()._save_topk_checkpoint(trainer, monitor_candidates)
 
     def _save_last_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # a try leaves nothing behind
+            return
         with self._as_before_if_not_saved():
             super()._save_last_checkpoint(trainer, monitor_candidates)
 

@@ -4,14 +4,12 @@ import math
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_t6.attention import attention_budget
+from lit_t6.attention import attention_budget, is_unequal
 from lit_t6.data import TokenDataModule
 from lit_t6.model import T6Config
 from lit_t6.training.callbacks.throughput import cache_bytes_per_token
-
-UNEQUAL = 0.05
-"""A layer's attention this far from the budget of 4·d_model² weights is no fair comparison: the panel says so."""
 
 
 def run_facts(trainer: L.Trainer, config: T6Config) -> dict[str, str]:
@@ -25,7 +23,7 @@ def run_facts(trainer: L.Trainer, config: T6Config) -> dict[str, str]:
     heads = f"{attention.heads()} {'head' if attention.heads() == 1 else 'heads'} of size {attention.head_dim}"
     weights = attention.num_parameters(config.d_model)
     share = weights / attention_budget(config.d_model)
-    of_budget = f" ({share:.2f} of 4·d_model²)" if abs(share - 1) > UNEQUAL else ""
+    of_budget = f" ({share:.2f} of 4·d_model²)" if is_unequal(share) else ""
     device = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     facts = {
@@ -50,5 +48,11 @@ def run_facts(trainer: L.Trainer, config: T6Config) -> dict[str, str]:
             facts["length"] = f"{steps:,} steps = {steps * tokens:,} tokens, {epochs:.2g} epochs"
         elif trainer.max_epochs is not None and trainer.max_epochs > 0:
             facts["length"] = f"{trainer.max_epochs} epochs"
-    facts["log"] = trainer.log_dir or "none"
+    saver = trainer.checkpoint_callback
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]  # set outside of its class
+        facts["log"] = "none, and nothing is saved"
+    elif trainer.loggers or not isinstance(saver, ModelCheckpoint):
+        facts["log"] = trainer.log_dir or "none"
+    else:
+        facts["log"] = f"none; checkpoints in {saver.dirpath}"
     return facts

@@ -128,7 +128,7 @@ class Throughput(Callback):
         self._restart()
         self._pending, self.latest = None, {}
         self._last_step = trainer.global_step
-        _reset_peak(pl_module.device)
+        reset_peak(pl_module.device)
         cached = cache_bytes_per_token(self.config, str(trainer.precision))
         for logger in trainer.loggers:
             logger.log_metrics({"cache/bytes_per_token": cached}, step=0)
@@ -139,7 +139,7 @@ class Throughput(Callback):
         if self._running_since is None:
             self._running_since = mark(pl_module.device)
             if not self._spans:  # what callbacks did at a validation is not of the training
-                _reset_peak(pl_module.device)
+                reset_peak(pl_module.device)
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
@@ -167,7 +167,7 @@ class Throughput(Callback):
         values: dict[str, Tensor | float] = {
             "optim/lr": self._lr,
             "progress/tokens": float(self._total_tokens),
-            "memory/peak_gib": _peak_memory(pl_module.device) / 2**30,
+            "memory/peak_gib": peak_memory(pl_module.device) / 2**30,
         }
         for tag, figure in getattr(pl_module, "step_figures", {}).items():
             values[tag] = figure.detach().to("cpu", non_blocking=True)
@@ -247,13 +247,14 @@ def seconds_between(begin: Mark, end: Mark) -> float:
     return end - begin
 
 
-def _peak_memory(device: torch.device) -> int:
-    """Bytes: of tensors on a GPU since `_reset_peak`; of the whole process, since its start, on a CPU."""
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of tensors on a GPU since `reset_peak`; of the whole process, since its start, on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _reset_peak(device: torch.device) -> None:
+def reset_peak(device: torch.device) -> None:
+    """Let `peak_memory` of a GPU start from what is there now."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -231,6 +231,7 @@ def test_a_scale_that_falls_without_end_stops(tmp_path, prepared):
     with pytest.raises(ValueError, match=told) as e:
         run(tmp_path, prepared, guards, {2, 4, 5, 6, 7}, "gradient", plugins=[precision])
     assert "(guards.max_overflows=3), the scale of the loss fell to 0.5. " in str(e.value)
+    assert " Look at these samples, or start again (no checkpoint is there yet) with a smaller --model" in str(e.value)
     assert str(e.value).endswith("or --trainer.precision bf16-mixed.")
     assert [line["what"] for line in lines(tmp_path)] == [*["overflow"] * 4, "stopped"]
 

@@ -1,28 +1,48 @@
-"""Models as `fit` reads them from files and options, without making weights or looking for data."""
+"""Models as `fit` reads them from files and options, without weights, data, or Lightning, which takes long to load."""
 
 from collections.abc import Sequence
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import capture_parser
+import yaml
+from jsonargparse import ArgumentParser, set_loader
 
 from lit_t6.attention import short_names
+from lit_t6.command_line.complaints import nearest
+from lit_t6.command_line.options import arrange
+from lit_t6.command_line.parsing import load_yaml, parse
 from lit_t6.model import T6Config
-from lit_t6.training.cli import T6CLI
-from lit_t6.training.options import arrange, nearest, parse
 
+OTHER_SECTIONS = (
+    *("seed_everything", "trainer", "data", "auto_resume", "on_save_error", "convert", "checkpoint", "resume"),
+    *("samples", "diagnostics", "guards", "predictions", "ckpt_path", "weights_only", "return_predictions", "verbose"),
+)
+"""What files of the training commands hold beside `model`."""
+_OF_THE_TRAINING = ("optimizer", "compile")
+_MODE = "yaml_of_models"
 _SETTING = "--model.attention."
 
 
+def _load(text: str) -> Any:
+    loaded = load_yaml(text)
+    if isinstance(loaded, dict):
+        loaded = {key: value for key, value in loaded.items() if key not in OTHER_SECTIONS}
+        if isinstance(model := loaded.get("model"), dict):
+            loaded["model"] = {key: value for key, value in model.items() if key not in _OF_THE_TRAINING}
+    return loaded
+
+
+set_loader(_MODE, _load, exceptions=(yaml.YAMLError,))
+
+
 class ModelReader:
-    """Reads with the parser of `fit`: the same files, options and errors. Sections beside `model` are only checked."""
+    """Reads the files and options of `fit`, with its errors. What files hold beside the model is passed over."""
 
     def __init__(self) -> None:
-        self._parser = capture_parser(partial(T6CLI.run, "fit", []))
-        commands: Any = self._parser._subcommands_action
-        self._fit = commands.choices["fit"]
+        self._parser = ArgumentParser(parser_mode=_MODE, exit_on_error=False, allow_abbrev=False)
+        self._parser.add_argument("-c", "--config", action="config")
+        self._parser.add_class_arguments(T6Config, "model")
 
     def read(self, options: Sequence[str]) -> T6Config:
         """The model of some options, such as `--config FILE` and `--model.d_model 256`.
@@ -30,7 +50,7 @@ class ModelReader:
         Raises:
             ValueError: what `fit` refuses.
         """
-        model = parse(self._parser, ["fit", *arrange(options)], self._fit).fit.model.as_dict()
+        model = parse(self._parser, arrange(options)).model.as_dict()
         return T6Config.from_dict({field.name: model[field.name] for field in fields(T6Config)})
 
     def read_all(
