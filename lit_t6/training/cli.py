@@ -130,7 +130,9 @@ class T6CLI(LightningCLI):
         self.failure = StageOfFailure()
         callbacks.append(self.failure)
         if not evaluates:
-            callbacks.append(SaveOnInterrupt(self.same_command, self.ends_process))
+            named = self._get(self.config, "ckpt_path")
+            goes_on_from = None if named in _RESUME_WORDS else named
+            callbacks.append(SaveOnInterrupt(self.same_command, self.ends_process, goes_on_from))
         if "ProgressBar" not in str(trainer_config.get("callbacks")):  # Lightning's own counts batches of an epoch
             callbacks[:] = [TrainingProgress() if isinstance(c, ProgressBar) else c for c in callbacks]
         if evaluates:

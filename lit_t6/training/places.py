@@ -36,15 +36,24 @@ def home_of(trainer: L.Trainer) -> Path:
     return folder_of(trainer) or Path(trainer.default_root_dir)
 
 
+def is_rehearsal(trainer: L.Trainer) -> bool:
+    """Whether a trainer only tries out a few batches (`fast_dev_run`): nothing is kept of those.
+
+    Args:
+        trainer: of the training.
+    """
+    return bool(getattr(trainer, "fast_dev_run", False))
+
+
 def folder_of(trainer: L.Trainer) -> Path | None:
-    """The folder of a training's run, by its first logger; None where it has none.
+    """The folder of a training's run, by its first logger; None where it has none, as in a rehearsal.
 
     A process that is not the first may think of another version: what all must know, the first has to tell them.
 
     Args:
         trainer: of the training.
     """
-    if not trainer.loggers:
+    if not trainer.loggers or is_rehearsal(trainer):
         return None
     logger = trainer.loggers[0]
     return run_folder(logger.save_dir or trainer.default_root_dir, logger.name, logger.version)

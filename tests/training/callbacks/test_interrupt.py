@@ -160,10 +160,27 @@ def test_a_signal_after_the_save_does_not_change_the_outcome(options, monkeypatc
 
 
 class SignalsAtTheEnd(Callback):
-    """Gets a SIGTERM when the training, saved, is about to be left."""
+    """Gets a signal when the training, saved, is about to be left."""
+
+    def __init__(self, number=signal.SIGTERM, times=1):
+        self.number, self.times = number, times
 
     def on_exception(self, *_):
-        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(self.times):
+            os.kill(os.getpid(), self.number)
+
+
+def test_more_ctrl_c_after_the_save_do_not_change_the_status(prepared, tmp_path, capfd):
+    class PressedAtTwo(SaveOnInterrupt):
+        def on_train_batch_start(self, trainer, *_):
+            if trainer.global_step == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    saver = SafeModelCheckpoint(monitor=None, every_n_train_steps=100)
+    with pytest.raises(SystemExit) as stopped:
+        fit(tmp_path, prepared, callbacks=[saver, PressedAtTwo(), SignalsAtTheEnd(signal.SIGINT, times=2)])
+    assert stopped.value.code == 75
+    assert f"Saved {saver.last_model_path} after step 2" in capfd.readouterr().out
 
 
 def has_its_signals_back(reached):
