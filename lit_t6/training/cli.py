@@ -26,6 +26,7 @@ from lit_t6.training.launcher import watch_processes
 from lit_t6.training.memory import StageOfFailure, explain_out_of_memory, is_out_of_memory
 from lit_t6.training.messages import say
 from lit_t6.training.options import arrange, option_value, parse, parser_settings
+from lit_t6.training.places import folder_without_logger
 from lit_t6.training.run_folder import RunFolder, find_unfinished, forget, tell_child_processes
 
 _RESUME_WORDS = ("last", "best", "hpc")
@@ -162,7 +163,9 @@ class T6CLI(LightningCLI):
     def _before_fit_is_built(self, config: Any) -> None:
         resumes, as_typed = config.ckpt_path is not None, config.clone()
         if config.trainer.logger is False:
-            self.save_config_callback = None  # there is no folder of the run
+            self.save_config_callback = None  # it would be read to find the run again, among those of a logger
+            if not config.trainer.fast_dev_run:
+                config.trainer.default_root_dir = folder_without_logger(config.trainer.default_root_dir)
             return
         if config.auto_resume and not resumes and not self.converted_from:
             plain = yaml.safe_load(self._subcommand_parsers["fit"].dump(config, skip_none=False))
@@ -205,13 +208,11 @@ class T6CLI(LightningCLI):
         checkpoint = self.trainer.checkpoint_callback
         if not self.trainer.is_global_zero or not isinstance(checkpoint, ModelCheckpoint):
             return
-        figures, said = self.trainer.callback_metrics, ""
+        figures = self.trainer.callback_metrics
         if "val/loss" in figures and "val/bits_per_byte" in figures:
-            said = f"val/loss {figures['val/loss']:.4f}, {figures['val/bits_per_byte']:.4f} bits per byte. "
+            say(f"val/loss {figures['val/loss']:.4f}, {figures['val/bits_per_byte']:.4f} bits per byte")
         if checkpoint.best_model_path and checkpoint.best_model_score is not None:
-            said += f"Best {checkpoint.monitor} {checkpoint.best_model_score:.4f}: {checkpoint.best_model_path}"
-        if said:
-            say(said)
+            say(f"Best {checkpoint.monitor} {checkpoint.best_model_score:.4f}: {checkpoint.best_model_path}")
         if last := checkpoint.last_model_path or checkpoint.best_model_path:
             say(f"Next: python cli.py generate --ckpt_path {last} --prompt 'It was'")
 

@@ -27,6 +27,20 @@ def run_folder(save_dir: str | Path, name: str | None, version: int | str | None
     return Path(expand(Path(save_dir) / (name or "") / last))
 
 
+def folder_without_logger(root: str | Path | None) -> str:
+    """A new folder for a training without a logger, which would count its versions: `logs/no_logger/version_N`.
+
+    Args:
+        root: the trainer's `default_root_dir`; None is the working directory, and in an address (s3://…) nothing is
+            counted.
+    """
+    if "://" in str(root):
+        return str(root)
+    runs = Path(expand(root or "."), "logs", "no_logger")
+    taken = [int(n) for path in runs.glob("version_*") if (n := path.name.removeprefix("version_")).isdigit()]
+    return str(runs / f"version_{max(taken, default=-1) + 1}")
+
+
 def home_of(trainer: L.Trainer) -> Path:
     """The folder of a training's run; without a logger, that which the trainer writes to by default.
 

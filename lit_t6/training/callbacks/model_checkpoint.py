@@ -13,7 +13,7 @@ from torch import Tensor
 from lit_t6.training.callbacks.interrupt import TrainingInterrupted
 from lit_t6.training.checkpoint_io import save_checkpoint
 from lit_t6.training.messages import say
-from lit_t6.training.places import expand, home_of
+from lit_t6.training.places import expand, home_of, is_rehearsal
 
 _RANKING = (
     "current_score",
@@ -89,6 +89,11 @@ class SafeModelCheckpoint(ModelCheckpoint):
             self._save_last_checkpoint(trainer, figures)
             if trainer.is_global_zero:
                 say(f"Saved {path} at an error, {type(exception).__name__}.")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """As Lightning's, which writes a last checkpoint also where `fast_dev_run` is to write none."""
+        if not is_rehearsal(trainer):
+            super().on_train_end(trainer, pl_module)
 
     @contextlib.contextmanager
     def _as_before_if_not_saved(self) -> Iterator[None]:

@@ -4,11 +4,13 @@ import math
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_t6.attention import attention_budget
 from lit_t6.data import TokenDataModule
 from lit_t6.model import T6Config
 from lit_t6.training.callbacks.throughput import cache_bytes_per_token
+from lit_t6.training.places import is_rehearsal
 
 UNEQUAL = 0.05
 """A layer's attention this far from the budget of 4·d_model² weights is no fair comparison: the panel says so."""
@@ -50,5 +52,16 @@ def run_facts(trainer: L.Trainer, config: T6Config) -> dict[str, str]:
             facts["length"] = f"{steps:,} steps = {steps * tokens:,} tokens, {epochs:.2g} epochs"
         elif trainer.max_epochs is not None and trainer.max_epochs > 0:
             facts["length"] = f"{trainer.max_epochs} epochs"
-    facts["log"] = trainer.log_dir or "none"
+    facts["log"] = _log(trainer)
     return facts
+
+
+def _log(trainer: L.Trainer) -> str:
+    folder = trainer.log_dir
+    if is_rehearsal(trainer):
+        return "none, and no checkpoint: fast_dev_run keeps nothing"
+    if trainer.loggers:
+        return folder or "none"
+    saver = trainer.checkpoint_callback
+    saved = isinstance(saver, ModelCheckpoint) and saver.dirpath
+    return f"no logger; checkpoints in {saved}" if saved else "no logger"

@@ -27,6 +27,8 @@ class StartPanel(Callback):
         facts = run_facts(trainer, self.config)  # log_dir is broadcast: every rank has to ask
         if trainer.is_global_zero:
             table = Table.grid(padding=(0, 2))
+            table.add_column()
+            table.add_column(overflow="fold")  # a path is worth nothing if it is cut
             for name, value in facts.items():
                 table.add_row(f"[bold]{name}", value)
             with suppress(OSError):  # a log whose disk is full
