@@ -18,15 +18,17 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit_t6.training.accelerator import choose_precision
 from lit_t6.training.callbacks import SaveOnInterrupt, TrainingProgress
+from lit_t6.training.callbacks.run_facts import advice_for_cpu
 from lit_t6.training.callbacks.start_panel import is_news
 from lit_t6.training.checkpoint import convert_weights, read_checkpoint
 from lit_t6.training.checkpoint_io import SafeCheckpointIO
 from lit_t6.training.cli_settings import SETTINGS, add_options
 from lit_t6.training.launcher import watch_processes
 from lit_t6.training.memory import StageOfFailure, explain_out_of_memory, is_out_of_memory
-from lit_t6.training.messages import say
+from lit_t6.training.messages import say, warn
 from lit_t6.training.options import arrange, option_value, parse, parser_settings
 from lit_t6.training.places import folder_without_logger
+from lit_t6.training.refused_run import leaving_nothing
 from lit_t6.training.run_folder import RunFolder, find_unfinished, forget, tell_child_processes
 
 _RESUME_WORDS = ("last", "best", "hpc")
@@ -202,6 +204,11 @@ class T6CLI(LightningCLI):
         self.model.check_trainer(self.trainer)
         self.datamodule.prepare_data()
         self.datamodule.fit_to_model(self.model.config.vocab_size, self.model.config.max_seq_len)
+        self.datamodule.windows("train", cover=False)  # opens every shard
+        if self.trainer.limit_val_batches:
+            self.datamodule.windows("validation", cover=True)
+        if self.trainer.is_global_zero and (advice := advice_for_cpu(self.trainer, self.model.config)):
+            warn(advice)
 
     def after_fit(self) -> None:
         """Say what came out and what can be done with it."""
@@ -217,6 +224,11 @@ class T6CLI(LightningCLI):
             say(f"Next: python cli.py generate --ckpt_path {last} --prompt 'It was'")
 
     def _run_subcommand(self, subcommand: str) -> None:
+        """Run it, and leave no folder behind where it is refused."""
+        with leaving_nothing(self.trainer):
+            self._run_explained(subcommand)
+
+    def _run_explained(self, subcommand: str) -> None:
         """Run it; if memory ends, find the largest batch that fits, and say so.
 
         Raises:

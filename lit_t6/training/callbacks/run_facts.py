@@ -56,6 +56,24 @@ def run_facts(trainer: L.Trainer, config: T6Config) -> dict[str, str]:
     return facts
 
 
+def advice_for_cpu(trainer: L.Trainer, config: T6Config) -> str:
+    """What to tell somebody who is about to train the default model where that takes weeks; empty elsewhere.
+
+    Args:
+        trainer: of the training.
+        config: of the model, its head count known.
+    """
+    default = T6Config()
+    is_default = (config.d_model, config.num_layers) == (default.d_model, default.num_layers)
+    if trainer.strategy.root_device.type != "cpu" or not is_default:
+        return ""
+    return (
+        f"{config.num_parameters():,} parameters ({config.num_layers} layers, width {config.d_model}) on a CPU: this "
+        f"is the full-size default, and each of its steps takes minutes here. For a first run use "
+        f"--config configs/quickstart.yaml."
+    )
+
+
 def _log(trainer: L.Trainer) -> str:
     folder = trainer.log_dir
     if is_rehearsal(trainer):

@@ -125,8 +125,8 @@ def test_advice_where_there_is_no_checkpoint(tmp_path, prepared):
         run(tmp_path, prepared, Guards())
     assert str(e.value) == (
         f"step 3: loss nan, gradient norm nan, on samples 8 … 11. The step was not taken. Details are in "
-        f"{tmp_path / 'run' / 'guards.jsonl'}. Look at these samples first. No checkpoint is there yet: start again with "
-        f"a smaller --model.optimizer.lr, more warmup_steps, or --guards.on_nonfinite skip."
+        f"{tmp_path / 'run' / 'guards.jsonl'}. Look at these samples first. No checkpoint is there yet: start again "
+        f"with a smaller --model.optimizer.lr, more warmup_steps, or --guards.on_nonfinite skip."
     )
 
 
