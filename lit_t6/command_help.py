@@ -107,5 +107,5 @@ examples
 shows where an error arose.
 
 exit status: 0 done; 1 an error; 75 a signal ended the training, the checkpoint is saved and the same command goes on;
-130 stopped at once by Ctrl-C (in a training: by the second), 143 or 138 by SIGTERM or SIGUSR1 before the first step.
+130 stopped at once by Ctrl-C (in a training: by the second), 143 or 138 by SIGTERM or SIGUSR1 before its first step.
 """.format(examples="".join(EXAMPLES[command] for command in ("prepare", "fit", "validate", "budget", "generate")))

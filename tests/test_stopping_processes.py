@@ -78,6 +78,21 @@ def test_one_stops_before_the_first_step(options, tmp_path):
     assert not list(tmp_path.glob("**/*.ckpt"))
 
 
+def test_before_the_first_new_step_all_stop_after_it(options, tmp_path):
+    """One that ended by itself, though with a checkpoint, would leave the other waiting."""
+    with Endless(options, tmp_path, *DDP) as training:
+        training.wait_for_step()
+        training.process.send_signal(signal.SIGTERM)
+        assert training.status() == 75, training.said()
+    step = training.saved_step()
+    with Endless(options, tmp_path, *DDP) as again:
+        assert again.wait_for_text("parameters"), again.said()
+        again.process.send_signal(signal.SIGTERM)
+        assert again.status() == 75, again.said()
+    assert again.said().count("Saved") == 1
+    assert step < again.saved_step() <= step + 3
+
+
 def test_an_error_in_all_processes_leaves_none(options, tmp_path):
     words = [*options, *DDP, "--data.global_batch_size=24"]
     with Endless(words, tmp_path) as training:

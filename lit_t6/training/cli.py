@@ -20,13 +20,16 @@ from lit_t6.command_line.options import arrange, option_value
 from lit_t6.command_line.parsing import parse, parser_settings
 from lit_t6.training.accelerator import choose_precision
 from lit_t6.training.callbacks import DocumentLossWriter, SaveOnInterrupt, TrainingProgress
+from lit_t6.training.callbacks.run_facts import advice_for_cpu
 from lit_t6.training.callbacks.start_panel import is_news
 from lit_t6.training.checkpoint import convert_weights, read_checkpoint
 from lit_t6.training.checkpoint_io import SafeCheckpointIO
 from lit_t6.training.cli_settings import SETTINGS, add_options
 from lit_t6.training.launcher import watch_processes
 from lit_t6.training.memory import StageOfFailure, explain_out_of_memory, is_out_of_memory
-from lit_t6.training.messages import say
+from lit_t6.training.messages import say, warn
+from lit_t6.training.places import folder_without_logger
+from lit_t6.training.refused_run import leaving_nothing
 from lit_t6.training.run_folder import RunFolder, find_unfinished, forget, tell_child_processes
 from lit_t6.training.steps_left import check_limits, check_steps_left
 
@@ -135,7 +138,8 @@ class T6CLI(LightningCLI):
         self.failure = StageOfFailure()
         callbacks.append(self.failure)
         if not evaluates:
-            callbacks.append(SaveOnInterrupt(self.same_command, self.ends_process))
+            goes_on_from = self._get(self.config, "ckpt_path")
+            callbacks.append(SaveOnInterrupt(self.same_command, self.ends_process, goes_on_from))
         if "ProgressBar" not in str(trainer_config.get("callbacks")):  # Lightning's own counts batches of an epoch
             callbacks[:] = [TrainingProgress() if isinstance(c, ProgressBar) else c for c in callbacks]
         if evaluates:
@@ -178,7 +182,9 @@ class T6CLI(LightningCLI):
         resumes, as_typed = config.ckpt_path is not None, config.clone()
         self.goes_on_from = config.ckpt_path
         if config.trainer.logger is False:
-            self.save_config_callback = None  # there is no folder of the run
+            self.save_config_callback = None  # it would be read to find the run again, among those of a logger
+            if not config.trainer.fast_dev_run:
+                config.trainer.default_root_dir = folder_without_logger(config.trainer.default_root_dir)
             return
         if config.auto_resume and not resumes and not self.converted_from:
             plain = yaml.safe_load(self._subcommand_parsers["fit"].dump(config, skip_none=False))
@@ -222,10 +228,11 @@ class T6CLI(LightningCLI):
             self.steps_before = check_steps_left(self.trainer, self.goes_on_from)
         self.datamodule.prepare_data()
         self.datamodule.fit_to_model(self.model.config.vocab_size, self.model.config.max_seq_len)
-        # Opened once more when they are read; a shard that is gone is told of here.
-        self.datamodule.windows("train", cover=False)
+        self.datamodule.windows("train", cover=False)  # opens every shard
         if self.trainer.limit_val_batches:
             self.datamodule.windows("validation", cover=True)
+        if self.trainer.is_global_zero and (advice := advice_for_cpu(self.trainer, self.model.config)):
+            warn(advice)
 
     def before_predict(self) -> None:
         """Look at the file to write before the data is read and processes for other devices start."""
@@ -238,7 +245,7 @@ class T6CLI(LightningCLI):
         checkpoint = self.trainer.checkpoint_callback
         if not self.trainer.is_global_zero or not isinstance(checkpoint, ModelCheckpoint):
             return
-        figures, said = self.trainer.callback_metrics, ""
+        figures = self.trainer.callback_metrics
         if self.goes_on_from is not None and self.trainer.global_step == self.steps_before and not figures:
             say(
                 f"No step was taken: {self.goes_on_from} is at step {self.steps_before:,}, and a limit that it had "
@@ -246,15 +253,18 @@ class T6CLI(LightningCLI):
             )
             return
         if "val/loss" in figures and "val/bits_per_byte" in figures:
-            said = f"val/loss {figures['val/loss']:.4f}, {figures['val/bits_per_byte']:.4f} bits per byte."
+            say(f"val/loss {figures['val/loss']:.4f}, {figures['val/bits_per_byte']:.4f} bits per byte")
         if checkpoint.best_model_path and checkpoint.best_model_score is not None:
-            said += f" Best {checkpoint.monitor} {checkpoint.best_model_score:.4f}: {checkpoint.best_model_path}"
-        if said:
-            say(said)
+            say(f"Best {checkpoint.monitor} {checkpoint.best_model_score:.4f}: {checkpoint.best_model_path}")
         if last := checkpoint.last_model_path or checkpoint.best_model_path:
             say(f"Next: python cli.py generate --ckpt_path {last} --prompt 'It was'")
 
     def _run_subcommand(self, subcommand: str) -> None:
+        """Run it, and leave no folder behind where it is refused."""
+        with leaving_nothing(self.trainer):
+            self._run_explained(subcommand)
+
+    def _run_explained(self, subcommand: str) -> None:
         """Run it; if memory ends, find the largest batch that fits, and say so.
 
         Raises:

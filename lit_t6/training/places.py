@@ -1,6 +1,5 @@
 """Where a training keeps what it writes."""
 
-import itertools
 import os
 from pathlib import Path
 
@@ -28,15 +27,6 @@ def run_folder(save_dir: str | Path, name: str | None, version: int | str | None
     return Path(expand(Path(save_dir) / (name or "") / last))
 
 
-def free_version(folder: Path) -> Path:
-    """The first `version_N` in a folder that is not there.
-
-    Args:
-        folder: of runs.
-    """
-    return next(path for n in itertools.count() if not (path := folder / f"version_{n}").exists())
-
-
 def make_run_folder(folder: Path) -> None:
     """Make the folder of a run, if it is not there.
 
@@ -55,6 +45,20 @@ def make_run_folder(folder: Path) -> None:
         ) from error
 
 
+def folder_without_logger(root: str | Path | None) -> str:
+    """A new folder for a training without a logger, which would count its versions: `logs/no_logger/version_N`.
+
+    Args:
+        root: the trainer's `default_root_dir`; None is the working directory, and in an address (s3://…) nothing is
+            counted.
+    """
+    if "://" in str(root):
+        return str(root)
+    runs = Path(expand(root or "."), "logs", "no_logger")
+    taken = [int(n) for path in runs.glob("version_*") if (n := path.name.removeprefix("version_")).isdigit()]
+    return str(runs / f"version_{max(taken, default=-1) + 1}")
+
+
 def home_of(trainer: L.Trainer) -> Path:
     """The folder of a training's run; without a logger, that which the trainer writes to by default.
 
@@ -64,15 +68,24 @@ def home_of(trainer: L.Trainer) -> Path:
     return folder_of(trainer) or Path(trainer.default_root_dir)
 
 
+def is_rehearsal(trainer: L.Trainer) -> bool:
+    """Whether a trainer only tries out a few batches (`fast_dev_run`): nothing is kept of those.
+
+    Args:
+        trainer: of the training.
+    """
+    return bool(getattr(trainer, "fast_dev_run", False))
+
+
 def folder_of(trainer: L.Trainer) -> Path | None:
-    """The folder of a training's run, by its first logger; None where it has none.
+    """The folder of a training's run, by its first logger; None where it has none, as in a rehearsal.
 
     A process that is not the first may think of another version: what all must know, the first has to tell them.
 
     Args:
         trainer: of the training.
     """
-    if not trainer.loggers:
+    if not trainer.loggers or is_rehearsal(trainer):
         return None
     logger = trainer.loggers[0]
     return run_folder(logger.save_dir or trainer.default_root_dir, logger.name, logger.version)

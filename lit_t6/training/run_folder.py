@@ -3,7 +3,6 @@
 A run is known by its configuration. The same command, typed again, finds the run that it started and did not finish.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -23,10 +22,10 @@ from lit_t6.training.checkpoint_files import replace_file
 from lit_t6.training.curves import trim_curves
 from lit_t6.training.messages import say, warn
 from lit_t6.training.places import expand, home_of, make_run_folder, run_folder
+from lit_t6.training.run_lock import hold_folder, is_held
 
 CONFIG_NAME = "config.yaml"
 FINISHED_NAME = "finished"
-LOCK_NAME = "run.lock"
 _TAKEN_OVER = "LIT_T6_TAKEN_OVER"
 """Tells the processes that DDP starts what their parent has found."""
 _NOT_OF_THE_RUN = ("auto_resume", "ckpt_path", "weights_only", "convert", "resume", "on_save_error", "guards")
@@ -81,7 +80,7 @@ def find_unfinished(config: dict[str, Any]) -> Unfinished | None:
         if (folder / FINISHED_NAME).exists() or not _is_run_of(folder, config):
             continue
         saved = _saved(folder, config)
-        if saved and not _is_locked(folder) and (saved := to_go_on_from(folder, saved)):
+        if saved and not is_held(folder) and (saved := to_go_on_from(folder, saved)):
             return Unfinished(str(folder), version, str(_choose(folder, saved)))
     return None
 
@@ -142,30 +141,6 @@ def _is_of_another(path: Path, config: dict[str, Any]) -> bool:
     return said != "" and (Path(said) / CONFIG_NAME).exists() and not _is_run_of(Path(said), config)
 
 
-def _lock(folder: Path, *, shared: bool = False) -> IO[str] | None:
-    """Hold the folder until the file is closed or the process ends; None if somebody else does."""
-    file = (folder / LOCK_NAME).open("r" if shared else "w")
-    try:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    except OSError:  # a file system without locks; then two runs are told apart by their folders alone
-        pass
-    return file
-
-
-def _is_locked(folder: Path) -> bool:
-    """Whether a process is at work in the folder; those who ask at the same time do not disturb each other."""
-    if not (folder / LOCK_NAME).exists():
-        return False
-    file = _lock(folder, shared=True)
-    if file is None:
-        return True
-    file.close()
-    return False
-
-
 class RunFolder(SaveConfigCallback):
     """Saves the configuration into the run's folder, holds the folder while training, marks it when finished.
 
@@ -200,7 +175,7 @@ class RunFolder(SaveConfigCallback):
         folder = home_of(trainer)
         if trainer.is_global_zero and not self.already_saved:
             make_run_folder(folder)
-            self._held = _lock(folder)
+            self._held = hold_folder(folder)
             self._check_that_it_may_be_used(trainer, folder)
             (folder / FINISHED_NAME).unlink(missing_ok=True)
             if self.taken_up is not None:

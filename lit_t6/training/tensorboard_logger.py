@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -20,6 +22,9 @@ class LastingTensorBoardLogger(TensorBoardLogger):
     alone, and the others would wait for it. A folder that is an address (s3://…) is left to it all the same.
     """
 
+    new_folders: Sequence[Path] = ()
+    """Folders that were not there before this logger, the innermost first; known to rank 0, once the writer is made."""
+
     @property
     def save_dir(self) -> str:
         """As typed, expanded: Lightning's own is expanded for the curves alone, not for checkpoints."""
@@ -35,6 +40,8 @@ class LastingTensorBoardLogger(TensorBoardLogger):
     def experiment(self) -> Any:
         """The writer, which makes its file with the first event."""
         if self._experiment is None and "://" not in self.log_dir:
+            folder = Path(self.log_dir)
+            self.new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
             with contextlib.suppress(OSError):  # it is tried again with the first event
                 os.makedirs(self.log_dir, exist_ok=True)
             self._experiment = LastingWriter(self.log_dir, **self._kwargs)

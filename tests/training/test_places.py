@@ -58,6 +58,39 @@ def test_folders_in_yaml_with_home_and_variables(options, home, tmp_path, monkey
     assert files(tmp_path / "cwd") == {"configs/quickstart.yaml"}  # none in a folder that is called ~
 
 
+@pytest.fixture
+def elsewhere(options, tmp_path, monkeypatch):
+    """A working directory of its own, and the words of a command there."""
+    here = Path.cwd()
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    words = [word.replace("configs/", f"{here}/configs/") for word in options if "save_dir" not in word]
+    return ["fit", *words, *QUIET]
+
+
+@pytest.mark.parametrize("more", [[], ["--trainer.logger=false"]])
+def test_a_rehearsal_leaves_nothing(elsewhere, tmp_path, capsys, more):
+    trainer = run([*elsewhere, "--trainer.fast_dev_run=true", *more]).trainer
+    assert trainer.global_step == 1
+    assert not list((tmp_path / "cwd").rglob("*"))
+    out = capsys.readouterr().out
+    assert "ckpt" not in out
+    assert "fast_dev_run keeps nothing" in out
+
+
+def test_without_a_logger_checkpoints_have_a_folder_that_is_told(elsewhere, tmp_path, capsys):
+    for version in range(2):
+        run([*elsewhere, "--trainer.logger=false"])
+        folder = f"logs/no_logger/version_{version}/checkpoints"
+        assert f"checkpoints in {folder}" in "".join(capsys.readouterr().out.replace("│", "").split("\n"))
+    runs = {
+        f"logs/no_logger/version_{version}/checkpoints/{name}.ckpt"
+        for version in range(2)
+        for name in ("step=3", "last")
+    }
+    assert files(tmp_path / "cwd") == runs
+
+
 def test_lightnings_own_saver_follows_the_logger(home, prepared):
     logger = TensorBoardLogger("$RUNS", "", "run", default_hp_metric=False)
     _, trainer = fit(home, prepared, max_steps=1, logger=logger, callbacks=[ModelCheckpoint(every_n_train_steps=1)])

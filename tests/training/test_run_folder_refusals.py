@@ -68,13 +68,13 @@ def test_processes_that_others_start_must_agree(options, monkeypatch):
 
 
 def test_a_folder_without_locks_is_no_obstacle(tmp_path, monkeypatch):
-    from lit_t6.training import run_folder
+    from lit_t6.training import run_lock
 
     def refuse(*_):
         raise OSError(os.strerror(95))
 
-    monkeypatch.setattr(run_folder.fcntl, "flock", refuse)
-    assert not run_folder._is_locked(tmp_path)
+    monkeypatch.setattr(run_lock.fcntl, "flock", refuse)
+    assert not run_lock.is_held(tmp_path)
 
 
 def test_a_named_run_killed_before_its_first_checkpoint_starts_again(options):

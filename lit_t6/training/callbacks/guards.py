@@ -225,10 +225,10 @@ class Guards(Callback):
         samples = f", on samples {_first_and_last(step.samples)}" if step.samples else ""
         noted = f" Details are in {self._notes.path}." if self._notes.path is not None else ""
         last = _newest_checkpoint(trainer, step.number)
-        go_on = f"go on with --ckpt_path {last} and" if last else "start again (no checkpoint is there yet) with"
-        look = "Look at these samples, or" if step.samples else "To get past it,"
+        go_on = f"Go on with --ckpt_path {last} and" if last else "No checkpoint is there yet: start again with"
+        look = " Look at these samples first." if samples else ""
         return (
-            f"step {step.number}: {what}{samples}{several}. The step was not taken.{noted} {look} {go_on} a smaller "
+            f"step {step.number}: {what}{samples}{several}. The step was not taken.{noted}{look} {go_on} a smaller "
             f"--model.optimizer.lr, more warmup_steps, or {remedy}."
         )
 

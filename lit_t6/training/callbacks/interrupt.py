@@ -8,7 +8,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning as L
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -21,6 +21,7 @@ from lit_t6.training.callbacks.slurm import requeue_job
 from lit_t6.training.callbacks.throughput import ends_training
 from lit_t6.training.checkpoint_io import save_checkpoint
 from lit_t6.training.messages import say
+from lit_t6.training.places import is_rehearsal
 
 EXIT_SAVED = 75
 """Exit status after a signal and the checkpoint that followed it: EX_TEMPFAIL of sysexits.h, "try again later"."""
@@ -40,11 +41,12 @@ class SaveOnInterrupt(Checkpoint):
 
     The signals are SIGINT (Ctrl-C), SIGTERM, SIGUSR1 and the one that Lightning's SLURM plugin was told to listen to. A
     validation that is running or follows the step is done first. Before the first step there is nothing to save: the
-    process ends at once with 128 + the signal's number, or with 75 if it goes on from a checkpoint, which is as it was.
-    After the last step the training finishes, with status 0. A second SIGINT before the checkpoint is saved stops at
-    once, with 130; other signals may come more than once, as schedulers send them.
+    process ends at once with 128 + the signal's number, or, where it goes on from a checkpoint, with 75, since that is
+    there. After the last step the training finishes, with status 0. A second SIGINT stops at once, with 130, unless the
+    checkpoint is written by then; other signals may come more than once, as schedulers send them.
 
-    Where several processes train, a signal to any of them stops all, at most two steps later, with one checkpoint.
+    Where several processes train, a signal to any of them stops all, at most two steps later, with one checkpoint; also
+    before the first step after a checkpoint: a process that went alone would leave the others waiting.
     Where the SLURM plugin is to requeue the job (`auto_requeue`), that is asked for after the save. Its own handlers,
     which would save a second checkpoint in the middle of a step, are not installed.
 
@@ -55,24 +57,29 @@ class SaveOnInterrupt(Checkpoint):
         ends_process: whether the process ends with the training. Once that is saved, no further signal then changes its
             status. Else the signals do again what they did before when `Trainer.fit` has ended, also where a program
             catches the SystemExit; one that comes after that is the program's own, and may end it with another status.
+        goes_on_from: the checkpoint that the training begins with, if it is known before the trainer has read it.
     """
 
-    def __init__(self, same_command: bool = True, ends_process: bool = False) -> None:
-        self.same_command, self.ends_process = same_command, ends_process
+    def __init__(
+        self, same_command: bool = True, ends_process: bool = False, goes_on_from: str | Path | None = None
+    ) -> None:
+        self.same_command, self.ends_process, self.goes_on_from = same_command, ends_process, goes_on_from
         self.interrupted = False
-        self._requeue = False
+        self._requeue = self._requeue_at_end = False
         self._pressed = 0  # how often SIGINT came
         self._before: dict[int, Any] = {}
         self._last_step = 0
         self._stepped = False  # there is something to save
         self._over = False  # the last step is done, or the checkpoint saved
         self.saved = False
+        """Whether a signal ended the training and its checkpoint is there."""
         self._agreement: Agreement | None = None
         self._agreed = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != "fit" or threading.current_thread() is not threading.main_thread():
             return
+        self._trainer = trainer
         trainer._signal_connector = _NoHandlers(trainer, self)
         # Asks at every step, with a wait for the GPU, whether rank 0 got a SIGTERM: we ask on the CPU, and every rank.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
@@ -83,7 +90,6 @@ class SaveOnInterrupt(Checkpoint):
             numbers.add(environment.requeue_signal)
             self._requeue_at = environment.requeue_signal if environment.auto_requeue else None
         self._pid, self._speaks = os.getpid(), trainer.is_global_zero
-        self._trainer = trainer
         self._before = {number: signal.signal(number, self._note) for number in numbers}
         # A signal while the interpreter shuts down, or waits for other processes, does not change the outcome.
         for number in numbers - {signal.SIGINT}:
@@ -97,32 +103,32 @@ class SaveOnInterrupt(Checkpoint):
         if os.getpid() != self._pid:  # a loader's process that was just forked; its parent decides
             return
         self._pressed += number == signal.SIGINT
-        if self.saved:
+        if self.saved:  # the process is about to end with the status that says so
             return
         if self._pressed > 1 and number == signal.SIGINT:
             raise TrainingInterrupted(128 + number)
         if self._over:
             return
-        if not self._stepped:
-            self._stop_before_a_step(number)
+        if not self._stepped and not self.interrupted:
+            self._stop_before_first_step(number)
         self._requeue |= number == self._requeue_at
         if not self.interrupted:
             self._say("Stopping after this step, with a checkpoint; Ctrl-C stops at once if it comes a second time.")
         self.interrupted = True
 
-    def _stop_before_a_step(self, number: int) -> NoReturn:
-        name, path = signal.Signals(number).name, self._trainer.ckpt_path
-        if path is None:
+    def _stop_before_first_step(self, number: int) -> None:
+        """Stop at once, unless there are peers, who go on from the same checkpoint: then all stop after a step."""
+        name = signal.Signals(number).name
+        checkpoint = self._trainer.ckpt_path or self.goes_on_from
+        if checkpoint is None:
             self._say(f"Stopped by {name} before the first step: nothing to save.")
             raise TrainingInterrupted(128 + number)
-        self._say(f"Stopped by {name} before a step of its own; {self._what_goes_on(path)} goes on.")
-        if number == self._requeue_at and self._speaks:
-            requeue_job()
-        self.saved = self._over = True
-        raise TrainingInterrupted(EXIT_SAVED)
-
-    def _what_goes_on(self, path: str | Path) -> str:
-        return "the same command" if self.same_command else f"--ckpt_path {path}"
+        if self._trainer.world_size == 1:
+            self._over = self.saved = True
+            self._requeue_at_end = number == self._requeue_at
+            goes_on = "the same command" if self.same_command else "the same --ckpt_path"
+            self._say(f"Stopped by {name} before the first new step: {checkpoint} is there; {goes_on} goes on.")
+            raise TrainingInterrupted(EXIT_SAVED)
 
     def _say(self, text: str) -> None:
         if self._speaks:
@@ -160,27 +166,28 @@ class SaveOnInterrupt(Checkpoint):
 
     def _save_and_stop(self, trainer: L.Trainer) -> None:
         saver, step = trainer.checkpoint_callback, f"{trainer.global_step:,}"
-        if not isinstance(saver, ModelCheckpoint) or saver.dirpath is None:
+        if not isinstance(saver, ModelCheckpoint) or saver.dirpath is None or is_rehearsal(trainer):
             self._say(f"Stopped after step {step}; nothing is saved: checkpoints are turned off.")
             raise TrainingInterrupted(128 + signal.SIGTERM)
         saver.last_model_path = saver.last_model_path or _free_name(saver, trainer)
         saved = save_checkpoint(trainer, saver.last_model_path)
-        self._over = True
+        self._over, self.saved = True, saved
         if not saved:
             self._say(f"Stopped after step {step}; it could not be saved: the checkpoint before it is the last.")
             raise TrainingInterrupted(128 + signal.SIGTERM)
         if trainer.is_global_zero:
-            goes_on = self._what_goes_on(saver.last_model_path)
+            goes_on = "the same command" if self.same_command else f"--ckpt_path {saver.last_model_path}"
             say(f"Saved {saver.last_model_path} after step {step}; {goes_on} goes on.")
             if self._agreed == _STOP_AND_REQUEUE:
                 requeue_job()
-        self.saved = True
         raise TrainingInterrupted(EXIT_SAVED)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.hand_back()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if self._requeue_at_end and self._speaks:
+            requeue_job()
         if not self.saved:  # else as late as may be, at the end of Trainer.fit
             self.hand_back()
 

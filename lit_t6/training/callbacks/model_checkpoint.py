@@ -13,7 +13,7 @@ from torch import Tensor
 from lit_t6.training.callbacks.interrupt import TrainingInterrupted
 from lit_t6.training.checkpoint_io import save_checkpoint
 from lit_t6.training.messages import say
-from lit_t6.training.places import expand, free_version, home_of
+from lit_t6.training.places import expand, home_of, is_rehearsal
 
 _RANKING = (
     "current_score",
@@ -37,8 +37,7 @@ class SafeModelCheckpoint(ModelCheckpoint):
 
     Args:
         dirpath: folder of the files; `~` and variables of the environment are read. By default `checkpoints` in the
-            run's folder; without a logger, in the first of `logs/without_logger/version_N` that is not there, if no
-            folder was given to the trainer either.
+            run's folder.
         *options: of Lightning's class.
         **more: the same.
     """
@@ -47,9 +46,7 @@ class SafeModelCheckpoint(ModelCheckpoint):
         super().__init__(None if dirpath is None else expand(dirpath), *options, **more)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """As Lightning's, which would take a logger's folder as it was typed, and without one the current one."""
-        if self.dirpath is None and not trainer.loggers and Path(trainer.default_root_dir) == Path.cwd():
-            self.dirpath = str(free_version(Path("logs") / "without_logger") / "checkpoints")  # rank 0's is taken
+        """As Lightning's, which would write a logger's folder as it was typed."""
         if self.dirpath is None and "://" not in str(trainer.loggers[0].save_dir if trainer.loggers else ""):
             self.dirpath = str(home_of(trainer) / "checkpoints")
         super().setup(trainer, pl_module, stage)
@@ -70,14 +67,10 @@ class SafeModelCheckpoint(ModelCheckpoint):
                 logger.after_save_checkpoint(proxy(self))
 
     def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Tensor]) -> None:
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # set outside of its class
-            return
         with self._as_before_if_not_saved():
             super()._save_topk_checkpoint(trainer, monitor_candidates)
 
     def _save_last_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Tensor]) -> None:
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # a try leaves nothing behind
-            return
         with self._as_before_if_not_saved():
             super()._save_last_checkpoint(trainer, monitor_candidates)
 
@@ -96,6 +89,11 @@ class SafeModelCheckpoint(ModelCheckpoint):
             self._save_last_checkpoint(trainer, figures)
             if trainer.is_global_zero:
                 say(f"Saved {path} at an error, {type(exception).__name__}.")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """As Lightning's, which writes a last checkpoint also where `fast_dev_run` is to write none."""
+        if not is_rehearsal(trainer):
+            super().on_train_end(trainer, pl_module)
 
     @contextlib.contextmanager
     def _as_before_if_not_saved(self) -> Iterator[None]:

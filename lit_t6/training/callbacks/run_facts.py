@@ -10,6 +10,7 @@ from lit_t6.attention import attention_budget, is_unequal
 from lit_t6.data import TokenDataModule
 from lit_t6.model import T6Config
 from lit_t6.training.callbacks.throughput import cache_bytes_per_token
+from lit_t6.training.places import is_rehearsal
 
 
 def run_facts(trainer: L.Trainer, config: T6Config) -> dict[str, str]:
@@ -48,11 +49,34 @@ def run_facts(trainer: L.Trainer, config: T6Config) -> dict[str, str]:
             facts["length"] = f"{steps:,} steps = {steps * tokens:,} tokens, {epochs:.2g} epochs"
         elif trainer.max_epochs is not None and trainer.max_epochs > 0:
             facts["length"] = f"{trainer.max_epochs} epochs"
-    saver = trainer.checkpoint_callback
-    if trainer.fast_dev_run:  # type: ignore[attr-defined]  # set outside of its class
-        facts["log"] = "none, and nothing is saved"
-    elif trainer.loggers or not isinstance(saver, ModelCheckpoint):
-        facts["log"] = trainer.log_dir or "none"
-    else:
-        facts["log"] = f"none; checkpoints in {saver.dirpath}"
+    facts["log"] = _log(trainer)
     return facts
+
+
+def advice_for_cpu(trainer: L.Trainer, config: T6Config) -> str:
+    """What to tell somebody who is about to train the default model where that takes weeks; empty elsewhere.
+
+    Args:
+        trainer: of the training.
+        config: of the model, its head count known.
+    """
+    default = T6Config()
+    is_default = (config.d_model, config.num_layers) == (default.d_model, default.num_layers)
+    if trainer.strategy.root_device.type != "cpu" or not is_default:
+        return ""
+    return (
+        f"{config.num_parameters():,} parameters ({config.num_layers} layers, width {config.d_model}) on a CPU: this "
+        f"is the full-size default, and each of its steps takes minutes here. For a first run use "
+        f"--config configs/quickstart.yaml."
+    )
+
+
+def _log(trainer: L.Trainer) -> str:
+    folder = trainer.log_dir
+    if is_rehearsal(trainer):
+        return "none, and no checkpoint: fast_dev_run keeps nothing"
+    if trainer.loggers:
+        return folder or "none"
+    saver = trainer.checkpoint_callback
+    saved = isinstance(saver, ModelCheckpoint) and saver.dirpath
+    return f"no logger; checkpoints in {saved}" if saved else "no logger"

@@ -13,7 +13,7 @@ from lit_t6.training.callbacks.loop_state import validation_follows
 from lit_t6.training.callbacks.throughput import Throughput
 from lit_t6.training.checkpoint_files import FOLDER
 from lit_t6.training.checkpoint_io import save_checkpoint
-from lit_t6.training.places import folder_of
+from lit_t6.training.places import folder_of, is_rehearsal
 
 
 class SaveForResume(Checkpoint):
@@ -55,7 +55,7 @@ class SaveForResume(Checkpoint):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         folder = folder_of(trainer)
-        if stage == "fit" and folder is not None and not getattr(trainer, "fast_dev_run", False):
+        if stage == "fit" and folder is not None and not is_rehearsal(trainer):
             self.folder = trainer.strategy.broadcast(folder / "checkpoints" / FOLDER)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -11,10 +11,6 @@ from rich.table import Table
 
 from lit_t6.model import T6Config
 from lit_t6.training.callbacks.run_facts import run_facts
-from lit_t6.training.messages import warn
-
-SLOW_ON_A_CPU = 50_000_000
-"""Parameters above which a training on a CPU is hardly meant."""
 
 
 class StartPanel(Callback):
@@ -29,15 +25,10 @@ class StartPanel(Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         facts = run_facts(trainer, self.config)  # log_dir is broadcast: every rank has to ask
-        if trainer.is_global_zero and trainer.strategy.root_device.type == "cpu":
-            weights = self.config.num_parameters()
-            if weights > SLOW_ON_A_CPU:
-                warn(
-                    f"{weights:,} parameters on a CPU: a step takes seconds or minutes. For a first look take "
-                    f"--config configs/quickstart.yaml; for this one, a GPU."
-                )
         if trainer.is_global_zero:
             table = Table.grid(padding=(0, 2))
+            table.add_column()
+            table.add_column(overflow="fold")  # a path is worth nothing if it is cut
             for name, value in facts.items():
                 table.add_row(f"[bold]{name}", value)
             with suppress(OSError):  # a log whose disk is full

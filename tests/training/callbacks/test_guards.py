@@ -111,13 +111,23 @@ def test_stop_names_the_step_the_samples_and_the_checkpoint(tmp_path, prepared):
         ValueError, match=r"step 3: loss nan, gradient norm nan, on samples 16 … 23. The step was not"
     ) as e:
         run(tmp_path, prepared, Guards(), **options)
-    assert f"go on with --ckpt_path {tmp_path / 'c' / 'last.ckpt'} and a smaller --model.optimizer.lr" in str(e.value)
+    assert f"Go on with --ckpt_path {tmp_path / 'c' / 'last.ckpt'} and a smaller --model.optimizer.lr" in str(e.value)
     (line,) = lines(tmp_path)
     assert line["what"] == "stopped"
     assert line["samples"] == [[[16, 19], [20, 23]]]
     assert math.isfinite(line["losses"][0][0])
     assert math.isnan(line["losses"][0][1])
     assert torch.load(tmp_path / "c" / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+def test_advice_where_there_is_no_checkpoint(tmp_path, prepared):
+    with pytest.raises(ValueError, match="step 3: ") as e:
+        run(tmp_path, prepared, Guards())
+    assert str(e.value) == (
+        f"step 3: loss nan, gradient norm nan, on samples 8 … 11. The step was not taken. Details are in "
+        f"{tmp_path / 'run' / 'guards.jsonl'}. Look at these samples first. No checkpoint is there yet: start again "
+        f"with a smaller --model.optimizer.lr, more warmup_steps, or --guards.on_nonfinite skip."
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
@@ -139,11 +149,11 @@ def test_stop_names_the_newest_whole_checkpoint_of_this_run(tmp_path, prepared):
     options["callbacks"] = [Damages()]
     with pytest.raises(ValueError, match="step 3: ") as e:
         run(tmp_path, prepared, Guards(), ckpt_path=folder / "resume" / "step=1.ckpt", **options)
-    assert f"go on with --ckpt_path {folder / 'resume' / 'step=3.ckpt'} and" in str(e.value)
+    assert f"Go on with --ckpt_path {folder / 'resume' / 'step=3.ckpt'} and" in str(e.value)
     (folder / "resume" / "step=3.ckpt").unlink()
     with pytest.raises(ValueError, match="step 3: ") as e:
         run(tmp_path, prepared, Guards(), ckpt_path=folder / "resume" / "step=1.ckpt", **options)
-    assert f"go on with --ckpt_path {folder / 'resume' / 'step=1.ckpt'} and" in str(e.value)
+    assert f"Go on with --ckpt_path {folder / 'resume' / 'step=1.ckpt'} and" in str(e.value)
 
 
 def test_a_weight_that_is_poisoned_stops_a_run(tmp_path, prepared):
@@ -231,7 +241,6 @@ def test_a_scale_that_falls_without_end_stops(tmp_path, prepared):
     with pytest.raises(ValueError, match=told) as e:
         run(tmp_path, prepared, guards, {2, 4, 5, 6, 7}, "gradient", plugins=[precision])
     assert "(guards.max_overflows=3), the scale of the loss fell to 0.5. " in str(e.value)
-    assert " Look at these samples, or start again (no checkpoint is there yet) with a smaller --model" in str(e.value)
     assert str(e.value).endswith("or --trainer.precision bf16-mixed.")
     assert [line["what"] for line in lines(tmp_path)] == [*["overflow"] * 4, "stopped"]
 

@@ -159,49 +159,28 @@ def test_a_signal_after_the_save_does_not_change_the_outcome(options, monkeypatc
     assert not reached
 
 
-class SignalsBeforeAStep(SaveOnInterrupt):
-    def on_train_start(self, trainer, pl_module):
-        super().on_train_start(trainer, pl_module)
-        os.kill(os.getpid(), signal.SIGUSR1)
+class SignalsAtTheEnd(Callback):
+    """Gets a signal when the training, saved, is about to be left."""
+
+    def __init__(self, number=signal.SIGTERM, times=1):
+        self.number, self.times = number, times
+
+    def on_exception(self, *_):
+        for _ in range(self.times):
+            os.kill(os.getpid(), self.number)
 
 
-def test_a_signal_before_a_step_of_its_own_leaves_what_a_run_goes_on_from(options, monkeypatch, reached, capfd):
-    """There is a checkpoint: the status says so."""
-    monkeypatch.setattr("lit_t6.training.cli.SaveOnInterrupt", SignalsAtTwo)
-    with pytest.raises(SystemExit):
-        main(["fit", *options])
-    monkeypatch.setattr("lit_t6.training.cli.SaveOnInterrupt", SignalsBeforeAStep)
-    with pytest.raises(SystemExit) as stopped:
-        main(["fit", *options])
-    assert stopped.value.code == 75
-    assert "Stopped by SIGUSR1 before a step of its own; the same command goes on." in capfd.readouterr().out
-    os.kill(os.getpid(), signal.SIGTERM)  # and no further one changes it
-    assert not reached
-    monkeypatch.undo()
-    assert run(["fit", *options]).trainer.global_step > 2
-
-
-def test_ctrl_c_after_the_save_does_not_take_it_back(options, monkeypatch, reached):
-    class Presses(SaveOnInterrupt):
+def test_more_ctrl_c_after_the_save_do_not_change_the_status(prepared, tmp_path, capfd):
+    class PressedAtTwo(SaveOnInterrupt):
         def on_train_batch_start(self, trainer, *_):
             if trainer.global_step == 1:
                 os.kill(os.getpid(), signal.SIGINT)
 
-        def on_exception(self, *arguments):
-            os.kill(os.getpid(), signal.SIGINT)
-            super().on_exception(*arguments)
-
-    monkeypatch.setattr("lit_t6.training.cli.SaveOnInterrupt", Presses)
+    saver = SafeModelCheckpoint(monitor=None, every_n_train_steps=100)
     with pytest.raises(SystemExit) as stopped:
-        main(["fit", *options])
+        fit(tmp_path, prepared, callbacks=[saver, PressedAtTwo(), SignalsAtTheEnd(signal.SIGINT, times=2)])
     assert stopped.value.code == 75
-
-
-class SignalsAtTheEnd(Callback):
-    """Gets a SIGTERM when the training, saved, is about to be left."""
-
-    def on_exception(self, *_):
-        os.kill(os.getpid(), signal.SIGTERM)
+    assert f"Saved {saver.last_model_path} after step 2" in capfd.readouterr().out
 
 
 def has_its_signals_back(reached):

@@ -19,7 +19,19 @@ def test_lines_where_there_is_no_terminal(options, capsys):
     assert len(re.findall("^step ", out, re.M)) == 1  # the next line would come after half a minute
     assert "│ attention" in out
     assert "TPA (6, 2, 2)" in out
-    assert re.search(r"val/loss \d\.\d{4}, \d\.\d{4} bits per byte\. Best val/loss \d", out)
+    figures, best, following = out.splitlines()[-3:]
+    assert re.fullmatch(r"val/loss \d\.\d{4}, \d\.\d{4} bits per byte", figures)
+    assert re.fullmatch(r"Best val/loss \d\.\d{4}: .*/step=3.ckpt", best)
+    assert re.fullmatch(r"Next: python cli.py generate --ckpt_path .*/last.ckpt --prompt 'It was'", following)
+
+
+def test_the_last_lines_stand_alone_where_none_is_the_best(options, capsys):
+    from lit_t6.cli import run
+
+    run(["fit", *options, "--checkpoint.monitor=null"])
+    figures, following = capsys.readouterr().out.splitlines()[-2:]
+    assert re.fullmatch(r"val/loss \d\.\d{4}, \d\.\d{4} bits per byte", figures)
+    assert following.startswith("Next: python cli.py generate --ckpt_path ")
 
 
 def test_a_bar_in_a_terminal(options):
