@@ -239,8 +239,7 @@ def test_debug_shows_where(tmp_path):
 def test_resuming_into_the_same_folder(options, tmp_path):
     words = [*options, "--trainer.logger.init_args.version=same"]
     _, checkpoint = fit(words)
-    with pytest.warns(UserWarning, match=r"Checkpoint directory .* exists and is not empty"):
-        finished, _ = fit(words, "--ckpt_path", checkpoint, "--trainer.max_steps=4")
+    finished, _ = fit(words, "--ckpt_path", checkpoint, "--trainer.max_steps=4")
     saved = yaml.safe_load(Path(finished.trainer.log_dir, "config.yaml").read_text())
     assert saved["trainer"]["max_steps"] == 4
 

@@ -26,7 +26,7 @@ from lit_t6.ops import (
     tpa_attention,
     tpa_decode,
 )
-from lit_t6.ops.alignment import aligned_linear
+from lit_t6.ops.alignment import AlignedLinear
 from lit_t6.ops.tpa.api import factor_attention_cannot
 
 Parts = dict[str, Tensor]
@@ -49,7 +49,7 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
         super().__init__(d_model, config)
         self.config = config
         # One GEMM for all that depends on the token; its rows are those of `config.pieces()`, each rank-major.
-        self.factors = nn.Linear(d_model, config.num_columns, bias=False)
+        self.factors = AlignedLinear(d_model, config.num_columns, bias=False)
         self.static = nn.ParameterDict(
             {name: nn.Parameter(torch.empty(shape)) for name, shape in config.static_pieces().items()}
         )
@@ -95,10 +95,7 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
     def _compute(self, x: Tensor) -> Parts:
         """Everything that is made from each token, before RoPE."""
         pieces = self.config.pieces()
-        parts = {
-            name: part.unflatten(-1, pieces[name])
-            for name, part in self.split(aligned_linear(x, self.factors.weight), -1).items()
-        }
+        parts = {name: part.unflatten(-1, pieces[name]) for name, part in self.split(self.factors(x), -1).items()}
         return {name: _activated(part, name, self.config.head_activation) for name, part in parts.items()}
 
     def _complete(self, parts: Parts) -> Parts:
@@ -186,7 +183,7 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
     def _attend_by_factors(self, parts: Parts, positions: Tensor | None, document_ids: Tensor | None) -> Tensor | None:
         """What the heads read of a whole sequence, by the kernels that keep factors; None where they cannot."""
         on_gpu = next(iter(parts.values())).is_cuda
-        if not (on_gpu or self.config.impl == "triton"):
+        if not (on_gpu or self.config.impl == "triton") or self.config.rope_on == "heads":
             return None
         # Dense heads, and factors that do not turn as a whole, are turned here; the others as the kernel reads them.
         whole = self.config.third_order_dim is None and self.config.rope_dim == self.config.head_dim

@@ -101,6 +101,9 @@ class T6Model(nn.Module):
         positions: Tensor | None = None,
         cache: ModelCache | None = None,
         document_ids: Tensor | None = None,
+        _targets: Tensor | None = None,
+        _reduction: Literal["mean", "sum", "none"] = "mean",
+        _compiled: bool = False,
     ) -> Tensor:
         """Logits of the next token at every position.
 
@@ -118,7 +121,13 @@ class T6Model(nn.Module):
             ValueError: the cache is full or not for this model and batch (no layer has written then), or came with
                 positions or documents.
         """
-        return self.head(self.hidden_states(tokens, positions=positions, cache=cache, document_ids=document_ids))
+        hidden = self.hidden_states(
+            tokens, positions=positions, cache=cache, document_ids=document_ids, compiled=_compiled
+        )
+        if _targets is None:
+            return self.head(hidden)
+        weight = self.head.weight
+        return linear_cross_entropy(hidden, weight, _targets, ignore_index=IGNORED_TARGET, reduction=_reduction)
 
     def loss(
         self,
@@ -138,9 +147,8 @@ class T6Model(nn.Module):
             reduction: "mean" over the counted targets, "sum", or "none": (B, T), 0 where ignored.
             compiled: as in `hidden_states`.
         """
-        hidden = self.hidden_states(tokens, document_ids=document_ids, compiled=compiled)
-        weight = self.head.weight
-        return linear_cross_entropy(hidden, weight, targets, ignore_index=IGNORED_TARGET, reduction=reduction)
+        # Through the call of the module: hooks on it, such as those that gather sharded weights, are called.
+        return self(tokens, document_ids=document_ids, _targets=targets, _reduction=reduction, _compiled=compiled)
 
     def generate(
         self,

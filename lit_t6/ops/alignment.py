@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 ALIGNMENT = 16
 """Bytes. GPU kernels, PyTorch's fused ones and ours, read rows in pieces of this size."""
@@ -30,14 +30,18 @@ def padding(size: int, x: Tensor) -> int:
     GPU libraries take slow kernels for rows that are no multiples of 16 bytes. Filling up copies the weights, which
     pays for many tokens only: in training.
     """
-    half = x.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(x.device.type)
-    pays = x.is_cuda and half and torch.is_grad_enabled() and size * 2 % ALIGNMENT
-    return -size % _COLUMNS if pays else 0
+    if not x.is_cuda or not torch.is_grad_enabled() or size * 2 % ALIGNMENT == 0:
+        return 0
+    half = x.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled("cuda")
+    return -size % _COLUMNS if half else 0
 
 
-def aligned_linear(x: Tensor, weight: Tensor) -> Tensor:
-    """X (…, C) times the transpose of a weight (N, C): (…, N), whose rows lie at aligned places where it pays."""
-    fill = padding(weight.shape[0], x)
-    if not fill:
-        return F.linear(x, weight)
-    return F.linear(x, F.pad(weight, (0, 0, 0, fill)))[..., : weight.shape[0]]
+class AlignedLinear(nn.Linear):
+    """nn.Linear whose rows of results lie at aligned places where that pays; see `padding`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        fill = padding(self.out_features, x)
+        if not fill:
+            return super().forward(x)
+        assert self.bias is None
+        return F.linear(x, F.pad(self.weight, (0, 0, 0, fill)))[..., : self.out_features]

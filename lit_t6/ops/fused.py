@@ -42,7 +42,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, backend: Backend) -> t
     else:
         out, lse = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True, scale=scale)
     batch, heads, length = q.shape[:3]
-    lse = lse.reshape(batch, heads, -1)[..., :length]
+    lse = lse.reshape(batch, heads, lse.shape[2])[..., :length]
     return out.transpose(1, 2).contiguous(), lse.contiguous()
 
 
@@ -95,10 +95,15 @@ def usable(dtype: torch.dtype, device: torch.device) -> list[Backend]:
     if device.type != "cuda":
         return []
     half = dtype in (torch.float16, torch.bfloat16)
-    hopper = torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
-    if half:
-        return ["cudnn", "flash", "efficient"] if hopper else ["flash", "efficient"]
-    return ["efficient"] if dtype == torch.float32 else []
+    generation = torch.cuda.get_device_capability(device)
+    if torch.version.hip is not None or generation < (8, 0) or not (half or dtype == torch.float32):
+        return []
+    allowed: dict[Backend, bool] = {
+        "cudnn": half and generation >= (9, 0) and torch.backends.cuda.cudnn_sdp_enabled(),
+        "flash": half and torch.backends.cuda.flash_sdp_enabled(),
+        "efficient": torch.backends.cuda.mem_efficient_sdp_enabled(),
+    }
+    return [backend for backend, may in allowed.items() if may]
 
 
 @functools.cache
@@ -121,6 +126,8 @@ def fastest(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.
     for backend in candidates:
         try:
             times[backend] = _time(shape, dtype, device, backend)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:  # by its words only can one tell, and another may take them
             refused.append(f"{backend}: {str(error).splitlines()[0]}")
     if not times:
@@ -132,8 +139,9 @@ def fastest(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.
 
 
 def _time(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device, backend: Backend) -> float:
-    """Milliseconds; the least of a few, after one that is not counted."""
-    q, k, v, grad = torch.randn(4, *shape, dtype=dtype, device=device)
+    """Milliseconds; the least of a few."""
+    generator = torch.Generator(device).manual_seed(0)  # the random state of a training is not to move
+    q, k, v, grad = torch.randn(4, *shape, dtype=dtype, device=device, generator=generator)
     scale = shape[-1] ** -0.5
 
     def once() -> None:

@@ -26,6 +26,7 @@ from lit_t6.training.checkpoint import convert_weights, read_checkpoint
 from lit_t6.training.checkpoint_io import SafeCheckpointIO
 from lit_t6.training.cli_settings import SETTINGS, add_options
 from lit_t6.training.launcher import watch_processes
+from lit_t6.training.library_warnings import in_our_words
 from lit_t6.training.memory import StageOfFailure, explain_out_of_memory, is_out_of_memory
 from lit_t6.training.messages import say, warn
 from lit_t6.training.places import folder_without_logger
@@ -76,7 +77,7 @@ class T6CLI(LightningCLI):
                 f"it starts, untrained."
             )
         try:
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory() as folder, in_our_words(formats=ends_process):
                 if checkpoint is not None and checkpoint not in (*_LIGHTNINGS_WORDS, "null"):
                     from_checkpoint = Path(folder) / "checkpoint.yaml"
                     trained = read_checkpoint(checkpoint).options()
@@ -194,8 +195,6 @@ class T6CLI(LightningCLI):
             if found is not None:
                 config.trainer.logger.init_args.version = found.version
                 config.ckpt_path = found.ckpt_path
-                # Lightning tells of what is meant here.
-                warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
             self.save_config_kwargs = {"taken_up": found, "overwrite": found is not None, "as_typed": as_typed}
         else:
             self.save_config_kwargs = {"overwrite": resumes}

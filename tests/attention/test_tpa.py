@@ -34,19 +34,22 @@ def test_module_is_the_papers_formula_of_its_weights():
 FACTORED = [
     name
     for name, config in MECHANISMS.items()
-    if isinstance(config, TPAConfig) and config.value_size == config.head_dim
+    if isinstance(config, TPAConfig) and config.value_size == config.head_dim and config.rope_on == "factors"
 ]
 
 
 @INTERPRETED
-@pytest.mark.parametrize(("mechanism", "positions"), [*((name, None) for name in FACTORED), ("tpa", "rows")])
+@pytest.mark.parametrize(
+    ("mechanism", "positions"), [*((name, None) for name in FACTORED), ("tpa", "rows"), ("tpa", "one row")]
+)
 def test_by_kernels_a_whole_sequence_gives_what_products_give(mechanism, positions):
     """Outputs and the gradients of all parameters, of every variant."""
     torch.manual_seed(0)
     config = MECHANISMS[mechanism]
     if config.factorized == "q" and config.num_kv_heads:
         pytest.skip("as many key heads as query heads are expected")
-    places = None if positions is None else torch.arange(5) + torch.tensor([[0], [4]])
+    first = {None: None, "rows": [[0], [4]], "one row": [[3]]}[positions]
+    places = None if first is None else torch.arange(5) + torch.tensor(first)
     x, towards = torch.randn(2, 2, 5, 24, dtype=torch.float64)
     found = {}
     modules = {"exact": replace(config, impl="reference"), "plain": replace(config, impl="reference")}
@@ -71,3 +74,15 @@ def test_by_kernels_or_not_at_all():
     module = TPAConfig(3, 8, impl="triton").build(20)
     with pytest.raises(ValueError, match=r"cannot attend to this: lengths, document_ids or causal=False"):
         module(torch.randn(1, 4, 20), document_ids=torch.zeros(1, 4, dtype=torch.int64))
+
+
+@torch.no_grad()
+def test_whoever_looks_at_the_projection_sees_all_that_goes_through_it():
+    """Adapters and quantised layers stand in its place."""
+    module, seen = TPAConfig(3, 8).build(20), []
+    module.factors.register_forward_hook(lambda layer, args, out: seen.append(out.shape[1]))
+    x, cache = torch.randn(1, 4, 20), module.config.build_cache(1, 8)
+    module(x)
+    module(x, cache=cache)
+    module(x[:, :1], cache=cache)
+    assert seen == [4, 4, 1]

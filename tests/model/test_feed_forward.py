@@ -18,3 +18,11 @@ def test_hidden_features_filled_up_change_nothing(monkeypatch):
         found.append((out, *torch.autograd.grad(out.sin().sum(), leaves)))
     for plain, filled in zip(*found, strict=True):
         torch.testing.assert_close(filled, plain)
+
+
+def test_layers_that_somebody_looks_at_are_called(monkeypatch):
+    monkeypatch.setattr(feed_forward, "padding", lambda width, x: 43)
+    module, seen = SwiGLU(12, 21), []
+    module.out.register_forward_hook(lambda *_: seen.append(1))
+    module(torch.randn(2, 12))
+    assert seen == [1]

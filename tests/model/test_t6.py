@@ -103,3 +103,11 @@ def test_init_reaches_the_attention():
 
     assert spread(init="paper") > 1.5 * spread()
     assert spread(init="variance", init_variance=4.0) > 1.5 * spread(init="variance", init_variance=0.25)
+
+
+def test_the_loss_goes_through_the_call_of_the_model():
+    """Hooks that gather sharded weights hang there."""
+    model, seen = T6Model(SMALL), []
+    model.register_forward_pre_hook(lambda *_: seen.append(1))
+    model.loss(torch.zeros(1, 4, dtype=torch.int64), torch.ones(1, 4, dtype=torch.int64)).backward()
+    assert seen == [1]

@@ -42,7 +42,7 @@ def test_no_folder_is_left(words, logs, capsys, more, message):
 def test_no_folder_is_left_for_a_checkpoint_of_another_model(words, logs, tmp_path, capsys):
     first = run(["fit", *words]).trainer.log_dir
     checkpoint = f"{first}/checkpoints/last.ckpt"
-    assert main(["fit", *words, "--ckpt_path", checkpoint, "--model.num_layers=2"]) == 1
+    assert main(["fit", *words, "--trainer.max_steps=6", "--ckpt_path", checkpoint, "--model.num_layers=2"]) == 1
     assert "model.num_layers is 1 there, 2 here" in capsys.readouterr().err
     assert [path.name for path in logs.iterdir()] == ["quickstart"]
     assert [str(path) for path in (logs / "quickstart").iterdir()] == [first]
@@ -83,7 +83,7 @@ def test_a_folder_stays_that_holds_more(words, logs, monkeypatch):
 
     checkpoint = run(["fit", *words]).trainer.log_dir + "/checkpoints/last.ckpt"
     monkeypatch.setattr(LitT6, "on_load_checkpoint", refuse)
-    assert main(["fit", *words, NAMED, "--ckpt_path", checkpoint]) == 1
+    assert main(["fit", *words, NAMED, "--trainer.max_steps=6", "--ckpt_path", checkpoint]) == 1
     assert {"notes.txt", "config.yaml"} <= set(os.listdir(logs / "quickstart" / "mine"))
 
 

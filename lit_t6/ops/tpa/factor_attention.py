@@ -1,13 +1,15 @@
 """Attention over a whole sequence that keeps factors for its way back, and neither queries nor keys nor values.
 
 The rank sums are made again on the way back, by one kernel that writes what it takes little time to write: kept are
-(Rq + Rk + Rv)(H + D) numbers of a token where 3·H·D were.
+(Rq + Rk + Rv)(H + D) numbers of a token where 3·H·D were, beside the result
+and a logarithm a head, and there are no second derivatives.
 
 Letters: B batch, T positions, R rank, H heads, D head size.
 """
 
 import torch
 from torch import Tensor
+from triton import next_power_of_2
 
 from lit_t6.ops import fused
 from lit_t6.ops.splits import interpreted
@@ -37,6 +39,10 @@ def why_not(*factors: Tensor | None) -> str | None:
         return f"heads {heads} of sizes {sizes}, expected as many and as large ones of queries, keys and values"
     if max(heads.values()) > MAX_HEADS or max(sizes.values()) > MAX_SIZE:
         return f"{heads['q']} heads of {sizes['q']}, at most {MAX_HEADS} of {MAX_SIZE}"
+    if not fused.usable(dtype, device):
+        return f"no fused attention for {dtype} on {device}"
+    if not there[0].shape[0] or not there[0].shape[1]:
+        return "nothing to attend to"
     if device.type == "cuda" and sizes["q"] % 8:
         return f"heads of {sizes['q']}, expected a multiple of 8"
     if device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
@@ -92,8 +98,11 @@ def _form(factors: tuple[Tensor | None, ...], cos: Tensor | None, sin: Tensor | 
 
 
 def _backend(q: Tensor) -> fused.Backend:
+    """Measured for the next powers of two: shapes that differ a little are not worth a measurement each."""
     batch, length, heads, size = q.shape
-    return fused.fastest((batch, length, heads, size), q.dtype, q.device)
+    if q.is_cuda and torch.cuda.is_current_stream_capturing():  # nothing can be waited for
+        return fused.usable(q.dtype, q.device)[0]
+    return fused.fastest((batch, next_power_of_2(length), heads, size), q.dtype, q.device)
 
 
 @torch.library.custom_op("lit_t6::factor_attention", mutates_args=())
@@ -116,8 +125,8 @@ def _factor_attention(
 def _(a_q, b_q, a_k, b_k, a_v, b_v, cos, sin, scale):  # type: ignore[no-untyped-def]
     batch, length = b_q.shape[:2]
     heads = b_q.shape[2] if a_q is None else a_q.shape[3]
-    lse = torch.float64 if b_q.dtype == torch.float64 else torch.float32
-    return b_q.new_empty(batch, length, heads, b_v.shape[-1]), b_q.new_empty(batch, heads, length, dtype=lse)
+    lse = b_q.new_empty(batch, heads, length, dtype=torch.float32)
+    return b_q.new_empty(batch, length, heads, b_v.shape[-1]), lse
 
 
 @torch.library.custom_op("lit_t6::factor_attention_backward", mutates_args=())

@@ -17,7 +17,7 @@ _BLOCK_T = 1
 """Tokens of a program. Many small programs hide the way to memory best: of one warp, for a tile of 64 × 32."""
 
 Tables = tuple[Tensor, Tensor] | None
-"""Cosines and sines from `rope_angles`, (T, D / 2) or (B, T, D / 2), with which b is turned; None: not at all."""
+"""Cosines and sines from `rope_angles`, (T, D / 2) or (B or 1, T, D / 2), with which b is turned; None: not at all."""
 
 
 def form_heads(a: Tensor, b: Tensor, rope: Tables) -> Tensor:
@@ -71,7 +71,9 @@ def _tables(rope: Tables, b: Tensor) -> tuple[Tensor, Tensor, int, bool]:
         return b, b, 0, False  # in the place of what is not there
     cos, sin = (table.contiguous() for table in rope)
     assert 2 * cos.shape[-1] == b.shape[-1], "the kernel turns all features or none"
-    return cos, sin, cos.stride(0) if cos.ndim == 3 else 0, True
+    assert cos.shape[-2] == b.shape[1], f"angles of {cos.shape[-2]} positions, expected {b.shape[1]}"
+    assert cos.ndim == 2 or len(cos) in (1, len(b)), f"angles of {len(cos)} rows, expected 1 or {len(b)}"
+    return cos, sin, cos.stride(0) if cos.ndim == 3 and len(cos) > 1 else 0, True
 
 
 def _constants(rank: int, heads: int, size: int, rotated: bool, exact: bool) -> dict[str, int | bool | str]:

@@ -25,7 +25,7 @@ def _load_rows(ptr, start, there, stride_r, offs, RANK: tl.constexpr, SIZE: tl.c
     """(BLOCK_T, R, ·) of a factor, from `start` (BLOCK_T,) of each token."""
     offs_r = tl.arange(0, BLOCK_R)
     mask = there[:, None, None] & (offs_r < RANK)[None, :, None] & (offs < SIZE)[None, None, :]
-    place = start[:, None, None] + offs_r[None, :, None] * stride_r + offs[None, None, :]
+    place = start[:, None, None] + offs_r.to(tl.int64)[None, :, None] * stride_r + offs[None, None, :]
     return tl.load(ptr + place, mask=mask, other=0.0)
 
 
