@@ -83,6 +83,15 @@ def num_multiprocessors(device: torch.device) -> int:
 
 
 @functools.cache
+def shared_memory(device: torch.device) -> int:
+    """Bytes of shared memory that a program may plan with: a GPU's own less a little, at most `SHARED_MEMORY`."""
+    if device.type != "cuda":
+        return SHARED_MEMORY
+    own = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", SHARED_MEMORY)
+    return min(SHARED_MEMORY, own - 8192)
+
+
+@functools.cache
 def early_start(device: torch.device) -> dict[str, bool]:
     """How kernels that call `_start_early` are launched: from Hopper on, before the last one has ended."""
     can = device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
@@ -134,6 +143,7 @@ def blocks(
         room: bytes of shared memory for the blocks.
     """
     most_registers = 8192 if itemsize == 2 else 1024  # exact products of float32 take many
+    room = min(room, shared_memory(device))
     for block, stages in choices:
         busy = num_rows * -(-num_cached // block) >= 0.75 * num_multiprocessors(device)
         if stages * block * bytes_per_token <= room and block * rows <= most_registers and (busy or block <= 32):

@@ -54,6 +54,9 @@ def tpa_attention(
         return tpa_attention_reference(factors, causal=causal, lengths=lengths, document_ids=document_ids, scale=scale)
     if impl == "triton" or (impl == "auto" and factors.a_q.is_cuda):
         masked = not causal or lengths is not None or document_ids is not None
+        if torch.is_autocast_enabled(factors.a_q.device.type):  # whose rules do not reach into operators of ours
+            dtype = torch.get_autocast_dtype(factors.a_q.device.type)
+            factors = TPAFactors(*(factor.to(dtype) for factor in factors))
         problem = factor_attention_cannot(*factors, masked=masked)
         if problem is None:
             from lit_t6.ops.tpa.factor_attention import factor_attention  # needs Triton
