@@ -86,6 +86,12 @@ MHA = "configs/attention/mha.yaml"
         (["fit", "--trainer.logger.init_args.savedir=x"], "has no setting 'savedir'; did you mean save_dir? It has"),
         (["fit", "--data.seq_len=abc"], "error: data.seq_len: expected int or null, got 'abc'."),
         (["budget", "--context=abc"], "error: context: expected int or null, got 'abc'."),
+        (["fit", "--data.path=configs"], "If this is the text, make it with `python cli.py prepare configs --output"),
+        (["validate", "--ckpt_path", "configs"], "error: configs: is a folder; expected the file of a checkpoint."),
+        (
+            ["prepare", "README.md", "--output", "/nowhere/at/all", "--test_fraction=5"],
+            "error: test_fraction must be in [0, 1), got 5.0.",
+        ),
         (["fit", "--auto_resume=maybe"], "error: auto_resume: expected true or false, got 'maybe'."),
     ],
 )

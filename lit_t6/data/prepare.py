@@ -63,9 +63,7 @@ def assign_splits(hashes: Sequence[bytes], validation_fraction: float, test_frac
     Raises:
         ValueError: fractions out of range, nothing left to train on, or a split that was asked for stays empty.
     """
-    for name, fraction in (("validation_fraction", validation_fraction), ("test_fraction", test_fraction)):
-        if not 0 <= fraction < 1:
-            raise ValueError(f"{name} must be in [0, 1), got {fraction}.")
+    _check_fractions(validation_fraction, test_fraction)
     ordered = sorted(hashes)
     num_validation = -(-len(ordered) * validation_fraction // 1)
     num_test = -(-len(ordered) * test_fraction // 1)
@@ -123,6 +121,12 @@ def _present(output: Path, files: Sequence[Path]) -> Manifest | None:
     return read_manifest(output)
 
 
+def _check_fractions(validation_fraction: float, test_fraction: float) -> None:
+    for name, fraction in (("validation_fraction", validation_fraction), ("test_fraction", test_fraction)):
+        if not 0 <= fraction < 1:
+            raise ValueError(f"{name} must be in [0, 1), got {fraction}.")
+
+
 def prepare_corpus(
     inputs: Sequence[str | Path],
     output: str | Path,
@@ -167,6 +171,7 @@ def prepare_corpus(
     for name, value in (("shard_tokens", shard_tokens), ("tokenizer_bytes", tokenizer_bytes)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
+    _check_fractions(validation_fraction, test_fraction)
     files = find_files(inputs)
     if left_out := describe_left_out(inputs):
         print(left_out)

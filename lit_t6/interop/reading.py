@@ -98,6 +98,8 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     content = _unpickle(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a state dict, got {type(content).__name__}.")
+    if "pytorch-lightning_version" in content:
+        raise ValueError(f"{path}: is a checkpoint of lit_t6 already; there is nothing to convert.")
     if content and all(isinstance(value, Tensor) for value in content.values()):
         return content, None
     weights = next((content[key] for key in _MODEL_KEYS if isinstance(content.get(key), dict)), None)

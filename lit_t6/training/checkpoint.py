@@ -76,6 +76,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         ValueError: no such file, a damaged one (the newest whole one beside it is named), or not one of LitT6.
     """
+    if Path(path).is_dir():
+        inside = max(Path(path).rglob("last.ckpt"), key=lambda file: file.stat().st_mtime, default=None)
+        what = f"did you mean {inside}?" if inside else "expected the file of a checkpoint."
+        raise ValueError(f"{path}: is a folder; {what}")
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such checkpoint.")
     try:

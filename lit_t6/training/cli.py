@@ -226,7 +226,13 @@ class T6CLI(LightningCLI):
         if self.goes_on_from is not None:
             self.steps_before = check_steps_left(self.trainer, self.goes_on_from)
         self.datamodule.prepare_data()
-        self.datamodule.fit_to_model(self.model.config.vocab_size, self.model.config.max_seq_len)
+        longest = self.model.config.max_seq_len
+        self.datamodule.fit_to_model(self.model.config.vocab_size, longest)
+        if self.datamodule.seq_len > longest:
+            raise ValueError(
+                f"data.seq_len={self.datamodule.seq_len} is longer than what the model is for, model.max_seq_len="
+                f"{longest}; make it smaller, or set --model.max_seq_len too."
+            )
         self.datamodule.windows("train", cover=False)  # opens every shard
         if self.trainer.limit_val_batches:
             self.datamodule.windows("validation", cover=True)

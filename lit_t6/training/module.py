@@ -251,7 +251,7 @@ class LitT6(L.LightningModule):
             raise ValueError(
                 "the checkpoint holds another model than the one configured: "
                 + "; ".join(f"{key} is {old} there, {new} here" for key, old, new in differences)
-                + ". Give the checkpoint's own configuration; with --ckpt_path typed, giving none takes it from there."
+                + ". Leave out what is typed of the model: the checkpoint's own configuration is taken then."
             )
         if self._trainer is not None:
             # Lightning does so after the weights are in; float64 ones would have been rounded to float32 by then.

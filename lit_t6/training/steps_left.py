@@ -9,7 +9,7 @@ from lit_t6.training.checkpoint_choice import read_inside
 
 
 def check_limits(trainer: L.Trainer) -> None:
-    """Refuse limits under which no step would be taken.
+    """Refuse limits under which no step would be taken, or that mean nothing.
 
     Args:
         trainer: of the training.
@@ -21,6 +21,11 @@ def check_limits(trainer: L.Trainer) -> None:
         if getattr(trainer, name) == 0:
             endless = "" if name == "limit_train_batches" else ", or -1 for no such limit"
             raise ValueError(f"trainer.{name}=0: nothing would be trained; give a number above 0{endless}.")
+    if getattr(trainer, "val_check_interval", None) == 0:
+        raise ValueError(
+            "trainer.val_check_interval=0: expected a number of steps from 1, a share of an epoch, or a time; to "
+            "validate nothing, set --trainer.limit_val_batches 0."
+        )
 
 
 def check_steps_left(trainer: L.Trainer, path: str | Path) -> int:

@@ -108,3 +108,16 @@ def test_the_full_size_default_on_a_cpu_is_told(prepared, logs, capsys):
 def test_a_small_model_on_a_cpu_needs_no_advice(words, capsys):
     assert main(["fit", *words, "--data.global_batch_size=24"]) == 1
     assert "full-size" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--data.seq_len=64", "data.seq_len=64 is longer than what the model is for, model.max_seq_len=32; make it"),
+        ("--trainer.val_check_interval=0", "trainer.val_check_interval=0: expected a number of steps from 1, a share"),
+    ],
+)
+def test_what_would_come_out_wrong_is_refused_before_there_is_a_folder(words, logs, capsys, option, message):
+    assert main(["fit", *words, option]) == 1
+    assert message in capsys.readouterr().err
+    assert not logs.exists()
