@@ -94,6 +94,12 @@ class SaveOnInterrupt(Checkpoint):
         # A signal while the interpreter shuts down, or waits for other processes, does not change the outcome.
         for number in numbers - {signal.SIGINT}:
             atexit.register(signal.signal, number, signal.SIG_IGN)
+        atexit.register(self._ignore_ctrl_c)
+
+    def _ignore_ctrl_c(self) -> None:
+        """Once the outcome is known: in its last moments Python has SIGINT kill the process, or print a traceback."""
+        if self.ends_process and (self.saved or self._pressed > 1):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._last_step = trainer.global_step

@@ -1,6 +1,7 @@
 import os
 import signal
 import stat
+import time
 
 import pytest
 from lightning.pytorch.callbacks import Callback
@@ -10,6 +11,14 @@ from lit_t6.training import SafeModelCheckpoint, SaveOnInterrupt
 
 from ..endless import NEVER, Endless
 from ..runs import fit
+
+LONG_VALIDATION = [
+    "--trainer.val_check_interval=3",
+    "--data.eval_windows=null",
+    "--data.eval_batch_size=1",
+    "--trainer.num_sanity_val_steps=0",
+    "--data.seq_len=2",
+]
 
 
 def goes_on(training, capsys, samples=16):
@@ -58,15 +67,28 @@ def test_no_loader_outlives_a_killed_training(options, tmp_path):
 
 def test_a_second_ctrl_c_stops_at_once(options, tmp_path):
     """In a validation that would take long."""
-    words = ["--trainer.val_check_interval=3", "--data.eval_windows=null", "--data.eval_batch_size=1"]
-    words += ["--trainer.num_sanity_val_steps=0", "--data.seq_len=2"]
-    with Endless(options, tmp_path, *words) as training:
+    with Endless(options, tmp_path, *LONG_VALIDATION) as training:
         training.wait_for_step()
         training.process.send_signal(signal.SIGINT)
         assert training.wait_for_text("Stopping after this step"), training.said()
         training.process.send_signal(signal.SIGINT)
         assert training.status() == 130, training.said()
     assert "Saved" not in training.said()
+    assert "Traceback" not in training.said()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "text", "status"), [([], "Saved ", 75), (LONG_VALIDATION, "Stopping after", 130)])
+def test_ctrl_c_until_the_process_has_ended(options, tmp_path, words, text, status):
+    """After the save, or instead of it."""
+    with Endless(options, tmp_path, *words) as training:
+        training.wait_for_step()
+        training.process.send_signal(signal.SIGINT)
+        assert training.wait_for_text(text), training.said()
+        while training.process.poll() is None:
+            training.process.send_signal(signal.SIGINT)
+            time.sleep(0.02)
+        assert training.status() == status, training.said()
     assert "Traceback" not in training.said()
 
 
