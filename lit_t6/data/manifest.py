@@ -62,7 +62,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         ValueError: no such folder, no manifest in it, or one of another format.
     """
     path = Path(folder) / MANIFEST_NAME
-    if not path.is_file() and Path(folder).exists():
+    if not path.is_file() and (Path(folder).is_file() or any(Path(folder).glob("*"))):
         raise ValueError(
             f"{folder}: no prepared data here ({MANIFEST_NAME} is missing). If this is the text, make it with "
             f"`python cli.py prepare {folder} --output data/mine`, and set --data.path data/mine."
