@@ -14,10 +14,10 @@ OWN = 3 << 30  # what the interpreter, PyTorch and its libraries map by themselv
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "option"), [("fit", "batch_size"), ("predict", "eval_batch_size")])
 def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does(options, tmp_path, command, option):
-    """On a CPU whose memory is limited; the advice is then followed."""
-    large = ["--model.vocab_size=8000", "--model.max_seq_len=256", "--trainer.max_steps=1"]
+    """On a CPU whose memory is limited; the advice is then followed. What does not fit is the feed-forward layer."""
+    large = ["--model.d_model=512", "--model.attention.head_dim=64", "--model.max_seq_len=256", "--trainer.max_steps=1"]
     small = ["--data.batch_size=1", "--data.eval_batch_size=1", "--data.eval_windows=1", "--data.predict_split=train"]
-    words = [*[word for word in options if "vocab" not in word and "max_s" not in word], *large, *small]
+    words = [*[word for word in options if "max_s" not in word], *large, *small]
     assert main(["fit", *words]) == 0
     words += ["--ckpt_path", str(next(tmp_path.glob("**/last.ckpt")))] if command == "predict" else []
     words += [f"--predictions.path={tmp_path / 'losses.jsonl'}"]
