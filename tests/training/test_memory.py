@@ -29,7 +29,7 @@ def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does(options
             capture_output=True,
             text=True,
             check=False,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (OWN + (1 << 30), OWN + (1 << 30))),
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (OWN + (1 << 29), OWN + (1 << 29))),
             env={"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
         )
 
