@@ -27,7 +27,7 @@ from lit_t6.ops import (
     tpa_decode,
 )
 from lit_t6.ops.alignment import AlignedLinear
-from lit_t6.ops.tpa.api import factor_attention_cannot
+from lit_t6.ops.tpa.api import attend_by_factors
 
 Parts = dict[str, Tensor]
 """Dense parts and factors by name ("q", "a_k", "b_v", …), each (B, T or M, count, size)."""
@@ -182,27 +182,17 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
 
     def _attend_by_factors(self, parts: Parts, positions: Tensor | None, document_ids: Tensor | None) -> Tensor | None:
         """What the heads read of a whole sequence, by the kernels that keep factors; None where they cannot."""
-        on_gpu = next(iter(parts.values())).is_cuda
-        if not (on_gpu or self.config.impl == "triton") or self.config.rope_on == "heads":
+        config, like = self.config, next(iter(parts.values()))
+        masked = document_ids is not None
+        if config.rope_on == "heads" or (config.impl == "auto" and (masked or not like.is_cuda)):
             return None
         # Dense heads, and factors that do not turn as a whole, are turned here; the others as the kernel reads them.
-        whole = self.config.third_order_dim is None and self.config.rope_dim == self.config.head_dim
-        outside = "qk" if not whole else "".join(letter for letter in "qk" if letter in parts)
+        whole = config.third_order_dim is None and config.rope_dim == config.head_dim
+        outside = "".join(letter for letter in "qk" if letter in parts or not whole)
         turned = self._rotate(parts, outside, positions) if outside else parts
-        factors: list[Tensor | None] = []
-        for letter in "qkv":
-            dense = turned.get(letter)
-            factors += [turned.get(f"a_{letter}"), self._features(turned, letter) if dense is None else dense]
-        problem = factor_attention_cannot(*factors, masked=document_ids is not None)
-        if problem is not None:
-            if self.config.impl == "triton":
-                raise ValueError(f"impl='triton' cannot attend to this: {problem}. Use impl='auto'.")
-            return None
-        from lit_t6.ops.tpa.factor_attention import factor_attention  # needs Triton
-
-        like = next(iter(parts.values()))
+        pairs = [(None, turned[x]) if x in turned else (turned[f"a_{x}"], self._features(turned, x)) for x in "qkv"]
         tables = self.rope.tables(like.shape[1], like.device, positions) if whole else None
-        return factor_attention(*factors, rope=tables)  # type: ignore[misc, arg-type]  # six, and every B is there
+        return attend_by_factors(*pairs[0], *pairs[1], *pairs[2], masked=masked, rope=tables, impl=config.impl)
 
     @property
     def _projects_queries(self) -> bool:

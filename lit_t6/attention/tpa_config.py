@@ -10,6 +10,7 @@ from lit_t6.attention.base import check_divides, check_positive
 from lit_t6.attention.cache import AttentionCache, FactorCache, KeyValueCache
 from lit_t6.attention.rotary_config import RotaryAttentionConfig
 from lit_t6.ops import Impl, check_impl
+from lit_t6.ops.tpa.factors import MAX_HEADS, MAX_SIZE, SIZE_MULTIPLE
 
 Factorized = Literal["qkv", "kv", "q"]
 HeadActivation = Literal["none", "sigmoid", "softmax"]
@@ -236,7 +237,8 @@ class TPAConfig(RotaryAttentionConfig):
         if self.impl == "reference":
             return "the reference einsum"
         alike = self.value_size == self.head_dim and self.num_kv_heads is None
-        if alike and self.head_dim <= 128 and self.head_dim % 8 == 0 and (self.num_heads or 1) <= 128:
+        fits = self.head_dim <= MAX_SIZE and self.head_dim % SIZE_MULTIPLE == 0 and (self.num_heads or 1) <= MAX_HEADS
+        if alike and fits:
             return f"{super().backend}; on a GPU by kernels that keep factors alone"
         return f"{super().backend} of heads that are formed by products and kept"
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from lit_t6.bench.facts import VERSIONS, check_device, facts
+from lit_t6.bench.facts import VERSIONS, check_run, facts, open_results, publish
 from lit_t6.bench.figure import draw
 from lit_t6.bench.grid import DTYPES, Point, order
 from lit_t6.bench.measure import Preparing, measure
@@ -102,13 +102,7 @@ def bench_decode(
         facts=facts(device, kernels, (*VERSIONS, "flashinfer-python")),
         planned=len(points),
     )
-    folder = Path(output).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "decode.json"
-    if path.exists() and resume:
-        results.take_up(path)
-    elif path.exists() and not overwrite:
-        raise ValueError(f"{path} is there: --resume true adds to it, --overwrite true replaces it.")
+    path = open_results(results, Path(output, "decode.json"), resume, overwrite)
     chosen = [p for p in make_peers(list(peers), kernels) if p.mechanism.name in {"TPA", *mechanisms}]
     memory = None if memory_gib is None else int(memory_gib * 2**30)
     deadline = None if seconds is None else time.monotonic() + seconds
@@ -157,10 +151,7 @@ def _run(
         raise
     finally:
         if results.entries:
-            results.write(path)
-            path.with_suffix(".md").write_text(markdown(results))
-            draw(results, path.with_suffix(".png"))
-            print(f"\n{markdown(results)}\nwritten: {path}, {path.stem}.md, {path.stem}.png")
+            publish(results, path, markdown(results), draw)
 
 
 def _read_bytes(points: list[Point], memory: int | None) -> int | None:
@@ -216,6 +207,4 @@ def _check(given: dict[str, Any]) -> None:
                 raise ValueError(f"{name}: there is no {value!r}{nearest(value, known)} There are {', '.join(known)}.")
     if given["dtype"] not in DTYPES:
         raise ValueError(f"dtype: {given['dtype']!r}, expected one of {', '.join(DTYPES)}.")
-    check_device(given["device"])
-    if given["resume"] and given["overwrite"]:
-        raise ValueError("resume keeps the results that overwrite would replace: choose one.")
+    check_run(given["device"], given["resume"], given["overwrite"])

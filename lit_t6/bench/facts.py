@@ -8,9 +8,9 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -86,3 +86,63 @@ def check_device(device: str) -> None:
         raise ValueError(f"device: {device!r}, expected cuda, cuda:1 … or cpu.")
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device: {device!r}, but PyTorch sees no GPU here; --device cpu measures on the CPU.")
+
+
+def check_run(device: str, resume: bool, overwrite: bool) -> None:
+    """Raise ValueError unless a device can be measured, and what is there is kept or replaced.
+
+    Raises:
+        ValueError: see `check_device`; or both were asked for.
+    """
+    check_device(device)
+    if resume and overwrite:
+        raise ValueError("resume keeps the results that overwrite would replace: choose one.")
+
+
+class Writable(Protocol):
+    """Results that are kept in a file."""
+
+    def write(self, path: Path) -> None:
+        """Write all of it."""
+
+    def take_up(self, path: Path) -> None:
+        """Go on from what was written."""
+
+
+def open_results(results: Writable, file: Path, resume: bool, overwrite: bool) -> Path:
+    """Make the folder of results, and go on from what is there if that was asked for.
+
+    Args:
+        results: still empty.
+        file: where they will be, `~` in it or not.
+        resume: go on from the file.
+        overwrite: replace it.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: the file is there and neither was asked for, or it is of other settings.
+    """
+    path = file.expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and resume:
+        results.take_up(path)
+    elif path.exists() and not overwrite:
+        raise ValueError(f"{path} is there: --resume true adds to it, --overwrite true replaces it.")
+    return path
+
+
+def publish(results: Writable, path: Path, table: str, draw: Callable[[Any, Path], Any]) -> None:
+    """Write the file, the table and the figure beside it, and print the table.
+
+    Args:
+        results: of a run.
+        path: of the file.
+        table: in Markdown.
+        draw: makes the figure.
+    """
+    results.write(path)
+    path.with_suffix(".md").write_text(table)
+    draw(results, path.with_suffix(".png"))
+    print(f"\n{table}\nwritten: {path}, {path.stem}.md, {path.stem}.png")

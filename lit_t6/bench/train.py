@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import torch
 
-from lit_t6.bench.facts import check_device, facts
+from lit_t6.bench.facts import check_run, facts, open_results, publish
 from lit_t6.bench.messages import Messages
 from lit_t6.bench.training.case import OURS, UPSTREAM, Case, Precision
 from lit_t6.bench.training.figure import draw
@@ -90,13 +90,7 @@ def bench_train(
     cases, left_out = _plan(configs, shapes, models, {**shared, "device": device})
     files = {case.upstream["arch"]: Path(case.upstream["file"]) for case in cases if case.upstream is not None}
     results = Results(settings=shared, facts=facts(device, files), planned=len(cases), left_out=left_out)
-    folder = Path(output).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "train.json"
-    if path.exists() and resume:
-        results.take_up(path)
-    elif path.exists() and not overwrite:
-        raise ValueError(f"{path} is there: --resume true adds to it, --overwrite true replaces it.")
+    path = open_results(results, Path(output, "train.json"), resume, overwrite)
     deadline = None if seconds is None else time.monotonic() + seconds
     _run(results, cases, path, case_seconds, deadline)
     if results.wrong:
@@ -167,10 +161,7 @@ def _run(results: Results, cases: list[Case], path: Path, case_seconds: float, d
         raise
     finally:
         if results.entries:
-            results.write(path)
-            path.with_suffix(".md").write_text(markdown(results))
-            draw(results, path.with_suffix(".png"))
-            print(f"\n{markdown(results)}\nwritten: {path}, {path.stem}.md, {path.stem}.png")
+            publish(results, path, markdown(results), draw)
 
 
 def _told(entry: Entry, seconds: float) -> str:
@@ -200,6 +191,4 @@ def _check(given: dict[str, Any]) -> None:
             raise ValueError(f"{name} must be above 0, got {given[name]}.")
     if given["precision"] not in get_args(Precision):
         raise ValueError(f"precision: {given['precision']!r}, expected one of {', '.join(get_args(Precision))}.")
-    check_device(given["device"])
-    if given["resume"] and given["overwrite"]:
-        raise ValueError("resume keeps the results that overwrite would replace: choose one.")
+    check_run(given["device"], given["resume"], given["overwrite"])

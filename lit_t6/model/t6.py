@@ -6,7 +6,6 @@ Letters: B batch, T positions, C model width, V vocabulary.
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from lit_t6.model.config import T6Config
 from lit_t6.model.decode_step import StepMode
 from lit_t6.model.generation import Generation, Prompts
 from lit_t6.model.sampling import SamplingConfig
-from lit_t6.ops import linear_cross_entropy
+from lit_t6.ops.linear_cross_entropy import Reduction, linear_cross_entropy
 
 IGNORED_TARGET = -100
 """A target with this value is not predicted: padding."""
@@ -102,7 +101,7 @@ class T6Model(nn.Module):
         cache: ModelCache | None = None,
         document_ids: Tensor | None = None,
         _targets: Tensor | None = None,
-        _reduction: Literal["mean", "sum", "none"] = "mean",
+        _reduction: Reduction = "mean",
         _compiled: bool = False,
     ) -> Tensor:
         """Logits of the next token at every position.
@@ -135,7 +134,7 @@ class T6Model(nn.Module):
         targets: Tensor,
         *,
         document_ids: Tensor | None = None,
-        reduction: Literal["mean", "sum", "none"] = "mean",
+        reduction: Reduction = "mean",
         compiled: bool = False,
     ) -> Tensor:
         """Cross-entropy of the targets, in nats, computed in float32 at least; large logits are not formed all at once.

@@ -38,7 +38,11 @@ def refusal(limits: Mapping[str, tuple[int, int]], *cached: Tensor) -> str | Non
     kinds = {x.dtype for x in cached}
     if len(kinds) > 1 or not kinds <= {torch.float32, torch.float16, torch.bfloat16}:
         return f"a cache of {', '.join(sorted(map(str, kinds)))}, expected one of float32, float16, bfloat16"
-    device = cached[0].device
+    return no_gpu(cached[0].device)
+
+
+def no_gpu(device: torch.device) -> str | None:
+    """Why kernels do not run on a device, or None if they do."""
     if device.type != "cuda" and not interpreted():
         return f"tensors on {device}, expected a GPU (or TRITON_INTERPRET=1 before the start)"
     return None
@@ -125,7 +129,7 @@ def blocks(
     num_cached: int,
     device: torch.device,
     choices: Sequence[tuple[int, int]] = BLOCKS_AND_STAGES,
-    room: int = SHARED_MEMORY,
+    room: int | None = None,
 ) -> dict[str, int]:
     """Tokens of a block, blocks that are read ahead, and warps.
 
@@ -140,10 +144,10 @@ def blocks(
         num_cached: how many positions the cache has room for, see `positions`.
         device: where it all runs.
         choices: tokens and blocks, the best first.
-        room: bytes of shared memory for the blocks.
+        room: bytes of shared memory for the blocks; all of it if not given.
     """
     most_registers = 8192 if itemsize == 2 else 1024  # exact products of float32 take many
-    room = min(room, shared_memory(device))
+    room = shared_memory(device) if room is None else room
     for block, stages in choices:
         busy = num_rows * -(-num_cached // block) >= 0.75 * num_multiprocessors(device)
         if stages * block * bytes_per_token <= room and block * rows <= most_registers and (busy or block <= 32):
@@ -193,7 +197,7 @@ class Parts:
             device: where it all runs.
         """
         block_m = plan["BLOCK_M"]
-        at_once = max(1, SHARED_MEMORY // (plan["NUM_STAGES"] * block_m * bytes_per_token))
+        at_once = max(1, shared_memory(device) // (plan["NUM_STAGES"] * block_m * bytes_per_token))
         most = -(-num_cached // block_m)
         return cls(num_splits(num_rows, at_once * num_multiprocessors(device), most), shape, device)
 

@@ -14,13 +14,13 @@ from lit_t6.ops.dense.kernels.decode import _dense_decode_fwd_kernel
 from lit_t6.ops.splits import (
     MAX_LENGTH,
     MAX_QUERIES,
-    SHARED_MEMORY,
     Parts,
     blocks,
     early_start,
     layout,
     positions,
     refusal,
+    shared_memory,
 )
 
 MAX_SIZE = 256
@@ -65,7 +65,7 @@ def flash_decode(q: Tensor, k: Tensor, v: Tensor | None, value_dim: int, lengths
     rows = block_h * block_n
     tiles = num_kv_heads * triton.cdiv(group, block_h) * triton.cdiv(num_queries, block_n)
     bytes_per_token = k.itemsize * (block_d + block_e)
-    room = SHARED_MEMORY - rows * bytes_per_token  # the queries stay there
+    room = shared_memory(k.device) - rows * bytes_per_token  # the queries stay there
     num_rows, num_cached = batch * tiles, positions(k, v)
     plan = blocks(
         rows, bytes_per_token, k.itemsize, num_rows, num_cached, k.device, choices=_BLOCKS_AND_STAGES, room=room

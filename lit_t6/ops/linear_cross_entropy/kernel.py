@@ -8,7 +8,7 @@ from torch import Tensor
 from triton import next_power_of_2
 
 from lit_t6.ops.linear_cross_entropy.kernels.rows import _cross_entropy_kernel
-from lit_t6.ops.splits import interpreted
+from lit_t6.ops.splits import no_gpu
 
 _BLOCK = 8192
 _NUMBERS_A_THREAD = 16
@@ -16,8 +16,8 @@ _NUMBERS_A_THREAD = 16
 
 def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why the kernel cannot take logits of a device and a type, or None if it can."""
-    if device.type != "cuda" and not interpreted():
-        return f"tensors on {device}, expected a GPU (or TRITON_INTERPRET=1 before the start)"
+    if problem := no_gpu(device):
+        return problem
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return f"logits of {dtype}, expected one of float32, float16, bfloat16"
     return None

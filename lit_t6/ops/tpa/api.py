@@ -57,13 +57,9 @@ def tpa_attention(
         if torch.is_autocast_enabled(factors.a_q.device.type):  # whose rules do not reach into operators of ours
             dtype = torch.get_autocast_dtype(factors.a_q.device.type)
             factors = TPAFactors(*(factor.to(dtype) for factor in factors))
-        problem = factor_attention_cannot(*factors, masked=masked)
-        if problem is None:
-            from lit_t6.ops.tpa.factor_attention import factor_attention  # needs Triton
-
-            return factor_attention(*factors, scale=scale)
-        if impl == "triton":
-            raise ValueError(f"impl='triton' cannot attend to this: {problem}. Use impl='auto'.")
+        read = attend_by_factors(*factors, masked=masked, scale=scale, impl=impl)
+        if read is not None:
+            return read
     a_q, b_q, a_k, b_k, a_v, b_v = factors
     return dense_attention(
         materialise(a_q, b_q),
@@ -159,13 +155,47 @@ def flash_decode_cannot(
     return why_not(a_q, b_q, a_k, b_k, a_v, b_v, c_v)
 
 
-def factor_attention_cannot(*factors: Tensor | None, masked: bool) -> str | None:
-    """Why the kernels for whole sequences cannot take factors; None if they can.
+def attend_by_factors(
+    a_q: Tensor | None,
+    b_q: Tensor,
+    a_k: Tensor | None,
+    b_k: Tensor,
+    a_v: Tensor | None,
+    b_v: Tensor,
+    *,
+    masked: bool,
+    rope: tuple[Tensor, Tensor] | None = None,
+    scale: float | None = None,
+    impl: Impl,
+) -> Tensor | None:
+    """What heads read of a whole sequence, by the kernels that keep factors, or None where they cannot.
 
     Args:
-        factors: a_q, b_q, a_k, b_k, a_v, b_v; where an a is None, the b are dense heads.
+        a_q: as `factor_attention` takes it, and the others alike; where an a is None, the b are dense heads.
+        b_q: likewise.
+        a_k: likewise.
+        b_k: likewise.
+        a_v: likewise.
+        b_v: likewise.
         masked: whether anything but the past of a position is hidden from it, or less.
+        rope: by what b_q and b_k are turned; None if they are already.
+        scale: of the logits; 1/√D if not given.
+        impl: "triton" is by these kernels or not at all.
+
+    Raises:
+        ValueError: the "triton" ones cannot take these, with the reason.
     """
+    problem = _factor_attention_cannot(a_q, b_q, a_k, b_k, a_v, b_v, masked=masked)
+    if problem is None:
+        from lit_t6.ops.tpa.factor_attention import factor_attention  # needs Triton
+
+        return factor_attention(a_q, b_q, a_k, b_k, a_v, b_v, rope=rope, scale=scale)
+    if impl == "triton":
+        raise ValueError(f"impl='triton' cannot attend to this: {problem}. Use impl='auto'.")
+    return None
+
+
+def _factor_attention_cannot(*factors: Tensor | None, masked: bool) -> str | None:
     if not HAS_TRITON:
         return "Triton is not installed"
     if masked:

@@ -12,8 +12,9 @@ from torch import Tensor
 from triton import next_power_of_2
 
 from lit_t6.ops import fused
-from lit_t6.ops.splits import interpreted
-from lit_t6.ops.tpa.heads import MAX_HEADS, MAX_RANK, MAX_SIZE, Tables, form_heads, form_heads_backward
+from lit_t6.ops.splits import no_gpu
+from lit_t6.ops.tpa.factors import MAX_HEADS, MAX_RANK, MAX_SIZE, SIZE_MULTIPLE
+from lit_t6.ops.tpa.heads import Tables, form_heads, form_heads_backward
 
 _LETTERS = "qkv"
 
@@ -29,8 +30,8 @@ def why_not(*factors: Tensor | None) -> str | None:
     sizes = {letter: b.shape[3] for letter, _, b in pairs if b is not None}
     there = [x for x in factors if x is not None]
     device, dtype = there[0].device, there[0].dtype
-    if device.type != "cuda" and not interpreted():
-        return f"tensors on {device}, expected a GPU (or TRITON_INTERPRET=1 before the start)"
+    if problem := no_gpu(device):
+        return problem
     if len({x.dtype for x in there}) > 1:
         return f"factors of {', '.join(sorted({str(x.dtype) for x in there}))}, expected one type"
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
@@ -43,8 +44,8 @@ def why_not(*factors: Tensor | None) -> str | None:
         return f"no fused attention for {dtype} on {device}"
     if not there[0].shape[0] or not there[0].shape[1]:
         return "nothing to attend to"
-    if device.type == "cuda" and sizes["q"] % 8:
-        return f"heads of {sizes['q']}, expected a multiple of 8"
+    if device.type == "cuda" and sizes["q"] % SIZE_MULTIPLE:
+        return f"heads of {sizes['q']}, expected a multiple of {SIZE_MULTIPLE}"
     if device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
         return "deterministic algorithms were asked for, which not all of its ways back are"
     ranks = [a.shape[2] for _, a, _ in pairs if a is not None]

@@ -9,6 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+MAX_RANK = 32
+"""Of factors that kernels make heads of; as the next three."""
+MAX_HEADS = 128
+MAX_SIZE = 128
+SIZE_MULTIPLE = 8
+"""Of head sizes on a GPU, as PyTorch's fused attention wants them."""
+
 
 class TPAFactors(NamedTuple):
     """The six factors of a sequence (paper section 3.1). The ranks of queries, keys and values are independent.

@@ -10,9 +10,6 @@ from triton import next_power_of_2
 
 from lit_t6.ops.tpa.kernels.heads import _tpa_heads_bwd_kernel, _tpa_heads_fwd_kernel
 
-MAX_RANK = 32
-MAX_HEADS = 128
-MAX_SIZE = 128
 _BLOCK_T = 1
 """Tokens of a program. Many small programs hide the way to memory best: of one warp, for a tile of 64 × 32."""
 
