@@ -98,12 +98,20 @@ def usable(dtype: torch.dtype, device: torch.device) -> list[Backend]:
     generation = torch.cuda.get_device_capability(device)
     if torch.version.hip is not None or generation < (8, 0) or not (half or dtype == torch.float32):
         return []
+    cudnn, flash, efficient = _switched_on()
     allowed: dict[Backend, bool] = {
-        "cudnn": half and generation >= (9, 0) and torch.backends.cuda.cudnn_sdp_enabled(),
-        "flash": half and torch.backends.cuda.flash_sdp_enabled(),
-        "efficient": torch.backends.cuda.mem_efficient_sdp_enabled(),
+        "cudnn": half and generation >= (9, 0) and cudnn,
+        "flash": half and flash,
+        "efficient": efficient,
     }
     return [backend for backend, may in allowed.items() if may]
+
+
+@torch.compiler.assume_constant_result
+def _switched_on() -> tuple[bool, bool, bool]:
+    """PyTorch's switches of cuDNN, flash and memory-efficient attention; what is compiled keeps what it found."""
+    switches = torch.backends.cuda
+    return switches.cudnn_sdp_enabled(), switches.flash_sdp_enabled(), switches.mem_efficient_sdp_enabled()
 
 
 @functools.cache

@@ -236,6 +236,7 @@ def test_on_a_gpu_memory_stays_below_that_of_all_logits(reduction, kind):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_on_a_gpu_the_host_does_not_wait():
     hidden, weight, targets = (x.to("cuda") for x in draw((3, 700), 64, 5000))
     leaves = [x.float().requires_grad_() for x in (hidden, weight)]
