@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_t6.ops.alignment import padding
+from lit_t6.ops.swiglu import swiglu_linear
 
 
 def ffn_width(d_model: int, multiple_of: int) -> int:
@@ -42,10 +43,13 @@ class SwiGLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         width = self.out.in_features
         fill = padding(width, x) if self._is_plain else 0
-        if not fill:
+        trained_on_a_gpu = x.is_cuda and torch.is_grad_enabled()
+        if not fill and not (self._is_plain and trained_on_a_gpu):
             gate, value = self.gate_and_value(x).chunk(2, dim=-1)
             return self.out(F.silu(gate) * value)
-        # Hidden features that are all zero: SiLU(0) ⊙ 0, times weights of zero.
-        both = F.pad(self.gate_and_value.weight.unflatten(0, (2, width)), (0, 0, 0, fill)).flatten(0, 1)
-        gate, value = F.linear(x, both).chunk(2, dim=-1)
-        return F.linear(F.silu(gate) * value, F.pad(self.out.weight, (0, fill)))
+        both, out = self.gate_and_value.weight, self.out.weight
+        if fill:  # hidden features that are all zero: SiLU(0) ⊙ 0, times weights of zero
+            both = F.pad(both.unflatten(0, (2, width)), (0, 0, 0, fill)).flatten(0, 1)
+            out = F.pad(out, (0, fill))
+        hidden = F.linear(x, both)
+        return swiglu_linear(hidden, out.to(hidden.dtype))

@@ -13,7 +13,7 @@ from triton import next_power_of_2
 
 from lit_t6.ops import fused
 from lit_t6.ops.splits import no_gpu
-from lit_t6.ops.tpa.factors import MAX_HEADS, MAX_RANK, MAX_SIZE, SIZE_MULTIPLE
+from lit_t6.ops.tpa.factors import MAX_BATCH, MAX_HEADS, MAX_RANK, MAX_SIZE, SIZE_MULTIPLE
 from lit_t6.ops.tpa.heads import Tables, form_heads, form_heads_backward
 
 _LETTERS = "qkv"
@@ -42,6 +42,8 @@ def why_not(*factors: Tensor | None) -> str | None:
         return f"{heads['q']} heads of {sizes['q']}, at most {MAX_HEADS} of {MAX_SIZE}"
     if not fused.usable(dtype, device):
         return f"no fused attention for {dtype} on {device}"
+    if there[0].shape[0] > MAX_BATCH:
+        return f"{there[0].shape[0]} sequences, at most {MAX_BATCH}"
     if not there[0].shape[0] or not there[0].shape[1]:
         return "nothing to attend to"
     if device.type == "cuda" and sizes["q"] % SIZE_MULTIPLE:
@@ -85,17 +87,8 @@ def factor_attention(
     return _factor_attention(a_q, b_q, a_k, b_k, a_v, b_v, cos, sin, factor)[0]
 
 
-def _rope_of(letter: str, cos: Tensor | None, sin: Tensor | None) -> Tables:
-    return None if letter == "v" or cos is None or sin is None else (cos, sin)
-
-
-def _form(factors: tuple[Tensor | None, ...], cos: Tensor | None, sin: Tensor | None) -> list[Tensor]:
-    """Queries, keys and values, (B, T, H, D) each."""
-    made = []
-    for letter, a, b in zip(_LETTERS, factors[::2], factors[1::2], strict=True):
-        assert b is not None
-        made.append(b.contiguous() if a is None else form_heads(a, b, _rope_of(letter, cos, sin)))
-    return made
+def _rope(cos: Tensor | None, sin: Tensor | None) -> Tables:
+    return None if cos is None or sin is None else (cos, sin)
 
 
 def _backend(q: Tensor) -> fused.Backend:
@@ -118,7 +111,7 @@ def _factor_attention(
     sin: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    q, k, v = _form((a_q, b_q, a_k, b_k, a_v, b_v), cos, sin)
+    q, k, v = form_heads(((a_q, b_q), (a_k, b_k), (a_v, b_v)), _rope(cos, sin))
     return fused.attend(q, k, v, scale, _backend(q))
 
 
@@ -145,17 +138,11 @@ def _factor_attention_backward(
     sin: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    factors = (a_q, b_q, a_k, b_k, a_v, b_v)
-    q, k, v = _form(factors, cos, sin)
+    pairs, rope = ((a_q, b_q), (a_k, b_k), (a_v, b_v)), _rope(cos, sin)
+    q, k, v = form_heads(pairs, rope)
     grads = fused.attend_backward(grad, q, k, v, out, lse, scale, _backend(q))
-    found: list[Tensor] = []
-    for letter, a, b, of_heads in zip(_LETTERS, factors[::2], factors[1::2], grads, strict=True):
-        assert b is not None
-        if a is None:
-            found += [b.new_empty(0), of_heads.contiguous()]
-        else:
-            found += form_heads_backward(of_heads, a, b, _rope_of(letter, cos, sin))
-    return found[0], found[1], found[2], found[3], found[4], found[5]
+    of_q, of_k, of_v = form_heads_backward(grads, pairs, rope)
+    return *of_q, *of_k, *of_v
 
 
 @_factor_attention_backward.register_fake

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 MAX_RANK = 32
-"""Of factors that kernels make heads of; as the next three."""
+"""Of factors that kernels make heads of; as the next two."""
 MAX_HEADS = 128
 MAX_SIZE = 128
+MAX_BATCH = 65535
+"""Of sequences that one launch takes."""
 SIZE_MULTIPLE = 8
 """Of head sizes on a GPU, as PyTorch's fused attention wants them."""
 

@@ -1,89 +1,111 @@
-"""Heads from factors and back by kernels: what they are started with.
+"""Queries, keys and values from factors and back by kernels: what they are started with.
 
 Letters: B batch, T positions, R rank, H heads, D head size.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
-import triton
 from torch import Tensor
 from triton import next_power_of_2
 
 from lit_t6.ops.tpa.kernels.heads import _tpa_heads_bwd_kernel, _tpa_heads_fwd_kernel
 
-_BLOCK_T = 1
-"""Tokens of a program. Many small programs hide the way to memory best: of one warp, for a tile of 64 × 32."""
-
 Tables = tuple[Tensor, Tensor] | None
 """Cosines and sines from `rope_angles`, (T, D / 2) or (B or 1, T, D / 2), with which b is turned; None: not at all."""
+Pair = tuple[Tensor | None, Tensor]
+"""a (B, T, R, H) and b (B, T, R, D), of one type; or None and heads (B, T, H, D), which are left as they are."""
+
+_TILE = 2048
+"""Numbers of a tile of heads: for one warp of a program. Many small programs hide the way to memory best."""
 
 
-def form_heads(a: Tensor, b: Tensor, rope: Tables) -> Tensor:
-    """(1/R) Σ_r a_r ⊗ b_r, (B, T, H, D), b turned.
+def form_heads(pairs: Sequence[Pair], rope: Tables) -> list[Tensor]:
+    """(1/R) Σ_r a_r ⊗ b_r of queries, keys and values, (B, T, H, D) each, contiguous.
 
     Args:
-        a: (B, T, R, H).
-        b: (B, T, R, D), of the same type.
-        rope: how b is turned.
+        pairs: factors of queries, keys and values.
+        rope: how b of queries and keys are turned.
     """
-    batch, length, rank, heads = a.shape
-    out = torch.empty(batch, length, heads, b.shape[-1], dtype=a.dtype, device=a.device)
-    a, b = _dense_rows(a), _dense_rows(b)
-    cos, sin, table_stride_b, rotated = _tables(rope, b)
-    total = batch * length
-    _tpa_heads_fwd_kernel[(triton.cdiv(total, _BLOCK_T),)](
-        *(a, b, cos, sin, out, total, length, *a.stride()[:3], *b.stride()[:3], table_stride_b),
-        **_constants(rank, heads, b.shape[-1], rotated, a.dtype == torch.float32),
-    )
-    return out
+    parts = [b.contiguous() if a is None else (_dense_rows(a), _dense_rows(b)) for a, b in pairs]
+    there = [part for part in parts if isinstance(part, tuple)]
+    if not there:
+        return [part for part in parts if isinstance(part, Tensor)]
+    heads = [
+        x if isinstance(x, Tensor) else x[1].new_empty(*x[1].shape[:2], x[0].shape[3], x[1].shape[3]) for x in parts
+    ]
+    grid, tables, constants = _settings(there, parts, rope, least_rank=16)
+    _tpa_heads_fwd_kernel[grid](tuple(heads), tuple(_part(x) for x in parts), *tables, **constants)
+    return heads
 
 
-def form_heads_backward(grad: Tensor, a: Tensor, b: Tensor, rope: Tables) -> tuple[Tensor, Tensor]:
-    """Gradients of a and b, contiguous.
+def form_heads_backward(grads: Sequence[Tensor], pairs: Sequence[Pair], rope: Tables) -> list[tuple[Tensor, Tensor]]:
+    """Gradients of a and b of queries, keys and values, contiguous; of heads that are given, nothing and theirs.
 
     Args:
-        grad: of the heads, (B, T, H, D).
-        a: as `form_heads` took it, and the others alike.
-        b: likewise.
+        grads: of the heads, (B, T, H, D) each.
+        pairs: as `form_heads` took them.
         rope: likewise.
     """
-    batch, length, rank, heads = a.shape
-    grad_a, grad_b = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (a, b))
-    a, b, grad = _dense_rows(a), _dense_rows(b), _dense_rows(grad)
-    cos, sin, table_stride_b, rotated = _tables(rope, b)
-    total = batch * length
-    _tpa_heads_bwd_kernel[(triton.cdiv(total, _BLOCK_T),)](
-        *(grad, a, b, cos, sin, grad_a, grad_b, total, length),
-        *(*grad.stride()[:3], *a.stride()[:3], *b.stride()[:3], table_stride_b),
-        **_constants(rank, heads, b.shape[-1], rotated, a.dtype == torch.float32),
-    )
-    return grad_a, grad_b
+    parts = [b if a is None else (_dense_rows(a), _dense_rows(b)) for a, b in pairs]
+    there = [part for part in parts if isinstance(part, tuple)]
+    found = [
+        (grad.new_empty(0), grad.contiguous()) if a is None else (a.new_empty(a.shape), b.new_empty(b.shape))
+        for grad, (a, b) in zip(grads, pairs, strict=True)
+    ]
+    if there:
+        grid, tables, constants = _settings(there, parts, rope, least_rank=8)
+        grads = [_dense_rows(grad) for grad in grads]
+        _tpa_heads_bwd_kernel[grid](
+            tuple((grad, *grad.stride()[:3]) for grad in grads),
+            tuple(_part(x) for x in parts),
+            tuple((a, b, *(a.stride()[1:3] if a.ndim == 4 else (0, 0)), *b.stride()[1:3]) for a, b in found),
+            *tables,
+            **constants,
+        )
+    return found
+
+
+def _part(part: Tensor | tuple[Tensor, Tensor]) -> tuple[Any, ...]:
+    """As the kernels take it; of heads that are given, something in its place."""
+    a, b = (part, part) if isinstance(part, Tensor) else part
+    return a, b, *a.stride()[:3], *b.stride()[:3]
 
 
 def _dense_rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def _tables(rope: Tables, b: Tensor) -> tuple[Tensor, Tensor, int, bool]:
+def _settings(
+    there: Sequence[tuple[Tensor, Tensor]], parts: Sequence[Any], rope: Tables, least_rank: int
+) -> tuple[tuple[int, int], tuple[Tensor | int, ...], dict[str, Any]]:
+    """Grid, arguments from the tables on, and constants."""
+    a, b = there[0]
+    batch, length, _, size = b.shape
+    ranks = tuple(part[0].shape[2] if isinstance(part, tuple) else 0 for part in parts)
+    block_d, block_r = max(16, next_power_of_2(size)), max(least_rank, next_power_of_2(max(ranks)))
+    block_h = min(max(16, _TILE // block_d), max(16, next_power_of_2(a.shape[3])))
+    exact = "ieee" if a.dtype == torch.float32 else "tf32"
+    constants = {
+        "RANKS": ranks,
+        "ROTATED": rope is not None,
+        "SHAPE": (a.shape[3], size, block_h, block_d, block_r, exact),
+        "num_warps": max(1, block_r * block_d // _TILE),
+    }
+    return (length, batch), (*_tables(rope, b), length, _stride(rope)), constants
+
+
+def _tables(rope: Tables, b: Tensor) -> tuple[Tensor, Tensor]:
     if rope is None:
-        return b, b, 0, False  # in the place of what is not there
+        return b, b  # in the place of what is not there
     cos, sin = (table.contiguous() for table in rope)
     assert 2 * cos.shape[-1] == b.shape[-1], "the kernel turns all features or none"
     assert cos.shape[-2] == b.shape[1], f"angles of {cos.shape[-2]} positions, expected {b.shape[1]}"
     assert cos.ndim == 2 or len(cos) in (1, len(b)), f"angles of {len(cos)} rows, expected 1 or {len(b)}"
-    return cos, sin, cos.stride(0) if cos.ndim == 3 and len(cos) > 1 else 0, True
+    return cos, sin
 
 
-def _constants(rank: int, heads: int, size: int, rotated: bool, exact: bool) -> dict[str, int | bool | str]:
-    block_h, block_d = (max(16, next_power_of_2(n)) for n in (heads, size // 2 if rotated else size))
-    return {
-        "RANK": rank,
-        "NUM_HEADS": heads,
-        "SIZE": size,
-        "ROTATED": rotated,
-        "BLOCK_T": _BLOCK_T,
-        "BLOCK_H": block_h,
-        "BLOCK_D": block_d,
-        "BLOCK_R": max(16, next_power_of_2(rank)),
-        "PRECISION": "ieee" if exact else "tf32",
-        "num_warps": min(8, max(1, block_h * block_d // 2048)),
-    }
+def _stride(rope: Tables) -> int:
+    """From one row's angles to the next one's, of tables that are contiguous."""
+    return 0 if rope is None or rope[0].ndim == 2 or len(rope[0]) == 1 else rope[0].shape[1] * rope[0].shape[2]

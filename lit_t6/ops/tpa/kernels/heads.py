@@ -1,11 +1,13 @@
 """Kernels that make heads of factors, (1/R) Σ_r a_r ⊗ b_r, and take their gradients back to the factors.
 
-Letters: B batch, T tokens, R rank, H heads, D head size. A program makes BLOCK_T tokens, all heads of each, by one
-small matrix product a token: (H × R)(R × D) on the way forward, (R × H)(H × D) and (R × D)(D × H) on the way back. Sums
-are in float32 and rounded once.
+Letters: B batch, T tokens, R rank, H heads, D head size. A program makes the queries, keys and values of one token, a
+tile of heads after the other: by (heads × R)(R × D) on the way forward, (D × heads)(heads × R) and (heads × D)(D × R)
+on the way back. Sums are in float32 and rounded once.
 
-RoPE turns pairs (i, i + D/2): the two halves of the features are two tiles, so that turning is arithmetic between
-tiles. Turning is linear: on the way back, the gradient of b is turned back after the sum over heads, when it is small.
+RoPE turns pairs (i, i + D/2). On the way forward, a feature of b is read beside the other one of its pair. Turning is
+linear: on the way back, the gradient of b is turned back after the sum over heads, when it is small.
+
+A kernel takes queries, keys and values as a tuple each, of tensors and of their strides; a rank of 0 leaves one out.
 """
 
 import triton
@@ -13,162 +15,179 @@ import triton.language as tl
 
 
 @triton.jit
-def _tokens(num_all, num_tokens, BLOCK_T: tl.constexpr):
-    """Of a program's tokens (BLOCK_T,): numbers among all, whether they are there, rows of the batch, places."""
-    at = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
-    there = at < num_all
-    return at, there, at // num_tokens, at % num_tokens
+def _features(SIZE: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Of a tile's columns (BLOCK_D,): features, whether they are there, places in a half, whether in the second one."""
+    HALF: tl.constexpr = (SIZE + 1) // 2
+    column = tl.arange(0, BLOCK_D)
+    place = column % (BLOCK_D // 2)
+    second = column >= BLOCK_D // 2
+    features = place + tl.where(second, HALF, 0)
+    return features, (place < HALF) & (features < SIZE), place, second
 
 
 @triton.jit
-def _load_rows(ptr, start, there, stride_r, offs, RANK: tl.constexpr, SIZE: tl.constexpr, BLOCK_R: tl.constexpr):
-    """(BLOCK_T, R, ·) of a factor, from `start` (BLOCK_T,) of each token."""
-    offs_r = tl.arange(0, BLOCK_R)
-    mask = there[:, None, None] & (offs_r < RANK)[None, :, None] & (offs < SIZE)[None, None, :]
-    place = start[:, None, None] + offs_r.to(tl.int64)[None, :, None] * stride_r + offs[None, None, :]
-    return tl.load(ptr + place, mask=mask, other=0.0)
+def _token(token, batch, tensor, stride_b, stride_t):
+    return tensor + batch * stride_b + token * stride_t
 
 
 @triton.jit
-def _load_angles(ptr, batch, token, there, table_stride_b, offs, HALF: tl.constexpr):
-    """(BLOCK_T, 1, HALF) of a table of cosines or sines."""
-    place = batch * table_stride_b + token * HALF
-    mask = there[:, None, None] & (offs < HALF)[None, None, :]
-    return tl.load(ptr + place[:, None, None] + offs[None, None, :], mask=mask, other=0.0)
+def _load_tile(start, rows, row_stride, rows_there, columns, column_stride, columns_there):
+    mask = rows_there[:, None] & columns_there[None, :]
+    return tl.load(start + rows[:, None] * row_stride + columns[None, :] * column_stride, mask=mask, other=0.0)
 
 
 @triton.jit
-def _store_heads(
-    ptr, at, there, offs_h, offs, heads, shift, NUM_HEADS: tl.constexpr, WIDTH: tl.constexpr, SIZE: tl.constexpr
-):
-    """Write (BLOCK_T, H, WIDTH) to heads (B, T, H, SIZE), contiguous, from feature `shift` on."""
-    place = at[:, None, None] * (NUM_HEADS * SIZE) + offs_h[None, :, None] * SIZE + offs[None, None, :] + shift
-    mask = there[:, None, None] & (offs_h < NUM_HEADS)[None, :, None] & (offs < WIDTH)[None, None, :]
-    tl.store(ptr + place, heads.to(ptr.dtype.element_ty), mask=mask)
+def _partners(features, second, SIZE: tl.constexpr):
+    """The other features of the pairs that RoPE turns."""
+    return tl.where(second, features - SIZE // 2, features + SIZE // 2)
 
 
 @triton.jit
-def _store_rows(
-    ptr,
-    at,
-    there,
-    offs,
-    rows,
-    shift,
+def _load_angles(cos, sin, place, there, second):
+    """Cosines and signed sines: a turned feature is cos · itself + sin · its partner."""
+    sines = tl.load(sin + place, mask=there, other=0.0)
+    return tl.load(cos + place, mask=there, other=0.0), tl.where(second, -sines, sines)
+
+
+@triton.jit
+def _form_heads(
+    out,  # (H, D) of this token, contiguous
+    part,  # a (B, T, R, H), b (B, T, R, D), and the strides of both, but of the last axis, where they are 1
+    cos,  # of this token, (D / 2,) float32
+    sin,
+    batch,
+    token,
     RANK: tl.constexpr,
-    WIDTH: tl.constexpr,
-    SIZE: tl.constexpr,
-    BLOCK_R: tl.constexpr,
+    ROTATED: tl.constexpr,
+    SHAPE: tl.constexpr,
 ):
-    """Write (BLOCK_T, R, WIDTH) to rows (B, T, R, SIZE), contiguous, from `shift` on."""
-    offs_r = tl.arange(0, BLOCK_R)
-    place = at[:, None, None] * (RANK * SIZE) + offs_r[None, :, None] * SIZE + offs[None, None, :] + shift
-    mask = there[:, None, None] & (offs_r < RANK)[None, :, None] & (offs < WIDTH)[None, None, :]
-    tl.store(ptr + place, rows.to(ptr.dtype.element_ty), mask=mask)
+    NUM_HEADS: tl.constexpr = SHAPE[0]
+    SIZE: tl.constexpr = SHAPE[1]
+    BLOCK_H: tl.constexpr = SHAPE[2]
+    BLOCK_D: tl.constexpr = SHAPE[3]
+    BLOCK_R: tl.constexpr = SHAPE[4]
+    PRECISION: tl.constexpr = SHAPE[5]
+    features, there, place, second = _features(SIZE, BLOCK_D)
+    ranks = tl.arange(0, BLOCK_R)
+    start_a = _token(token, batch, part[0], part[2], part[3])
+    start_b = _token(token, batch, part[1], part[5], part[6])
+    b = _load_tile(start_b, ranks, part[7], ranks < RANK, features, 1, there)
+    if ROTATED:
+        partner = _load_tile(start_b, ranks, part[7], ranks < RANK, _partners(features, second, SIZE), 1, there)
+        cosines, sines = _load_angles(cos, sin, place, there, second)
+        turned = b.to(tl.float32) * cosines[None, :] + partner.to(tl.float32) * sines[None, :]
+        b = turned.to(b.dtype)
+    for first in tl.range(0, NUM_HEADS, BLOCK_H):
+        heads = first + tl.arange(0, BLOCK_H)
+        a = _load_tile(start_a, heads, 1, heads < NUM_HEADS, ranks, part[4], ranks < RANK)
+        tile = tl.dot(a, b, input_precision=PRECISION) * (1.0 / RANK)
+        mask = (heads < NUM_HEADS)[:, None] & there[None, :]
+        # Not kept in the cache: other heads are wanted next.
+        places = out + heads[:, None] * SIZE + features[None, :]
+        tl.store(places, tile.to(b.dtype), mask=mask, eviction_policy="evict_first")
+
+
+@triton.jit
+def _factor_gradients(
+    grad,  # of the heads, (B, T, H, D), and its strides but the last, which is 1
+    part,  # as _form_heads takes it
+    gradients,  # of a and b, and their strides of a token and of a row
+    cos,
+    sin,
+    batch,
+    token,
+    at,  # the token's number among all
+    RANK: tl.constexpr,
+    ROTATED: tl.constexpr,
+    SHAPE: tl.constexpr,
+):
+    NUM_HEADS: tl.constexpr = SHAPE[0]
+    SIZE: tl.constexpr = SHAPE[1]
+    BLOCK_H: tl.constexpr = SHAPE[2]
+    BLOCK_D: tl.constexpr = SHAPE[3]
+    BLOCK_R: tl.constexpr = SHAPE[4]
+    PRECISION: tl.constexpr = SHAPE[5]
+    # Ranks are columns here: tensor cores take eight of those, and sixteen rows.
+    features, there, place, second = _features(SIZE, BLOCK_D)
+    ranks = tl.arange(0, BLOCK_R)
+    ranked = ranks < RANK
+    start = _token(token, batch, grad[0], grad[1], grad[2])
+    start_a = _token(token, batch, part[0], part[2], part[3])
+    start_b = _token(token, batch, part[1], part[5], part[6])
+    b = _load_tile(start_b, features, 1, there, ranks, part[7], ranked)
+    if ROTATED:
+        partner = _load_tile(start_b, _partners(features, second, SIZE), 1, there, ranks, part[7], ranked)
+        cosines, sines = _load_angles(cos, sin, place, there, second)
+        turned = b.to(tl.float32) * cosines[:, None] + partner.to(tl.float32) * sines[:, None]
+        b = turned.to(b.dtype)
+    grad_a = gradients[0] + at * gradients[2]
+    grad_b = gradients[1] + at * gradients[4]
+    of_b = tl.zeros((BLOCK_D, BLOCK_R), tl.float32)
+    for first in tl.static_range(0, NUM_HEADS, BLOCK_H):
+        heads = first + tl.arange(0, BLOCK_H)
+        tile = _load_tile(start, heads, grad[3], heads < NUM_HEADS, features, 1, there)
+        a = _load_tile(start_a, heads, 1, heads < NUM_HEADS, ranks, part[4], ranked)
+        of_b = tl.dot(tl.trans(tile), a, of_b, input_precision=PRECISION)
+        of_a = tl.dot(tile, b, input_precision=PRECISION) * (1.0 / RANK)
+        mask = (heads < NUM_HEADS)[:, None] & ranked[None, :]
+        tl.store(grad_a + heads[:, None] + ranks[None, :] * gradients[3], of_a.to(b.dtype), mask=mask)
+    of_b *= 1.0 / RANK
+    if ROTATED:
+        HALF: tl.constexpr = BLOCK_D // 2
+        first_half, second_half = tl.split(tl.permute(tl.reshape(of_b, (2, HALF, BLOCK_R)), (1, 2, 0)))
+        pairs = tl.arange(0, HALF)
+        paired = pairs < SIZE // 2
+        cosines = tl.load(cos + pairs, mask=paired, other=0.0)[:, None]
+        sines = tl.load(sin + pairs, mask=paired, other=0.0)[:, None]
+        places = grad_b + pairs[:, None] + ranks[None, :] * gradients[5]
+        mask = paired[:, None] & ranked[None, :]
+        tl.store(places, (first_half * cosines - second_half * sines).to(b.dtype), mask=mask)
+        tl.store(places + SIZE // 2, (second_half * cosines + first_half * sines).to(b.dtype), mask=mask)
+    else:
+        mask = there[:, None] & ranked[None, :]
+        tl.store(grad_b + features[:, None] + ranks[None, :] * gradients[5], of_b.to(b.dtype), mask=mask)
 
 
 @triton.jit
 def _tpa_heads_fwd_kernel(
-    a_ptr,  # (B, T, R, H), the last axis contiguous
-    b_ptr,  # (B, T, R, D), likewise
+    heads,  # of queries, keys and values each: as _form_heads takes them, and the others alike
+    parts,
     cos_ptr,  # (T, D / 2) or (B, T, D / 2) float32, contiguous
     sin_ptr,
-    out_ptr,  # (B, T, H, D) contiguous
-    num_all,  # B·T
     num_tokens,  # T
-    a_stride_b,
-    a_stride_t,
-    a_stride_r,
-    b_stride_b,
-    b_stride_t,
-    b_stride_r,
     table_stride_b,  # 0 if all rows of the batch stand at the same positions
-    RANK: tl.constexpr,
-    NUM_HEADS: tl.constexpr,
-    SIZE: tl.constexpr,
-    ROTATED: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_H: tl.constexpr,
-    BLOCK_D: tl.constexpr,  # of all features, or if ROTATED of half of them
-    BLOCK_R: tl.constexpr,
-    PRECISION: tl.constexpr,
+    RANKS: tl.constexpr,
+    ROTATED: tl.constexpr,  # whether queries and keys are
+    SHAPE: tl.constexpr,  # H, D, tiles of heads, of features and of ranks, and how exact products are
 ):
-    at, there, batch, token = _tokens(num_all, num_tokens, BLOCK_T)
-    offs_h = tl.arange(0, BLOCK_H)
-    offs = tl.arange(0, BLOCK_D)
-    start_b = batch * b_stride_b + token * b_stride_t
-    a = _load_rows(a_ptr, batch * a_stride_b + token * a_stride_t, there, a_stride_r, offs_h, RANK, NUM_HEADS, BLOCK_R)
-    WIDTH: tl.constexpr = SIZE // 2 if ROTATED else SIZE
-    b1 = _load_rows(b_ptr, start_b, there, b_stride_r, offs, RANK, WIDTH, BLOCK_R)
-    if ROTATED:
-        b2 = _load_rows(b_ptr, start_b + WIDTH, there, b_stride_r, offs, RANK, WIDTH, BLOCK_R)
-        cos = _load_angles(cos_ptr, batch, token, there, table_stride_b, offs, WIDTH)
-        sin = _load_angles(sin_ptr, batch, token, there, table_stride_b, offs, WIDTH)
-        x1, x2 = b1.to(tl.float32), b2.to(tl.float32)
-        b1, b2 = (x1 * cos + x2 * sin).to(a.dtype), (x2 * cos - x1 * sin).to(a.dtype)
-    a = tl.permute(a, (0, 2, 1))
-    heads = tl.dot(a, b1, input_precision=PRECISION) / RANK
-    _store_heads(out_ptr, at, there, offs_h, offs, heads, 0, NUM_HEADS, WIDTH, SIZE)
-    if ROTATED:
-        heads = tl.dot(a, b2, input_precision=PRECISION) / RANK
-        _store_heads(out_ptr, at, there, offs_h, offs, heads, WIDTH, NUM_HEADS, WIDTH, SIZE)
+    token, batch = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    angle = batch * table_stride_b + token * (SHAPE[1] // 2)
+    for i in tl.static_range(3):
+        if RANKS[i]:
+            out = heads[i] + (batch * num_tokens + token) * (SHAPE[0] * SHAPE[1])
+            _form_heads(
+                out, parts[i], cos_ptr + angle, sin_ptr + angle, batch, token, RANKS[i], ROTATED and i < 2, SHAPE
+            )
 
 
 @triton.jit
 def _tpa_heads_bwd_kernel(
-    grad_ptr,  # of the heads, (B, T, H, D), the last axis contiguous
-    a_ptr,
-    b_ptr,
-    cos_ptr,
+    grads,  # of queries, keys and values each: as _factor_gradients takes them, and the others alike
+    parts,
+    gradients,
+    cos_ptr,  # this and all that follow: as of the way forward
     sin_ptr,
-    grad_a_ptr,  # (B, T, R, H) contiguous
-    grad_b_ptr,  # (B, T, R, D) contiguous
-    num_all,
     num_tokens,
-    grad_stride_b,
-    grad_stride_t,
-    grad_stride_h,
-    a_stride_b,
-    a_stride_t,
-    a_stride_r,
-    b_stride_b,
-    b_stride_t,
-    b_stride_r,
     table_stride_b,
-    RANK: tl.constexpr,
-    NUM_HEADS: tl.constexpr,
-    SIZE: tl.constexpr,
+    RANKS: tl.constexpr,
     ROTATED: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_H: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    PRECISION: tl.constexpr,
+    SHAPE: tl.constexpr,
 ):
-    """Arguments as of the way forward."""
-    at, there, batch, token = _tokens(num_all, num_tokens, BLOCK_T)
-    offs_h = tl.arange(0, BLOCK_H)
-    offs = tl.arange(0, BLOCK_D)
-    WIDTH: tl.constexpr = SIZE // 2 if ROTATED else SIZE
-    start = batch * grad_stride_b + token * grad_stride_t
-    start_b = batch * b_stride_b + token * b_stride_t
-    # A head is a row here, and a row of the factors' gradients a sum over heads.
-    grad1 = _load_rows(grad_ptr, start, there, grad_stride_h, offs, NUM_HEADS, WIDTH, BLOCK_H)
-    a = _load_rows(a_ptr, batch * a_stride_b + token * a_stride_t, there, a_stride_r, offs_h, RANK, NUM_HEADS, BLOCK_R)
-    b1 = _load_rows(b_ptr, start_b, there, b_stride_r, offs, RANK, WIDTH, BLOCK_R)
-    if ROTATED:
-        grad2 = _load_rows(grad_ptr, start + WIDTH, there, grad_stride_h, offs, NUM_HEADS, WIDTH, BLOCK_H)
-        b2 = _load_rows(b_ptr, start_b + WIDTH, there, b_stride_r, offs, RANK, WIDTH, BLOCK_R)
-        cos = _load_angles(cos_ptr, batch, token, there, table_stride_b, offs, WIDTH)
-        sin = _load_angles(sin_ptr, batch, token, there, table_stride_b, offs, WIDTH)
-        x1, x2 = b1.to(tl.float32), b2.to(tl.float32)
-        b1, b2 = (x1 * cos + x2 * sin).to(a.dtype), (x2 * cos - x1 * sin).to(a.dtype)
-    grad_a = tl.dot(b1, tl.permute(grad1, (0, 2, 1)), input_precision=PRECISION)
-    grad_b = tl.dot(a, grad1, input_precision=PRECISION) / RANK
-    if ROTATED:
-        grad_a = tl.dot(b2, tl.permute(grad2, (0, 2, 1)), grad_a, input_precision=PRECISION)
-        other = tl.dot(a, grad2, input_precision=PRECISION) / RANK
-        _store_rows(grad_b_ptr, at, there, offs, other * cos + grad_b * sin, WIDTH, RANK, WIDTH, SIZE, BLOCK_R)
-        grad_b = grad_b * cos - other * sin
-    _store_rows(grad_b_ptr, at, there, offs, grad_b, 0, RANK, WIDTH, SIZE, BLOCK_R)
-    _store_rows(grad_a_ptr, at, there, offs_h, grad_a / RANK, 0, RANK, NUM_HEADS, NUM_HEADS, BLOCK_R)
+    token, batch = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    angle = batch * table_stride_b + token * (SHAPE[1] // 2)
+    cos, sin, at = cos_ptr + angle, sin_ptr + angle, batch * num_tokens + token
+    for i in tl.static_range(3):
+        if RANKS[i]:
+            _factor_gradients(
+                grads[i], parts[i], gradients[i], cos, sin, batch, token, at, RANKS[i], ROTATED and i < 2, SHAPE
+            )
