@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from lit_t6.data import TokenDataModule
 from lit_t6.model import IGNORED_TARGET, Recompute, T6Config, T6Model, check_recompute
 from lit_t6.training.callbacks import (
+    AttentionBackend,
     ExactResume,
     FactorDiagnostics,
     Guards,
@@ -235,6 +236,7 @@ class LitT6(L.LightningModule):
         throughput = next((c for c in present if isinstance(c, Throughput)), None) or Throughput(self.config)
         wanted = [
             StartPanel(self.config),
+            AttentionBackend(self.config),
             Guards(),
             throughput,
             TensorBoardPages(self.config, self.optimizer_config, throughput),
