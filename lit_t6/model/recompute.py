@@ -18,7 +18,7 @@ Recompute = Literal["none", "selective", "full"]
 and what the heads read are kept. `full`: the whole block; its input is kept.
 """
 
-_ATTENTION = ("aten::_scaled_dot_product_", "lit_t6::factor_attention")
+_ATTENTION = ("aten::_scaled_dot_product_", "lit_t6::causal_attention", "lit_t6::factor_attention")
 """How operators of attention are called."""
 
 
