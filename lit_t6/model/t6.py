@@ -4,6 +4,7 @@ Letters: B batch, T positions, C model width, V vocabulary.
 """
 
 import functools
+import logging
 import warnings
 from collections.abc import Callable
 
@@ -227,6 +228,8 @@ def _compiled_block(for_one_token: bool) -> Callable[..., Tensor]:
     """
     # The compiler itself looks for the .grad of what a block is given, which comes from another block.
     warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf Tensor", UserWarning)
+    # It asks that what is recomputed writes nothing in place; ours does not.
+    logging.getLogger("torch._higher_order_ops.wrap").addFilter(lambda said: "context_fn" not in said.getMessage())
     if not for_one_token:
         return torch.compile(_run_block)
     return torch.compile(_run_block, dynamic=False, options={"coordinate_descent_tuning": True})
