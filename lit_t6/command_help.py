@@ -67,7 +67,7 @@ EXAMPLES = {
   python cli.py bench train --output speed --config configs/paper/medium-tpa.yaml --upstream ~/TPA
       one model beside the authors' code in a clone of tensorgi/TPA; other files with --resume true add to it
   python cli.py bench train --output long --config configs/paper/small-tpa.yaml --batch 1 --seq_len 8192 32768
-      long sequences; --batch 4,1 would take four of the shorter ones
+      long sequences; --batch 4,1 would take four of the shorter ones; --recompute selective has them take less memory
   python cli.py bench train --output tiny --device cpu --compile false --config configs/quickstart.yaml --batch 2
       on a CPU, to see how it goes
 """,

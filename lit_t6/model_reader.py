@@ -19,7 +19,7 @@ OTHER_SECTIONS = (
     *("samples", "diagnostics", "guards", "predictions", "ckpt_path", "weights_only", "return_predictions", "verbose"),
 )
 """What files of the training commands hold beside `model`."""
-_OF_THE_TRAINING = ("optimizer", "compile")
+_OF_THE_TRAINING = ("optimizer", "compile", "recompute")
 _MODE = "yaml_of_models"
 _SETTING = "--model.attention."
 

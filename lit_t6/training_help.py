@@ -38,7 +38,8 @@ GROUPS: dict[str, list[Option]] = {
         Option("model.max_seq_len", "1024", "tokens of a training sequence", _FIT),
         Option("model.vocab_size", "50304", "at least the tokenizer's; prepare prints it", _FIT),
         Option("model.init", "upstream", "how the attention's projections start: upstream, paper or variance", _FIT),
-        Option("model.compile", "false", "compile the training step with torch.compile", _FIT),
+        Option("model.compile", "false", "compile with torch.compile; kept in ~/.cache/lit_t6 for the next run", _FIT),
+        Option("model.recompute", "none", "save memory by computing again: none, selective or (slower) full", _FIT),
     ],
     "attention (--model.attention.help TPA explains all settings of a mechanism)": [
         Option("model.attention", "TPA", MECHANISMS, _FIT),

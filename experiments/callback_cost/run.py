@@ -56,7 +56,8 @@ def train(
 ) -> dict[str, Any]:
     """One training; `bare` without callbacks and loggers. Milliseconds a step, and of each callback at a validation."""
     torch.manual_seed(0)
-    model = {key: value for key, value in settings["model"].items() if key not in ("optimizer", "compile", "attention")}
+    elsewhere = ("optimizer", "compile", "recompute", "attention")
+    model = {key: value for key, value in settings["model"].items() if key not in elsewhere}
     attention = settings["model"]["attention"]
     config = T6Config.from_dict({**T6Config().to_dict(), **model, "attention": attention})
     kind = BareLitT6 if bare else LitT6

@@ -16,7 +16,7 @@ from lit_t6.bench.training.process import run_case
 from lit_t6.bench.training.report import markdown
 from lit_t6.bench.training.results import Entry, Results
 from lit_t6.bench.training.upstream import counterpart, find_models
-from lit_t6.model import T6Config
+from lit_t6.model import Recompute, T6Config, check_recompute
 from lit_t6.model_reader import ModelReader
 
 CONFIGS = tuple(
@@ -35,6 +35,7 @@ def bench_train(
     warmup: int = 5,
     precision: Precision = "bf16-mixed",
     compile: bool = True,
+    recompute: Recompute = "none",
     upstream: str | None = None,
     check_tokens: int = 512,
     seconds: float | None = None,
@@ -62,6 +63,7 @@ def bench_train(
         warmup: steps between the first and the timed ones, at least 1.
         precision: bf16-mixed or 32-true.
         compile: compile the step with torch.compile.
+        recompute: what our blocks compute again on the way back, as --model.recompute of fit: none, selective or full.
         upstream: a clone of https://github.com/tensorgi/TPA, or its folder `model`.
         check_tokens: tokens of a sequence that are compared with float64, the first ones; memory for that grows with
             their square, and with that of the heads for TPA-KVonly.
@@ -82,8 +84,8 @@ def bench_train(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     models = find_models(upstream) if upstream is not None else None
     _check(locals())
-    shared = {"steps": steps, "warmup": warmup, "precision": precision, "compile": compile, "seed": seed}
-    shared["check_tokens"] = check_tokens
+    shared: dict[str, Any] = {"steps": steps, "warmup": warmup, "precision": precision, "compile": compile}
+    shared |= {"seed": seed, "check_tokens": check_tokens, "recompute": recompute}
     configs = _read(config)
     batches = list(batch) * (len(seq_len) if len(batch) == 1 else 1)
     shapes = list(zip(batches, seq_len, strict=True))
@@ -191,4 +193,5 @@ def _check(given: dict[str, Any]) -> None:
             raise ValueError(f"{name} must be above 0, got {given[name]}.")
     if given["precision"] not in get_args(Precision):
         raise ValueError(f"precision: {given['precision']!r}, expected one of {', '.join(get_args(Precision))}.")
+    check_recompute(given["recompute"])
     check_run(given["device"], given["resume"], given["overwrite"])

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from lit_t6.attention import AttentionCache, AttentionModule
 from lit_t6.model.config import T6Config
 from lit_t6.model.feed_forward import SwiGLU
+from lit_t6.model.recompute import Recompute, recomputed
 
 
 class Block(nn.Module):
@@ -12,6 +13,8 @@ class Block(nn.Module):
 
     Args:
         config: resolved (`T6Config.resolved`).
+
+    `recompute` says what a call computes again on its way back; it is not for calls with a cache.
     """
 
     def __init__(self, config: T6Config) -> None:
@@ -27,6 +30,25 @@ class Block(nn.Module):
         positions: Tensor | None = None,
         document_ids: Tensor | None = None,
         cache: AttentionCache | None = None,
+        recompute: Recompute = "none",
     ) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), positions=positions, document_ids=document_ids, cache=cache)
+        if recompute == "full":
+            return recomputed(self._run, x, positions, document_ids, keep_attention=False)
+        if recompute == "selective":
+            x = recomputed(self._attend, x, positions, document_ids, keep_attention=True)
+            return recomputed(self._feed_forward, x, keep_attention=False)
+        return self._run(x, positions, document_ids, cache)
+
+    def _run(
+        self, x: Tensor, positions: Tensor | None, document_ids: Tensor | None, cache: AttentionCache | None = None
+    ) -> Tensor:
+        return self._feed_forward(self._attend(x, positions, document_ids, cache))
+
+    def _attend(
+        self, x: Tensor, positions: Tensor | None, document_ids: Tensor | None, cache: AttentionCache | None = None
+    ) -> Tensor:
+        normed = self.attention_norm(x)
+        return x + self.attention(normed, positions=positions, document_ids=document_ids, cache=cache)
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
         return x + self.feed_forward(self.feed_forward_norm(x))

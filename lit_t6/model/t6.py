@@ -4,6 +4,7 @@ Letters: B batch, T positions, C model width, V vocabulary.
 """
 
 import functools
+import logging
 import warnings
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ from lit_t6.model.cache import ModelCache
 from lit_t6.model.config import T6Config
 from lit_t6.model.decode_step import StepMode
 from lit_t6.model.generation import Generation, Prompts
+from lit_t6.model.recompute import Recompute
 from lit_t6.model.sampling import SamplingConfig
 from lit_t6.ops.linear_cross_entropy import Reduction, linear_cross_entropy
 
@@ -80,8 +82,18 @@ class T6Model(nn.Module):
         cache: ModelCache | None = None,
         document_ids: Tensor | None = None,
         compiled: bool = False,
+        recompute: Recompute = "none",
     ) -> Tensor:
-        """Inputs of the head, (B, T, C); arguments as `forward`. If `compiled`, all blocks run as one compiled one."""
+        """Inputs of the head, (B, T, C).
+
+        Args:
+            tokens: as in `forward`, and the next three alike.
+            positions: likewise.
+            cache: likewise.
+            document_ids: likewise.
+            compiled: all blocks run as one compiled one.
+            recompute: what each block computes again where gradients are wanted.
+        """
         if cache is not None:
             cache.check(len(self.blocks), *tokens.shape)
             if cache.fixed:
@@ -89,8 +101,9 @@ class T6Model(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and cache is None):
             x = self.embedding(tokens)
             run = _compiled_block(for_one_token=cache is not None) if compiled else _run_block
+            recompute = recompute if torch.is_grad_enabled() else "none"
             for index, block in enumerate(self.blocks):
-                x = run(block, x, positions, document_ids, None if cache is None else cache.layers[index])
+                x = run(block, x, positions, document_ids, None if cache is None else cache.layers[index], recompute)
             return self.norm(x)
 
     def forward(
@@ -103,6 +116,7 @@ class T6Model(nn.Module):
         _targets: Tensor | None = None,
         _reduction: Reduction = "mean",
         _compiled: bool = False,
+        _recompute: Recompute = "none",
     ) -> Tensor:
         """Logits of the next token at every position.
 
@@ -121,7 +135,12 @@ class T6Model(nn.Module):
                 positions or documents.
         """
         hidden = self.hidden_states(
-            tokens, positions=positions, cache=cache, document_ids=document_ids, compiled=_compiled
+            tokens,
+            positions=positions,
+            cache=cache,
+            document_ids=document_ids,
+            compiled=_compiled,
+            recompute=_recompute,
         )
         if _targets is None:
             return self.head(hidden)
@@ -136,6 +155,7 @@ class T6Model(nn.Module):
         document_ids: Tensor | None = None,
         reduction: Reduction = "mean",
         compiled: bool = False,
+        recompute: Recompute = "none",
     ) -> Tensor:
         """Cross-entropy of the targets, in nats, computed in float32 at least; large logits are not formed all at once.
 
@@ -145,9 +165,17 @@ class T6Model(nn.Module):
             document_ids: as in `forward`.
             reduction: "mean" over the counted targets, "sum", or "none": (B, T), 0 where ignored.
             compiled: as in `hidden_states`.
+            recompute: likewise.
         """
         # Through the call of the module: hooks on it, such as those that gather sharded weights, are called.
-        return self(tokens, document_ids=document_ids, _targets=targets, _reduction=reduction, _compiled=compiled)
+        return self(
+            tokens,
+            document_ids=document_ids,
+            _targets=targets,
+            _reduction=reduction,
+            _compiled=compiled,
+            _recompute=recompute,
+        )
 
     def generate(
         self,
@@ -178,9 +206,14 @@ class T6Model(nn.Module):
 
 
 def _run_block(
-    block: nn.Module, x: Tensor, positions: Tensor | None, document_ids: Tensor | None, cache: AttentionCache | None
+    block: nn.Module,
+    x: Tensor,
+    positions: Tensor | None,
+    document_ids: Tensor | None,
+    cache: AttentionCache | None,
+    recompute: Recompute,
 ) -> Tensor:
-    return block(x, positions, document_ids, cache)
+    return block(x, positions, document_ids, cache, recompute)
 
 
 @functools.cache
@@ -195,6 +228,8 @@ def _compiled_block(for_one_token: bool) -> Callable[..., Tensor]:
     """
     # The compiler itself looks for the .grad of what a block is given, which comes from another block.
     warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf Tensor", UserWarning)
+    # It asks that what is recomputed writes nothing in place; ours does not.
+    logging.getLogger("torch._higher_order_ops.wrap").addFilter(lambda said: "context_fn" not in said.getMessage())
     if not for_one_token:
         return torch.compile(_run_block)
     return torch.compile(_run_block, dynamic=False, options={"coordinate_descent_tuning": True})

@@ -3,12 +3,14 @@
 Letters: B batch, T positions, H heads, D head size.
 """
 
-import functools
 import logging
+import math
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 aten = torch.ops.aten
@@ -114,7 +116,39 @@ def _switched_on() -> tuple[bool, bool, bool]:
     return switches.cudnn_sdp_enabled(), switches.flash_sdp_enabled(), switches.mem_efficient_sdp_enabled()
 
 
-@functools.cache
+@dataclass(frozen=True)
+class Choice:
+    """A backend that was measured to be the fastest.
+
+    Args:
+        shape: of queries, keys and values, (B, T, H, D).
+        dtype: of theirs.
+        backend: that is taken.
+        times: milliseconds forward and back of each that takes them; of several ranks, the mean.
+    """
+
+    shape: tuple[int, int, int, int]
+    dtype: torch.dtype
+    backend: Backend
+    times: dict[Backend, float]
+
+    def __str__(self) -> str:
+        spelled = ", ".join(f"{backend} {ms:.3f} ms" for backend, ms in self.times.items())
+        sizes = " × ".join(map(str, self.shape))
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{sizes} (B, T, H, D) of {dtype}, forward and back: {spelled}; taken: {self.backend}"
+
+
+_measured: dict[tuple[tuple[int, ...], torch.dtype, torch.device], Choice] = {}
+_agreed: dict[tuple[tuple[int, ...], torch.dtype], Choice] = {}
+
+
+def choices() -> list[Choice]:
+    """What was measured and is taken in this process so far."""
+    own = [choice for choice in _measured.values() if (choice.shape[2:], choice.dtype) not in _agreed]
+    return [*_agreed.values(), *own]
+
+
 def fastest(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> Backend:
     """The backend that takes the least time forward and back, measured once for a shape, and logged.
 
@@ -127,8 +161,58 @@ def fastest(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.
         RuntimeError: none takes them; with the reason of each.
     """
     candidates = usable(dtype, device)
-    if candidates == ["cpu"]:
-        return "cpu"
+    if len(candidates) == 1:
+        return candidates[0]
+    if agreed := _agreed.get((shape[2:], dtype)):
+        return agreed.backend
+    key = (shape, dtype, device)
+    if key not in _measured:
+        times, refused = _measure(shape, dtype, device, candidates)
+        if not times:
+            reasons = "; ".join(refused) or "none known"
+            raise RuntimeError(f"no fused attention for {dtype} {shape} on {device}: {reasons}")
+        _measured[key] = _choose(shape, dtype, times)
+    return _measured[key].backend
+
+
+def backend_for(q: Tensor) -> Backend:
+    """The `fastest` one for queries (B, T, H, D), T up to the next power of two: few lengths are worth measuring."""
+    batch, length, heads, size = q.shape
+    if q.is_cuda and torch.cuda.is_current_stream_capturing():  # nothing can be waited for
+        return usable(q.dtype, q.device)[0]
+    return fastest((batch, 1 << (length - 1).bit_length(), heads, size), q.dtype, q.device)
+
+
+def agree(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> None:
+    """Have all ranks take the same backend for heads of this number and size, in batches of any size.
+
+    It is the one of the least time over all of them. Every rank of the default process group has to call this.
+
+    Args:
+        shape: to measure, (B, T, H, D).
+        dtype: of queries, keys and values.
+        device: of this rank.
+    """
+    own, _ = _measure(shape, dtype, device, usable(dtype, device))
+    every = get_args(Backend)
+    times = torch.tensor([own.get(backend, math.inf) for backend in every], device=device)
+    dist.all_reduce(times)
+    means = dict(zip(every, (times / dist.get_world_size()).tolist(), strict=True))
+    taken = {backend: ms for backend, ms in means.items() if ms < math.inf}  # by every rank
+    if taken:
+        _agreed[shape[2:], dtype] = _choose(shape, dtype, taken)
+
+
+def _choose(shape: tuple[int, int, int, int], dtype: torch.dtype, times: dict[Backend, float]) -> Choice:
+    choice = Choice(shape, dtype, min(times, key=lambda backend: times[backend]), times)
+    _log.info("attention, %s", choice)
+    return choice
+
+
+def _measure(
+    shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device, candidates: list[Backend]
+) -> tuple[dict[Backend, float], list[str]]:
+    """Milliseconds of each backend that takes such tensors, and why the others do not."""
     times: dict[Backend, float] = {}
     refused = []
     for backend in candidates:
@@ -138,12 +222,7 @@ def fastest(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.
             raise
         except RuntimeError as error:  # by its words only can one tell, and another may take them
             refused.append(f"{backend}: {str(error).splitlines()[0]}")
-    if not times:
-        raise RuntimeError(f"no fused attention for {dtype} {shape} on {device}: {'; '.join(refused) or 'none known'}")
-    best = min(times, key=lambda backend: times[backend])
-    spelled = ", ".join(f"{backend} {ms:.3f} ms" for backend, ms in times.items())
-    _log.info("attention forward and back, %s of %s: %s; taken: %s", list(shape), dtype, spelled, best)
-    return best
+    return times, refused
 
 
 def _time(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device, backend: Backend) -> float:

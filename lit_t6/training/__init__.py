@@ -1,6 +1,7 @@
 """Training, evaluation and use of a T6 model through Lightning."""
 
 from lit_t6.training.callbacks import (
+    AttentionBackend,
     DocumentLossWriter,
     ExactResume,
     FactorDiagnostics,
@@ -28,6 +29,7 @@ from lit_t6.training.streaming import TextStream, generate_texts, stream_text
 from lit_t6.training.tensorboard_logger import LastingTensorBoardLogger
 
 __all__ = [
+    "AttentionBackend",
     "Checkpoint",
     "CheckpointNotSaved",
     "CurvesNotWritten",

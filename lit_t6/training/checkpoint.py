@@ -35,7 +35,8 @@ class Checkpoint:
         """Model and data as options of the command line: what holds where the user says nothing."""
         trained = self.content["hyper_parameters"]
         optimizer = {**trained["optimizer"], "betas": list(trained["optimizer"]["betas"])}
-        model = {**trained["config"], "optimizer": optimizer, "compile": trained["compile"]}
+        of_training = {name: trained[name] for name in ("compile", "recompute") if name in trained}
+        model = {**trained["config"], "optimizer": optimizer, **of_training}
         data = self.content.get("datamodule_hyper_parameters")
         return {"model": model} | ({"data": dict(data)} if data else {})
 

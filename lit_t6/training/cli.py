@@ -25,6 +25,7 @@ from lit_t6.training.callbacks.start_panel import is_news
 from lit_t6.training.checkpoint import convert_weights, read_checkpoint
 from lit_t6.training.checkpoint_io import SafeCheckpointIO
 from lit_t6.training.cli_settings import SETTINGS, add_options
+from lit_t6.training.compile_cache import keep_compiled_code
 from lit_t6.training.launcher import watch_processes
 from lit_t6.training.library_warnings import in_our_words
 from lit_t6.training.memory import StageOfFailure, explain_out_of_memory, is_out_of_memory
@@ -177,6 +178,8 @@ class T6CLI(LightningCLI):
                 raise ValueError("--convert true needs --ckpt_path, the checkpoint to take weights from.")
             self.converted_from, config.ckpt_path = config.ckpt_path, None
         if self.subcommand == "fit":
+            if config.model.compile:
+                keep_compiled_code()
             self._before_fit_is_built(config)
 
     def _before_fit_is_built(self, config: Any) -> None:

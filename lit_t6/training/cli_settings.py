@@ -5,7 +5,7 @@ from typing import Any
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_t6.data import TokenDataModule
-from lit_t6.model import T6Config
+from lit_t6.model import Recompute, T6Config
 from lit_t6.training.callbacks import (
     DocumentLossWriter,
     FactorDiagnostics,
@@ -19,15 +19,24 @@ from lit_t6.training.module import LitT6
 from lit_t6.training.optimizer import OptimizerConfig
 
 
-def build_model(optimizer: OptimizerConfig = OptimizerConfig(), compile: bool = False, **config: Any) -> LitT6:  # noqa: B008
-    """A T6 model with its training recipe; the options are those of T6Config beside `optimizer` and `compile`.
+def build_model(
+    optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
+    compile: bool = False,
+    recompute: Recompute = "none",
+    **config: Any,
+) -> LitT6:
+    """A T6 model with its training recipe; the options are those of T6Config beside those of the training.
 
     Args:
         optimizer: AdamW and its learning-rate schedule.
-        compile: compile the training step with torch.compile.
+        compile: compile the blocks of the model with torch.compile; what is compiled is kept for the next run.
+        recompute: activation checkpointing, for batches and sequences that do not fit: "selective" keeps of a block
+            its input, that of the feed-forward and what attention computed, and makes the rest again on the way back;
+            "full" keeps the input alone and takes a whole forward pass more. The numbers stay the same. Try
+            "selective" first, and "none" wherever the batch fits: it is the fastest.
         **config: see `lit_t6.T6Config`.
     """
-    return LitT6(T6Config(**config), optimizer, compile)
+    return LitT6(T6Config(**config), optimizer, compile, recompute)
 
 
 SETTINGS: dict[str, Any] = {

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from lit_t6.data import load_tokenizer
 from lit_t6.model import SamplingConfig, StepMode, T6Model
 from lit_t6.training.checkpoint import read_checkpoint
+from lit_t6.training.compile_cache import keep_compiled_code
 from lit_t6.training.places import check_output
 from lit_t6.training.prompts import read_prompts
 from lit_t6.training.streaming import StopFilter, TextStream
@@ -80,6 +81,8 @@ def generate_text(
         raise ValueError("--prompt and --prompts_file are both given: put the prompt into the file, or leave one out.")
     if output:
         check_output(output, "--output", "texts.jsonl", overwrite)
+    if step == "compile":
+        keep_compiled_code()
     prompts = read_prompts(prompts_file) if prompts_file else [prompt]
     model, bpe = _load(ckpt_path, tokenizer, device)
     rows = [text for text in prompts for _ in range(num_samples)]

@@ -54,13 +54,17 @@ def explain_out_of_memory(
     print(f"Out of memory: {message}\nLooking for the largest batch that fits ...", flush=True)
     largest = largest_batch(module, size, seq_len, trainer, failure.device, training=training)
     refused = f"data.{name}={size} sequences of {seq_len} tokens do not fit into the memory of {failure.device}"
+    recomputes = training and module.hparams["recompute"] != "none"
     if not largest:
-        return f"{refused}, nor does a single one: take a smaller model or a smaller --data.seq_len."
+        or_recompute = ", or --model.recompute full" if training and not recomputes else ""
+        return f"{refused}, nor does a single one: take a smaller model or a smaller --data.seq_len{or_recompute}."
     advice = f"{refused}; the largest that does is {largest}: --data.{name} {largest}."
     if training and data.global_batch_size is None:
         advice += (
             f" With --data.global_batch_size {size * trainer.world_size} a step takes as many as before, in parts."
         )
+    if training and not recomputes:
+        advice += " --model.recompute selective makes room for more in a batch."
     return advice
 
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_t6.data import TokenDataModule
-from lit_t6.model import IGNORED_TARGET, T6Config, T6Model
+from lit_t6.model import IGNORED_TARGET, Recompute, T6Config, T6Model, check_recompute
 from lit_t6.training.callbacks import (
+    AttentionBackend,
     ExactResume,
     FactorDiagnostics,
     Guards,
@@ -39,9 +40,11 @@ _NOT_OF_THE_WEIGHTS = ("impl", "init", "init_variance", "max_seq_len", "rope_on"
 """Settings that may change between a checkpoint and its next use."""
 
 
-def hyper_parameters(config: T6Config, optimizer: OptimizerConfig, compile: bool = False) -> dict[str, Any]:
+def hyper_parameters(
+    config: T6Config, optimizer: OptimizerConfig, compile: bool = False, recompute: Recompute = "none"
+) -> dict[str, Any]:
     """What a checkpoint says of how its model was made, in primitives only: it must load with weights_only=True."""
-    return {"config": config.to_dict(), "optimizer": asdict(optimizer), "compile": compile}
+    return {"config": config.to_dict(), "optimizer": asdict(optimizer), "compile": compile, "recompute": recompute}
 
 
 class LitT6(L.LightningModule):
@@ -51,6 +54,7 @@ class LitT6(L.LightningModule):
         config: of the model; also in the plain form that `T6Config.to_dict` gives, as checkpoints hold it.
         optimizer: of the training; also as a plain dictionary.
         compile: compile the blocks of the model with torch.compile, once for all of them.
+        recompute: what of each block the backward pass computes again, for less memory; see `lit_t6.model.Recompute`.
 
     Raises:
         ValueError: settings that contradict each other; see `T6Config` and `OptimizerConfig`.
@@ -61,15 +65,17 @@ class LitT6(L.LightningModule):
         config: T6Config | dict[str, Any],
         optimizer: OptimizerConfig | dict[str, Any] | None = None,
         compile: bool = False,
+        recompute: Recompute = "none",
     ) -> None:
         super().__init__()
+        check_recompute(recompute)
         config = T6Config.from_dict(config) if isinstance(config, dict) else config
         self.model = T6Model(config)
         if optimizer is None or isinstance(optimizer, dict):
             optimizer = OptimizerConfig(**(optimizer or {}))
         self.optimizer_config = optimizer
-        self.save_hyperparameters(hyper_parameters(self.config, optimizer, compile), logger=False)
-        self._loss = partial(self.model.loss, compiled=compile)
+        self.save_hyperparameters(hyper_parameters(self.config, optimizer, compile, recompute), logger=False)
+        self._loss = partial(self.model.loss, compiled=compile, recompute=recompute)
         self.val_metrics = LanguageModelMetrics()
         self.test_metrics = LanguageModelMetrics()
         self._step_losses: list[Tensor] = []
@@ -230,6 +236,7 @@ class LitT6(L.LightningModule):
         throughput = next((c for c in present if isinstance(c, Throughput)), None) or Throughput(self.config)
         wanted = [
             StartPanel(self.config),
+            AttentionBackend(self.config),
             Guards(),
             throughput,
             TensorBoardPages(self.config, self.optimizer_config, throughput),

@@ -47,8 +47,10 @@ class Unfinished:
 
 
 def comparable(config: dict[str, Any]) -> dict[str, Any]:
-    """What tells one run from another: its options, less those that only say how it is kept and taken up."""
+    """What tells one run from another: its options, less those that only say how it is kept, taken up and fits."""
     plain = {key: value for key, value in config.items() if key not in _NOT_OF_THE_RUN}
+    if isinstance(model := plain.get("model"), dict):
+        plain["model"] = {key: value for key, value in model.items() if key != "recompute"}
     logger = (plain.get("trainer") or {}).get("logger")
     if isinstance(logger, dict) and "init_args" in logger:
         arguments = {key: value for key, value in logger["init_args"].items() if key != "version"}

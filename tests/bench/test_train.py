@@ -114,6 +114,13 @@ def test_cases_in_their_order(models, tmp_path, quick):
     assert results.groups == [(32, 2, 50, 1, 32), (32, 2, 50, 4, 8)]
 
 
+def test_all_of_ours_may_recompute(models, tmp_path, quick):
+    run(words(models, tmp_path, recompute="selective"))
+    (case,) = quick[1]
+    assert (case.recompute, read(tmp_path)["settings"]["recompute"]) == ("selective", "selective")
+    assert "not compiled, selective activation checkpointing of ours" in (tmp_path / "train.md").read_text()
+
+
 def test_files_may_be_typed_one_by_one(models, tmp_path, quick):
     command = [*words(models, tmp_path, "tpa"), "-c", str(models / "mha.yaml")]
     assert [entry.name for entry in run(command).entries] == ["tpa", "mha"]

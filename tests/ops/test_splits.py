@@ -1,6 +1,8 @@
 """How a cache is read in parts."""
 
+import ast
 import importlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,3 +68,35 @@ def test_while_a_cache_fills_no_constant_of_a_kernel_changes(kind, monkeypatch):
             cached_attention(b[:, :1], b[:, :length], b[:, :length], impl="triton")
     assert len(seen) == 4
     assert all(constants == seen[0] for constants in seen)
+
+
+def _parsed(path):
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+def _started_early():
+    """Kernels that are launched with `**early_start(...)`, and the files that say so."""
+    for path in sorted(Path("lit_t6").rglob("*.py")):
+        nodes = _parsed(path)
+        homes = {
+            alias.asname or alias.name: (alias.name, node.module)
+            for node in nodes
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        for node in nodes:
+            unpacked = [word.value for word in getattr(node, "keywords", []) if word.arg is None]
+            if any(isinstance(x, ast.Call) and ast.unparse(x.func) == "early_start" for x in unpacked):
+                assert isinstance(node.func, ast.Subscript), f"{path}, line {node.lineno}: the kernel by its name"
+                yield path, *homes[ast.unparse(node.func.value)]
+
+
+def test_kernels_that_start_early_wait_before_anything_else():
+    """Else they read what the kernel before them has not written yet, now and then."""
+    launched = list(_started_early())
+    assert len(launched) >= 3
+    for path, name, module in launched:
+        home = Path(*module.split(".")).with_suffix(".py")
+        (kernel,) = [n for n in _parsed(home) if isinstance(n, ast.FunctionDef) and n.name == name]
+        body = kernel.body[1:] if ast.get_docstring(kernel) else kernel.body
+        assert ast.unparse(body[0]) == "_start_early(EARLY)", f"{home}: {name}, which {path} starts early"

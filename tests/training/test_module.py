@@ -7,7 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lit_t6 import LitT6, T6Config, TokenDataModule
 from lit_t6.attention import MultiHeadConfig, TPAConfig
 from lit_t6.model import t6
-from lit_t6.training import OptimizerConfig
+from lit_t6.training import OptimizerConfig, read_checkpoint
 
 from .runs import SMALL, fit, make_trainer
 
@@ -167,6 +167,21 @@ def test_compiled_training_takes_the_same_steps(tmp_path, prepared, monkeypatch)
         results.append(torch.cat([p.flatten() for p in module.parameters()]).detach())
         assert not any("_orig_mod" in name for name in module.state_dict())
     torch.testing.assert_close(results[1], results[0])
+
+
+@pytest.mark.parametrize("recompute", ["selective", "full"])
+def test_training_that_recomputes_takes_the_same_steps(tmp_path, prepared, recompute):
+    weights = []
+    for how in ("none", recompute):
+        torch.manual_seed(0)
+        module = LitT6(SMALL, OptimizerConfig(lr=1e-2, warmup_steps=2), recompute=how)
+        trainer = make_trainer(tmp_path / how, max_steps=2)
+        trainer.fit(module, TokenDataModule(str(prepared), 4, num_workers=0))
+        weights.append(torch.cat([p.flatten() for p in module.parameters()]).detach())
+    assert torch.equal(*weights)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    assert LitT6.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True).hparams["recompute"] == recompute
+    assert read_checkpoint(tmp_path / "a.ckpt").options()["model"]["recompute"] == recompute
 
 
 def test_clocks_of_several_devices_do_not_say_when_to_validate(tmp_path):

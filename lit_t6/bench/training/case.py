@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 import torch
 
-from lit_t6.model import T6Config
+from lit_t6.model import Recompute, T6Config
 
 OURS, UPSTREAM = "lit_t6", "upstream"
 Precision = Literal["bf16-mixed", "32-true"]
@@ -36,6 +36,7 @@ class Case:
         device: such as "cuda:0".
         check_tokens: of a sequence, at most so many are compared with float64.
         upstream: of the authors' code: `file`, `arch` and `settings` of the model; else null.
+        recompute: what our blocks compute again on the way back.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Case:
     device: str
     check_tokens: int = 512
     upstream: dict[str, Any] | None = None
+    recompute: Recompute = "none"
 
     @property
     def model_config(self) -> T6Config:

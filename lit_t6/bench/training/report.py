@@ -62,6 +62,8 @@ def _cell(value: float | None, form: str, unit: str = "") -> str:
 def _legend(results: Results) -> list[str]:
     settings, facts = results.settings, results.facts
     compiled = "compiled" if settings["compile"] else "not compiled"
+    if settings["recompute"] != "none":
+        compiled += f", {settings['recompute']} activation checkpointing of ours"
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
     lines = [
         "A step is forward, backward, clipping, AdamW and clearing of gradients on random tokens, "

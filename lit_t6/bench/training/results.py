@@ -187,7 +187,7 @@ class Results:
         try:
             whole = json.loads(path.read_text())
             facts, commands = whole["facts"], whole["facts"]["commands"]
-            theirs = whole["settings"] | facts["same"]
+            theirs = {"recompute": "none"} | whole["settings"] | facts["same"]
             entries = [Entry(**{key: e[key] for key in e if key in known}) for e in whole["entries"]]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is not a file of `bench train`: {error!r}.") from error

@@ -66,7 +66,7 @@ class OurStep(Step):
     def __init__(self, case: Case) -> None:
         super().__init__(case)
         with torch.device(case.device):
-            module = LitT6(case.model_config, compile=case.compile)
+            module = LitT6(case.model_config, compile=case.compile, recompute=case.recompute)
         self.module = module.to(case.device)  # tables of RoPE are made where the module is moved
         self.model = self.module.model
         self.fill_zeros()

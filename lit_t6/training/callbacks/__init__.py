@@ -1,5 +1,6 @@
 """What happens beside the training: figures, pictures, texts, a progress bar, checkpoints, also at a signal."""
 
+from lit_t6.training.callbacks.attention_backend import AttentionBackend
 from lit_t6.training.callbacks.diagnostics import FactorDiagnostics
 from lit_t6.training.callbacks.document_losses import DocumentLossWriter
 from lit_t6.training.callbacks.exact_resume import ExactResume
@@ -16,6 +17,7 @@ from lit_t6.training.callbacks.throughput import Throughput, is_logging_step
 from lit_t6.training.callbacks.validate_at_end import ValidateAtEnd
 
 __all__ = [
+    "AttentionBackend",
     "DocumentLossWriter",
     "ExactResume",
     "FactorDiagnostics",

@@ -22,6 +22,7 @@ def entry(name, code, rate=None, seq_len=1024, **changes):
 @pytest.fixture
 def results():
     settings = {"steps": 20, "warmup": 5, "precision": "bf16-mixed", "compile": True, "seed": 0, "check_tokens": 1024}
+    settings["recompute"] = "none"
     facts = {"same": {"device": "a GPU", "torch": "2"}, "versions": {"torch": "2"}}
     facts |= {"commands": ["python cli.py bench train"], "upstream_sha256": {"T6.py": "0"}}
     found = Results(settings, facts, planned=5)

@@ -112,6 +112,12 @@ def test_a_case_survives_json():
     assert replace(whole, seed=1).key == whole.key
 
 
+def test_a_step_that_recomputes_is_measured_alike():
+    none, full = (worker.measure(case(recompute=recompute)) for recompute in ("none", "full"))
+    assert full["status"] == "timed", full
+    assert full["gradient_error"] == none["gradient_error"]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("attention", ["TPA", "MHA"])
 def test_a_compiled_step_on_a_gpu(attention):

@@ -1,0 +1,152 @@
+"""Kernels that make heads of factors and take gradients back, by themselves: float32 under Triton's interpreter."""
+
+import pytest
+import torch
+
+from lit_t6.ops import apply_rope, materialise, rope_angles
+from lit_t6.ops.tpa.heads import form_heads, form_heads_backward
+from lit_t6.testing import assert_as_exact_as
+
+from .seeds import INTERPRETED, QUIET
+
+pytestmark = [INTERPRETED, *QUIET]
+LETTERS = "qkv"
+
+
+def form(pairs, rope):
+    """Queries, keys and values of three pairs of factors."""
+    return [form_heads(a, b, None if x == "v" else rope) for x, (a, b) in zip(LETTERS, pairs, strict=True)]
+
+
+def back(grads, pairs, rope):
+    """Gradients of three pairs."""
+    each = zip(LETTERS, grads, pairs, strict=True)
+    return [form_heads_backward(grad, a, b, None if x == "v" else rope) for x, grad, (a, b) in each]
+
+
+def draw(batch, length, heads, size, ranks):
+    """Pairs of factors, and gradients of the heads, in float64."""
+    pairs = [
+        (torch.randn(batch, length, r, heads).double(), torch.randn(batch, length, r, size).double()) for r in ranks
+    ]
+    return pairs, list(torch.randn(3, batch, length, heads, size).double())
+
+
+def by_products(pairs, grads, rope):
+    """All of it by products and autograd, in the type of the factors."""
+    found = {}
+    for letter, (a, b), grad in zip(LETTERS, pairs, grads, strict=True):
+        a, b = a.detach().requires_grad_(), b.detach().requires_grad_()
+        turned = b if letter == "v" or rope is None else apply_rope(b, *rope)
+        out = materialise(a, turned)
+        of_a, of_b = torch.autograd.grad(out, (a, b), grad)
+        found |= {letter: out.detach(), f"a_{letter}": of_a, f"b_{letter}": of_b}
+    return found
+
+
+def by_kernels(pairs, grads, rope):
+    found = dict(zip(LETTERS, form(pairs, rope), strict=True))
+    for letter, (of_a, of_b) in zip(LETTERS, back(grads, pairs, rope), strict=True):
+        found |= {f"a_{letter}": of_a, f"b_{letter}": of_b}
+    return found
+
+
+def check(pairs, grads, rope):
+    """Pairs and gradients in float32, lying as they are."""
+    wide = None if rope is None else tuple(x.double() for x in rope)
+    exact = by_products([(a.double(), b.double()) for a, b in pairs], [g.double() for g in grads], wide)
+    reference, found = by_products(pairs, grads, rope), by_kernels(pairs, grads, rope)
+    for name, value in found.items():
+        assert value.is_contiguous(), name
+        assert_as_exact_as(value, reference[name], exact[name], name)
+
+
+def single(pairs, grads):
+    return [(a.float(), b.float()) for a, b in pairs], [g.float() for g in grads]
+
+
+CASES = {
+    "trained": dict(batch=1, length=3, heads=47, size=64, ranks=(6, 2, 2)),
+    "odd": dict(batch=2, length=3, heads=7, size=10, ranks=(5, 1, 3)),
+    "one token": dict(batch=2, length=1, heads=4, size=16, ranks=(2, 2, 2)),
+    "one head": dict(batch=1, length=5, heads=1, size=8, ranks=(1, 1, 1)),
+    "high ranks": dict(batch=1, length=2, heads=5, size=16, ranks=(17, 32, 16)),
+}
+
+
+@pytest.mark.parametrize("rotated", [False, True], ids=["plain", "rotated"])
+@pytest.mark.parametrize("case", CASES)
+def test_heads_and_gradients_are_as_exact_as_products(case, rotated):
+    torch.manual_seed(0)
+    given = CASES[case]
+    rope = rope_angles(torch.arange(given["length"]) + 3, given["size"]) if rotated else None
+    check(*single(*draw(**given)), rope)
+
+
+SMALL = dict(batch=2, length=3, heads=5, size=16, ranks=(3, 2, 2))
+TABLES = {
+    "of all rows": lambda: rope_angles(torch.arange(3), 16),
+    "of one row": lambda: tuple(x[None] for x in rope_angles(torch.arange(3), 16)),
+    "row by row": lambda: rope_angles(torch.arange(3) + torch.tensor([[4], [9]]), 16),
+    "cut out": lambda: tuple(x[3:6] for x in rope_angles(torch.arange(9), 16)),
+    "every other feature": lambda: tuple(x[:, ::2] for x in rope_angles(torch.arange(3), 32)),
+    "transposed": lambda: tuple(x.T.contiguous().T for x in rope_angles(torch.arange(3), 16)),
+    "expanded": lambda: tuple(x.expand(2, 3, 8) for x in rope_angles(torch.arange(3), 16)),
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_tables_may_lie_anyhow(table):
+    torch.manual_seed(0)
+    check(*single(*draw(**SMALL)), TABLES[table]())
+
+
+def lying(how, x):
+    """The same numbers, otherwise in memory; what lies between them is NaN."""
+    if how == "in wider rows":
+        wide = torch.full((*x.shape[:-1], x.shape[-1] + 3), float("nan"))[..., 1:-2]
+    elif how == "apart":
+        wide = torch.full((*(2 * n for n in x.shape[:3]), x.shape[3]), float("nan"))[::2, ::2, ::2]
+    elif how == "last axis first":
+        wide = torch.empty(x.shape[::-1]).permute(3, 2, 1, 0)
+    else:
+        assert how == "tokens first"
+        wide = torch.empty(x.shape[1], x.shape[0], *x.shape[2:]).transpose(0, 1)
+    assert not wide.is_contiguous()
+    return wide.copy_(x)
+
+
+@pytest.mark.parametrize("how", ["in wider rows", "apart", "last axis first", "tokens first"])
+def test_factors_and_gradients_may_lie_anyhow(how):
+    torch.manual_seed(0)
+    pairs, grads = single(*draw(**SMALL))
+    rope = TABLES["row by row"]()
+    moved = [(lying(how, a), lying(how, b)) for a, b in pairs], [lying(how, grad) for grad in grads]
+    found, expected = by_kernels(*moved, rope), by_kernels(pairs, grads, rope)
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+def test_static_factors_are_expanded_ones():
+    torch.manual_seed(0)
+    pairs, grads = single(*draw(**SMALL))
+    static = [(a[:1, :1].expand(2, 3, -1, -1), b) for a, b in pairs]
+    packed = [(a.contiguous(), b) for a, b in static]
+    rope = TABLES["of all rows"]()
+    found, expected = by_kernels(static, grads, rope), by_kernels(packed, grads, rope)
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+@pytest.mark.parametrize(
+    ("rope", "problem"),
+    [
+        (lambda: rope_angles(torch.arange(3), 8), "turns all features or none"),
+        (lambda: rope_angles(torch.arange(4), 16), "angles of 4 positions, expected 3"),
+        (lambda: tuple(x.expand(3, 3, 8) for x in rope_angles(torch.arange(3), 16)), "of 3 rows, expected 1 or 2"),
+    ],
+)
+def test_tables_that_do_not_fit_are_a_mistake_of_ours(rope, problem):
+    pairs, _ = single(*draw(**SMALL))
+    with pytest.raises(AssertionError, match=problem):
+        form(pairs, rope())
