@@ -38,6 +38,11 @@ MHA = "configs/attention/mha.yaml"
             ["fit", "--trainer.logger=TensorBordLogger"],
             "'TensorBordLogger' is not known; did you mean TensorBoardLogger?",
         ),
+        (
+            ["fit", "--trainer.precision=fp16"],
+            "trainer.precision: 'fp16' is not one of its values; did you mean 16-mixed?",
+        ),
+        (["fit", "--trainer.precision=float32"], "'float32' is not one of its values; did you mean 32-true? There are"),
         (["fit", "--model.init=variannce"], "model.init: 'variannce' is not one of its values; did you mean variance?"),
         (["fit", "--convert=true"], "error: --convert true needs --ckpt_path"),
         (["validate", "--ckpt_path=last"], "error: --ckpt_path last: does not say of which run; give the file of a"),

@@ -71,7 +71,7 @@ def generate_text(
     StopFilter(stop or ())  # what cannot be is said before anything is loaded
     for name, value, least in (
         ("num_samples", num_samples, 1),
-        ("max_new_tokens", max_new_tokens, 0),
+        ("max_new_tokens", max_new_tokens, 1),
         ("batch_size", 1 if batch_size is None else batch_size, 1),
     ):
         if value < least:

@@ -131,7 +131,12 @@ def test_a_checkpoint_without_tokenizer_takes_one_of_its_vocabulary_only(checkpo
         (["--device", "meta"], "error: device=meta: expected auto, cpu, cuda or one of several, such as cuda:1"),
         (["--num_samples", "0"], "error: num_samples must be at least 1, got 0"),
         (["--batch_size", "0"], "error: batch_size must be at least 1, got 0"),
-        (["--max_new_tokens", "-1"], "error: max_new_tokens must be at least 0, got -1"),
+        (["--max_new_tokens", "-1"], "error: max_new_tokens must be at least 1, got -1"),
+        (["--max_new_tokens", "0"], "error: max_new_tokens must be at least 1, got 0"),
+        (
+            ["--prompt", "It", "was", "the"],
+            "error: 'was' is not an option: quote a prompt of several words, as in --pr",
+        ),
         (["--stop", '[""]'], "error: stop: an empty string would stop every text"),
         (
             ["--output", "configs"],
