@@ -65,7 +65,7 @@ def _convert(arguments: list[str]) -> Any:
     from lit_t6.conversion import convert_upstream
     from lit_t6.interop import UPSTREAM_ARCHS
 
-    parser = _function_parser("convert", convert_upstream, skip={"path", "overwrite"})
+    parser = _function_parser("convert", convert_upstream, skip={"path"})
     archs = textwrap.fill(
         ", ".join(UPSTREAM_ARCHS), 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
     )
@@ -74,7 +74,6 @@ def _convert(arguments: list[str]) -> Any:
     parser.add_argument(
         "--from", choices=("upstream",), required=True, help="whose checkpoint it is: the authors' code"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the output if it is there")
     options = _given(parser, arguments)
     del options["from"]  # one source so far
     model = convert_upstream(**options)
@@ -161,10 +160,10 @@ def _function_parser(
     """A parser whose options and help are the function's own arguments and docstring."""
     from jsonargparse import ArgumentParser
 
-    from lit_t6.command_line.parsing import HelpFormatter
+    from lit_t6.command_line.parsing import PROGRAM, HelpFormatter
 
     parser = ArgumentParser(
-        prog=f"cli.py {name}",
+        prog=f"{PROGRAM} {name}",
         description=(function.__doc__ or "").split("\n    Args:")[0],
         epilog=f"examples:\n{EXAMPLES[name]}",
         formatter_class=HelpFormatter,

@@ -32,7 +32,7 @@ def convert_upstream(
         ValueError: `output` exists, or what cannot be read; see `read_upstream` and `from_upstream`.
     """
     find_arch(arch)  # a wrong name is told before gigabytes are read
-    check_output(output, "--output", "model.ckpt", overwrite, asks="--overwrite")
+    check_output(output, "--output", "model.ckpt", overwrite)
     bpe = load_tokenizer(tokenizer) if tokenizer else None
     state_dict, config = read_upstream(path, config_json)
     weights = plain_weights(state_dict)

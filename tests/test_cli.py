@@ -136,7 +136,9 @@ def test_every_command_has_help_and_the_overview_names_it(capsys):
             main([command, "--help"])
         assert stop.value.code == 0
         shown = capsys.readouterr().out
-        assert "usage: " in shown
+        assert f"usage: python cli.py {command}" in shown
+        assert "TPAConfig lists" not in shown  # a mechanism goes by its short name
+        assert "--overwrite]" not in shown  # it is `--overwrite true` wherever it is
         assert "examples:" in shown
 
 

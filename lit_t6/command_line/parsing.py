@@ -13,6 +13,8 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, get_lo
 from lit_t6.command_line.complaints import YAML_SUFFIXES, explain, file_for_a_mechanism
 from lit_t6.command_line.trainers import PURPOSES
 
+PROGRAM = "python cli.py"
+"""What a command is typed after."""
 PARSER_MODE = "yaml_with_short_names"
 """Mode of a jsonargparse parser whose YAML files may say `attention: MQA`."""
 
@@ -32,7 +34,8 @@ def parser_settings(command: str, examples: str = "") -> dict[str, Any]:
         "allow_abbrev": False,  # --trainer.max_step would be taken as max_steps, silently
         "exit_on_error": False,  # errors come as exceptions, to be told in one line
         "parser_mode": PARSER_MODE,
-        "usage": f"python cli.py {command} [--config FILE ...] [--ckpt_path FILE] [--dotted.option VALUE ...]",
+        "prog": f"{PROGRAM} {command}",
+        "usage": f"{PROGRAM} {command} [--config FILE ...] [--ckpt_path FILE] [--dotted.option VALUE ...]",
         "description": PURPOSES.get(command, ""),
         "epilog": examples,
         "formatter_class": HelpFormatter,
@@ -72,8 +75,8 @@ def _missing(message: str, parser: ArgumentParser) -> str:
         return ""
     spelt = {action.dest: _spelling(action) for action in parser._actions}
     words = ", ".join(spelt.get(name, name) for name in required[1].split(", "))
-    command = parser.prog.removeprefix("cli.py ")
-    return f"{command} needs {words}; `python {parser.prog} --help` explains."
+    command = parser.prog.removeprefix(f"{PROGRAM} ")
+    return f"{command} needs {words}; `{parser.prog} --help` explains."
 
 
 def _spelling(action: argparse.Action) -> str:

@@ -154,7 +154,7 @@ def prepare_corpus(
         tokenizer: an existing byte-level `tokenizer.json` to use instead of training one.
         text_key: the JSONL field that holds the text.
         validation_fraction: share of the documents kept for validation, rounded up.
-        test_fraction: share of the documents kept for `cli.py test`, rounded up.
+        test_fraction: share of the documents kept for `python cli.py test`, rounded up.
         seed: of the choice of documents for the splits.
         shard_tokens: tokens a shard file.
         tokenizer_bytes: the tokenizer learns from about this many bytes of training text, spread evenly.
