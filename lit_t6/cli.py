@@ -191,6 +191,10 @@ def _run_trainer(command: str, arguments: list[str], ends_process: bool = False)
     elif section is not None:
         print(section_help(_trainer_parsers()[command], section) if section else short_help(command), end="")
         raise SystemExit(0)
+    from lit_t6.command_line.options import arrange
+    from lit_t6.command_line.parsing import check_that_files_are_there
+
+    check_that_files_are_there(arrange(arguments))
     from lit_t6.training.cli import T6CLI
 
     return T6CLI.run(command, arguments, f"examples:\n{EXAMPLES[command]}", ends_process)

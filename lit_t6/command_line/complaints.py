@@ -166,10 +166,13 @@ def _wrong_section(message: str, known: Sequence[str]) -> str:
 
 def _no_file(message: str, known: Sequence[str]) -> str:
     missing = re.search(r"File does not exist: '([^']+)'", message)
-    if not missing:
-        return ""
-    here = os.path.relpath(missing[1])
-    path = Path(missing[1] if here.startswith(os.pardir) else here)
+    return no_file(missing[1]) if missing else ""
+
+
+def no_file(name: str) -> str:
+    """What to say of a configuration file that is not there."""
+    here = os.path.relpath(name)
+    path = Path(name if here.startswith(os.pardir) else here)
     beside = {other.stem: other for other in path.parent.glob("[!.]*.y*ml")}
     near = difflib.get_close_matches(path.stem, beside, n=1)
     return f"{path}: no such configuration file{f'; did you mean {beside[near[0]]}?' if near else '.'}"

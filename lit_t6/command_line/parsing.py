@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, get_loader, set_loader
 
-from lit_t6.command_line.complaints import YAML_SUFFIXES, explain, file_for_a_mechanism
+from lit_t6.command_line.complaints import YAML_SUFFIXES, explain, file_for_a_mechanism, no_file
 from lit_t6.command_line.trainers import PURPOSES
 
 PROGRAM = "python cli.py"
@@ -104,6 +104,20 @@ def check_files(options: Sequence[str], sections: Container[str]) -> None:
             for key, settings in _read(value).items():
                 if key in sections and not isinstance(settings, dict | str):
                     raise ValueError(f"{value}: {key}: expected settings below it, found {settings!r}.")
+
+
+def check_that_files_are_there(options: Sequence[str]) -> None:
+    """Look for the files of --config before all is loaded that a parser of a training needs, which takes seconds.
+
+    Args:
+        options: the words, arranged.
+
+    Raises:
+        ValueError: a file that is not there.
+    """
+    for option, value in pairwise(options):
+        if option == "--config" and value.endswith(YAML_SUFFIXES) and "\n" not in value and not Path(value).exists():
+            raise ValueError(no_file(value))
 
 
 def _read(path: str) -> dict[str, Any]:
