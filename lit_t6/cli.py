@@ -127,6 +127,8 @@ BENCHMARKS: dict[str, Callable[[list[str]], Any]] = {"decode": _bench_decode, "t
 def print_completion(shell: Literal["bash", "zsh", "tcsh"]) -> None:
     """Print a script with which the shell completes `lit-t6`: commands, options, files.
 
+    In bash and zsh it completes `./cli.py` too; not `python cli.py`, whose words are those of `python` to a shell.
+
     Args:
         shell: which one.
 

@@ -78,6 +78,9 @@ EXAMPLES = {
 """,
     "completion": """\
   lit-t6 completion bash > ~/.local/share/bash-completion/completions/lit-t6
+      where bash-completion finds it when lit-t6 is first completed; make the folder if it is not there
+  echo 'source ~/.local/share/bash-completion/completions/lit-t6' >> ~/.bashrc
+      also completes ./cli.py, and needs no bash-completion
   lit-t6 completion zsh > "${fpath[1]}/_lit-t6"
 """,
 }
