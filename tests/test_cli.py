@@ -82,12 +82,14 @@ def test_a_typed_option_wins_over_the_checkpoint(options, prepared):
         run(["validate", "--ckpt_path", checkpoint, f"--config={MHA}"])
 
 
-def test_fit_goes_on_from_a_checkpoint(options):
+def test_fit_goes_on_from_a_checkpoint(options, caplog):
     _, checkpoint = fit(options)
     with pytest.warns(UserWarning, match="The dirpath has changed"):  # each run has a folder of its own
         finished, _ = fit(options, "--ckpt_path", checkpoint, "--trainer.max_steps=5")
     assert finished.trainer.global_step == 5
     assert finished.datamodule.samples_seen == 5 * 16
+    run(["validate", "--ckpt_path", checkpoint])
+    assert not [text for text in caplog.messages if text.startswith(("Seed set", "Restor", "Loaded"))]
 
 
 def test_predict_writes_the_loss_of_every_document(options, tmp_path, prepared):
@@ -122,7 +124,8 @@ def test_generate_streams_text(options, capsys):
 
 def test_prepare(tmp_path, texts, capsys):
     assert main(["prepare", str(texts), "--output", str(tmp_path / "out"), "--vocab_size", "300"]) == 0
-    out = capsys.readouterr().out
+    out, error = capsys.readouterr()
+    assert error == ""  # no bar where there is no terminal
     assert "vocabulary of 300" in out
     assert re.search(r"train +74 documents", out)
 

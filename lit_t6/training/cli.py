@@ -68,7 +68,8 @@ class T6CLI(LightningCLI):
             ValueError: an error of the user's.
         """
         options = arrange(words)
-        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_news)
+        for speaker in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+            logging.getLogger(speaker).addFilter(is_news)
         checkpoint = option_value(options, "--ckpt_path")
         about_a_model = ("--ckpt_path", "--config", "--model", "-h", "--help", "--print_config")
         if command != "fit" and not any(option.startswith(about_a_model) for option in options):
