@@ -282,6 +282,15 @@ def test_a_run_without_a_logger_leaves_no_configuration_behind(options, tmp_path
     assert not list(tmp_path.glob("config.yaml"))
 
 
+def test_a_run_may_keep_no_checkpoints(options, tmp_path, capsys):
+    assert main(["fit", *options, "--trainer.enable_checkpointing=false"]) == 0
+    out, error = capsys.readouterr()
+    assert "warning: trainer.enable_checkpointing=false: the model is not kept, and the training cannot be" in error
+    assert "val/loss" in out
+    assert "generate --ckpt_path" not in out
+    assert not list(tmp_path.glob("**/*.ckpt"))
+
+
 def test_validation_windows_travel_with_the_checkpoint(options, caplog):
     finished, checkpoint = fit(options, "--data.eval_windows=5")
     again = run(["validate", "--ckpt_path", checkpoint, "--trainer.enable_progress_bar=false"])
