@@ -73,6 +73,7 @@ def test_a_second_ctrl_c_stops_at_once(options, tmp_path):
         assert training.wait_for_text("Stopping after this step"), training.said()
         training.process.send_signal(signal.SIGINT)
         assert training.status() == 130, training.said()
+    assert "Stopped at once by a second Ctrl-C: what came after the last checkpoint is lost." in training.said()
     assert "Saved" not in training.said()
     assert "Traceback" not in training.said()
 
