@@ -124,7 +124,9 @@ class SaveOnInterrupt(Checkpoint):
             self._stop_before_first_step(number)
         self._requeue |= number == self._requeue_at
         if not self.interrupted:
-            self._say("Stopping after this step, with a checkpoint; Ctrl-C stops at once if it comes a second time.")
+            saves = isinstance(self._trainer.checkpoint_callback, ModelCheckpoint)
+            how = ", with a checkpoint" if saves else ""
+            self._say(f"Stopping after this step{how}; Ctrl-C stops at once if it comes a second time.")
         self.interrupted = True
 
     def _stop_before_first_step(self, number: int) -> None:

@@ -127,7 +127,9 @@ def test_without_checkpoints_nothing_is_promised(prepared, tmp_path, capfd):
     with pytest.raises(TrainingInterrupted) as stopped:
         fit(tmp_path, prepared, callbacks=[Presses()])
     assert stopped.value.code == 143
-    assert "after step 3; nothing is saved: checkpoints are turned off" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert "Stopping after this step; Ctrl-C stops" in out
+    assert "after step 3; nothing is saved: checkpoints are turned off" in out
     assert signal.getsignal(signal.SIGTERM) == before
 
 
