@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """The command line of lit_t6: `python cli.py --help`."""
 
 import sys

@@ -65,7 +65,7 @@ def _convert(arguments: list[str]) -> Any:
     from lit_t6.conversion import convert_upstream
     from lit_t6.interop import UPSTREAM_ARCHS
 
-    parser = _function_parser("convert", convert_upstream, skip={"path", "overwrite"})
+    parser = _function_parser("convert", convert_upstream, skip={"path"})
     archs = textwrap.fill(
         ", ".join(UPSTREAM_ARCHS), 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
     )
@@ -74,7 +74,6 @@ def _convert(arguments: list[str]) -> Any:
     parser.add_argument(
         "--from", choices=("upstream",), required=True, help="whose checkpoint it is: the authors' code"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the output if it is there")
     options = _given(parser, arguments)
     del options["from"]  # one source so far
     model = convert_upstream(**options)
@@ -128,6 +127,8 @@ BENCHMARKS: dict[str, Callable[[list[str]], Any]] = {"decode": _bench_decode, "t
 def print_completion(shell: Literal["bash", "zsh", "tcsh"]) -> None:
     """Print a script with which the shell completes `lit-t6`: commands, options, files.
 
+    In bash and zsh it completes `./cli.py` too; not `python cli.py`, whose words are those of `python` to a shell.
+
     Args:
         shell: which one.
 
@@ -161,10 +162,10 @@ def _function_parser(
     """A parser whose options and help are the function's own arguments and docstring."""
     from jsonargparse import ArgumentParser
 
-    from lit_t6.command_line.parsing import HelpFormatter
+    from lit_t6.command_line.parsing import PROGRAM, HelpFormatter
 
     parser = ArgumentParser(
-        prog=f"cli.py {name}",
+        prog=f"{PROGRAM} {name}",
         description=(function.__doc__ or "").split("\n    Args:")[0],
         epilog=f"examples:\n{EXAMPLES[name]}",
         formatter_class=HelpFormatter,
@@ -192,6 +193,10 @@ def _run_trainer(command: str, arguments: list[str], ends_process: bool = False)
     elif section is not None:
         print(section_help(_trainer_parsers()[command], section) if section else short_help(command), end="")
         raise SystemExit(0)
+    from lit_t6.command_line.options import arrange
+    from lit_t6.command_line.parsing import check_that_files_are_there
+
+    check_that_files_are_there(arrange(arguments))
     from lit_t6.training.cli import T6CLI
 
     return T6CLI.run(command, arguments, f"examples:\n{EXAMPLES[command]}", ends_process)

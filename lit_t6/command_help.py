@@ -14,7 +14,7 @@ EXAMPLES = {
   python cli.py fit --config configs/quickstart.yaml --model.attention MQA --trainer.logger.init_args.name mqa
       a mechanism at the same number of parameters, logged under another name; `budget` lists them
   python cli.py fit --config configs/quickstart.yaml --model.attention.rank_q 4 --print_config
-      what would run, as YAML; --model.attention.help TPAConfig lists a mechanism's settings
+      what would run, as YAML; --model.attention.help TPA lists a mechanism's settings
   python cli.py fit --config configs/model/small.yaml --data.path data/mine --trainer.devices 8 --trainer.strategy ddp
 """,
     "validate": f"""\
@@ -78,6 +78,9 @@ EXAMPLES = {
 """,
     "completion": """\
   lit-t6 completion bash > ~/.local/share/bash-completion/completions/lit-t6
+      where bash-completion finds it when lit-t6 is first completed; make the folder if it is not there
+  echo 'source ~/.local/share/bash-completion/completions/lit-t6' >> ~/.bashrc
+      also completes ./cli.py, and needs no bash-completion
   lit-t6 completion zsh > "${fpath[1]}/_lit-t6"
 """,
 }

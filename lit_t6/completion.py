@@ -1,6 +1,7 @@
 """A script with which a shell completes our command line."""
 
 import argparse
+import re
 from collections.abc import Mapping
 
 from jsonargparse import ArgumentParser
@@ -10,10 +11,12 @@ from lit_t6.command_line.parsing import option_keys
 
 FILES = ("config", "base", "ckpt_path", "tokenizer", "output", "prompts_file", "upstream")
 """Options, besides those that end in "path", whose values are files."""
+_REGISTERED = {"bash": r"^(complete .* lit-t6)$", "zsh": r"^(#compdef lit-t6| *compdef .* lit-t6)$"}
+"""Where a script says what it completes."""
 
 
 def completion_script(shell: str, commands: Mapping[str, ArgumentParser]) -> str:
-    """The script, for commands, options, mechanisms and files.
+    """The script, for commands, options, mechanisms and files; of `lit-t6`, in bash and zsh also of `./cli.py`.
 
     Args:
         shell: bash, zsh or tcsh.
@@ -38,4 +41,10 @@ def completion_script(shell: str, commands: Mapping[str, ArgumentParser]) -> str
             action = words.add_argument(f"--{key}", choices=choices)
             if key in FILES or key.endswith("path"):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]  # how shtab is told
-    return str(shtab.complete(whole, shell))
+    script = re.sub(
+        r"^# Usage:\n(#.*\n)+",
+        "# `lit-t6 completion --help` says where it goes.\n",
+        shtab.complete(whole, shell),
+        flags=re.M,
+    )
+    return re.sub(_REGISTERED[shell], r"\1 cli.py", script, flags=re.M) if shell in _REGISTERED else script

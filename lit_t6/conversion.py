@@ -1,10 +1,13 @@
 """Checkpoints of other people made checkpoints of ours: what `python cli.py convert` does."""
 
+from typing import TYPE_CHECKING
+
 from lit_t6.data import load_tokenizer
-from lit_t6.interop import archs_that_fit, find_arch, from_upstream, plain_weights, read_upstream
-from lit_t6.model import T6Model
-from lit_t6.training import write_checkpoint
+from lit_t6.interop import find_arch
 from lit_t6.training.places import check_output
+
+if TYPE_CHECKING:  # what loads PyTorch and Lightning is imported where it is used: the help does not wait for it
+    from lit_t6.model import T6Model
 
 
 def convert_upstream(
@@ -14,7 +17,7 @@ def convert_upstream(
     config_json: str | None = None,
     tokenizer: str | None = None,
     overwrite: bool = False,
-) -> T6Model:
+) -> "T6Model":
     """Make a checkpoint of ours from a model that the authors' code (tensorgi/TPA) trained.
 
     Args:
@@ -32,8 +35,11 @@ def convert_upstream(
         ValueError: `output` exists, or what cannot be read; see `read_upstream` and `from_upstream`.
     """
     find_arch(arch)  # a wrong name is told before gigabytes are read
-    check_output(output, "--output", "model.ckpt", overwrite, asks="--overwrite")
+    check_output(output, "--output", "model.ckpt", overwrite)
     bpe = load_tokenizer(tokenizer) if tokenizer else None
+    from lit_t6.interop import archs_that_fit, from_upstream, plain_weights, read_upstream
+    from lit_t6.training import write_checkpoint
+
     state_dict, config = read_upstream(path, config_json)
     weights = plain_weights(state_dict)
     model = from_upstream(weights, config, arch)

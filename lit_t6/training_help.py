@@ -121,6 +121,7 @@ GROUPS: dict[str, list[Option]] = {
     ],
     "predictions": [
         Option("predictions.path", "predictions.jsonl", "the file; it appears when all is done", ("predict",)),
+        Option("predictions.overwrite", "false", "true: replace the file if it is there", ("predict",)),
     ],
 }
 

@@ -1,7 +1,6 @@
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -82,12 +81,14 @@ def test_a_typed_option_wins_over_the_checkpoint(options, prepared):
         run(["validate", "--ckpt_path", checkpoint, f"--config={MHA}"])
 
 
-def test_fit_goes_on_from_a_checkpoint(options):
+def test_fit_goes_on_from_a_checkpoint(options, caplog):
     _, checkpoint = fit(options)
     with pytest.warns(UserWarning, match="The dirpath has changed"):  # each run has a folder of its own
         finished, _ = fit(options, "--ckpt_path", checkpoint, "--trainer.max_steps=5")
     assert finished.trainer.global_step == 5
     assert finished.datamodule.samples_seen == 5 * 16
+    run(["validate", "--ckpt_path", checkpoint])
+    assert not [text for text in caplog.messages if text.startswith(("Seed set", "Restor", "Loaded"))]
 
 
 def test_predict_writes_the_loss_of_every_document(options, tmp_path, prepared):
@@ -122,7 +123,8 @@ def test_generate_streams_text(options, capsys):
 
 def test_prepare(tmp_path, texts, capsys):
     assert main(["prepare", str(texts), "--output", str(tmp_path / "out"), "--vocab_size", "300"]) == 0
-    out = capsys.readouterr().out
+    out, error = capsys.readouterr()
+    assert error == ""  # no bar where there is no terminal
     assert "vocabulary of 300" in out
     assert re.search(r"train +74 documents", out)
 
@@ -136,7 +138,9 @@ def test_every_command_has_help_and_the_overview_names_it(capsys):
             main([command, "--help"])
         assert stop.value.code == 0
         shown = capsys.readouterr().out
-        assert "usage: " in shown
+        assert f"usage: python cli.py {command}" in shown
+        assert "TPAConfig lists" not in shown  # a mechanism goes by its short name
+        assert "--overwrite]" not in shown  # it is `--overwrite true` wherever it is
         assert "examples:" in shown
 
 
@@ -209,28 +213,6 @@ def test_another_model_takes_what_fits_when_asked(options, capsys):
         run(["validate", *words, "--convert=true"])
 
 
-def test_completion_knows_commands_options_and_mechanisms(capsys, tmp_path):
-    assert main(["completion", "bash"]) == 0
-    script = tmp_path / "complete.sh"
-    script.write_text(capsys.readouterr().out)
-
-    def complete(*typed):
-        words = " ".join(f"'{word}'" for word in ("lit-t6", *typed))
-        previous = typed[-2] if len(typed) > 1 else "lit-t6"
-        ask = f"source {script}; COMP_WORDS=({words}); COMP_CWORD={len(typed)}; "
-        ask += f"_shtab_lit_t6 lit-t6 '{typed[-1]}' '{previous}'; echo \"${{COMPREPLY[@]}}\""
-        return subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True).stdout.split()
-
-    assert set(complete("")) == set(COMMANDS)
-    assert complete("fit", "--model.d_") == ["--model.d_model"]
-    names = ["GQA", "MFA", "MHA", "MLA", "MQA", "TPA", "TPA-KVonly", "TPA-Qonly"]
-    assert complete("fit", "--model.attention", "") == names
-    assert complete("generate", "--prompts") == ["--prompts_file"]
-    assert "--max_new_tokens" in complete("generate", "--max")
-    assert complete("budget", "--cache_") == ["--cache_dtype"]
-    assert complete("budget", "--model.d_") == ["--model.d_model"]
-
-
 def test_debug_shows_where(tmp_path):
     with pytest.raises(ValueError, match="no such checkpoint"):
         main(["--debug", "validate", "--ckpt_path", str(tmp_path / "none.ckpt")])
@@ -258,6 +240,15 @@ def test_a_run_without_a_logger_leaves_no_configuration_behind(options, tmp_path
         )
         shutil.rmtree(tmp_path / "c")
     assert not list(tmp_path.glob("config.yaml"))
+
+
+def test_a_run_may_keep_no_checkpoints(options, tmp_path, capsys):
+    assert main(["fit", *options, "--trainer.enable_checkpointing=false"]) == 0
+    out, error = capsys.readouterr()
+    assert "warning: trainer.enable_checkpointing=false: the model is not kept, and the training cannot be" in error
+    assert "val/loss" in out
+    assert "generate --ckpt_path" not in out
+    assert not list(tmp_path.glob("**/*.ckpt"))
 
 
 def test_validation_windows_travel_with_the_checkpoint(options, caplog):

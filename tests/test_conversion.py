@@ -82,9 +82,9 @@ def test_nothing_is_overwritten_unasked(words, tmp_path, capsys):
     output = tmp_path / "t6.ckpt"
     output.write_text("mine")
     assert main(words) == 1
-    assert "exists already; give another --output, or --overwrite" in capsys.readouterr().err
+    assert "exists already; give another --output, or --overwrite true to replace it." in capsys.readouterr().err
     assert output.read_text() == "mine"
-    assert main([*words, "--overwrite"]) == 0
+    assert main([*words, "--overwrite=true"]) == 0
     assert read_checkpoint(output).model().config.attention.num_heads == 5
 
 

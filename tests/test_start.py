@@ -12,6 +12,8 @@ import pytest
         (["--help"], "torch"),
         (["fit", "--help"], "torch"),
         (["prepare", "--help"], "torch"),
+        (["generate", "--help"], "torch"),
+        (["convert", "--help"], "torch"),
         (["prepare", "TEXTS", "--output", "OUTPUT", "--vocab_size=300"], "torch"),
         (["budget", "--config=configs/quickstart.yaml", "--config=MHA"], "lightning"),
     ],
@@ -19,14 +21,32 @@ import pytest
 )
 def test_light_commands_load_little(words, unneeded, texts, tmp_path):
     places = {"TEXTS": str(texts), "OUTPUT": str(tmp_path / "prepared")}
+    check(words=[places.get(word, word) for word in words], status=0, unneeded=unneeded)
+
+
+@pytest.mark.parametrize(
+    ("words", "unneeded"),
+    [
+        (["fit", "--config=none.yaml"], "torch"),
+        (["fit", "--config=configs/quikstart.yaml"], "torch"),
+        (["generate", "--ckpt_path=none.ckpt", "--max_new_tokens=0"], "torch"),
+        (["convert", "none"], "torch"),
+    ],
+    ids=" ".join,
+)
+def test_errors_that_can_be_told_early_are(words, unneeded):
+    check(words, 1, unneeded)
+
+
+def check(words, status, unneeded):
     program = f"""
 import sys
 from lit_t6.cli import main
 try:
-    status = main({[places.get(word, word) for word in words]})
+    status = main({words})
 except SystemExit as end:
     status = end.code
-assert status == 0
+assert status == {status}
 assert {unneeded!r} not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)

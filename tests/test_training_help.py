@@ -58,6 +58,10 @@ def test_help_fits_a_page_or_two(capsys, command):
     assert max(map(len, lines)) <= 120
 
 
+def test_predict_says_how_its_file_is_replaced(capsys):
+    assert "--predictions.overwrite" in shown(capsys, "predict", "--help")
+
+
 def test_all_options_and_those_of_a_section(capsys, parsers):
     everything = shown(capsys, "fit", "--help", "all")
     assert all(f"--{key}" in everything for key in option_keys(parsers["fit"]))

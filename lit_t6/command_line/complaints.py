@@ -10,6 +10,13 @@ from pathlib import Path
 YAML_SUFFIXES = (".yaml", ".yml")
 _FEW = 12
 """Names listed at most where they are many."""
+_PRECISIONS = {
+    **dict.fromkeys(("fp16", "float16", "half", "fp16-mixed", "amp"), "16-mixed"),
+    **dict.fromkeys(("bfloat16", "bfloat16-mixed"), "bf16-mixed"),
+    **dict.fromkeys(("fp32", "float32", "float", "single"), "32-true"),
+    **dict.fromkeys(("fp64", "float64", "double"), "64-true"),
+}
+"""What people call the precisions of Lightning's trainer, whose letters are nearer to another."""
 
 
 def explain(message: str, known: Iterable[str]) -> str:
@@ -34,6 +41,8 @@ def _unknown_option(message: str, known: Sequence[str]) -> str:
         return ""
     key = (unknown[1] or unknown[2] or unknown[3]).partition("=")[0]
     if unknown[3] and not key.startswith("--"):
+        if "prompt" in known:
+            return f'{unknown[3]!r} is not an option: quote a prompt of several words, as in --prompt "It was".'
         return f"{unknown[3]!r} is not an option: options start with --, as in --model.d_model 256."
     return f"there is no option {key}{nearest(key, known)}"
 
@@ -128,7 +137,9 @@ def _wrong_choice(message: str, known: Sequence[str]) -> str:
             return ""
         option, value = found
     values = ", ".join(dict.fromkeys(choices))
-    return f"{option}: {value!r} is not one of its values{nearest(value, choices)} There are {values}."
+    meant = _PRECISIONS.get(value.lower(), value)
+    near = f"; did you mean {meant}?" if meant != value and meant in choices else nearest(value, choices)
+    return f"{option}: {value!r} is not one of its values{near} There are {values}."
 
 
 def _wrong_type(message: str, known: Sequence[str]) -> str:
@@ -155,10 +166,13 @@ def _wrong_section(message: str, known: Sequence[str]) -> str:
 
 def _no_file(message: str, known: Sequence[str]) -> str:
     missing = re.search(r"File does not exist: '([^']+)'", message)
-    if not missing:
-        return ""
-    here = os.path.relpath(missing[1])
-    path = Path(missing[1] if here.startswith(os.pardir) else here)
+    return no_file(missing[1]) if missing else ""
+
+
+def no_file(name: str) -> str:
+    """What to say of a configuration file that is not there."""
+    here = os.path.relpath(name)
+    path = Path(name if here.startswith(os.pardir) else here)
     beside = {other.stem: other for other in path.parent.glob("[!.]*.y*ml")}
     near = difflib.get_close_matches(path.stem, beside, n=1)
     return f"{path}: no such configuration file{f'; did you mean {beside[near[0]]}?' if near else '.'}"

@@ -10,9 +10,11 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, get_loader, set_loader
 
-from lit_t6.command_line.complaints import YAML_SUFFIXES, explain, file_for_a_mechanism
+from lit_t6.command_line.complaints import YAML_SUFFIXES, explain, file_for_a_mechanism, no_file
 from lit_t6.command_line.trainers import PURPOSES
 
+PROGRAM = "python cli.py"
+"""What a command is typed after."""
 PARSER_MODE = "yaml_with_short_names"
 """Mode of a jsonargparse parser whose YAML files may say `attention: MQA`."""
 
@@ -32,7 +34,8 @@ def parser_settings(command: str, examples: str = "") -> dict[str, Any]:
         "allow_abbrev": False,  # --trainer.max_step would be taken as max_steps, silently
         "exit_on_error": False,  # errors come as exceptions, to be told in one line
         "parser_mode": PARSER_MODE,
-        "usage": f"python cli.py {command} [--config FILE ...] [--ckpt_path FILE] [--dotted.option VALUE ...]",
+        "prog": f"{PROGRAM} {command}",
+        "usage": f"{PROGRAM} {command} [--config FILE ...] [--ckpt_path FILE] [--dotted.option VALUE ...]",
         "description": PURPOSES.get(command, ""),
         "epilog": examples,
         "formatter_class": HelpFormatter,
@@ -72,8 +75,8 @@ def _missing(message: str, parser: ArgumentParser) -> str:
         return ""
     spelt = {action.dest: _spelling(action) for action in parser._actions}
     words = ", ".join(spelt.get(name, name) for name in required[1].split(", "))
-    command = parser.prog.removeprefix("cli.py ")
-    return f"{command} needs {words}; `python {parser.prog} --help` explains."
+    command = parser.prog.removeprefix(f"{PROGRAM} ")
+    return f"{command} needs {words}; `{parser.prog} --help` explains."
 
 
 def _spelling(action: argparse.Action) -> str:
@@ -101,6 +104,20 @@ def check_files(options: Sequence[str], sections: Container[str]) -> None:
             for key, settings in _read(value).items():
                 if key in sections and not isinstance(settings, dict | str):
                     raise ValueError(f"{value}: {key}: expected settings below it, found {settings!r}.")
+
+
+def check_that_files_are_there(options: Sequence[str]) -> None:
+    """Look for the files of --config before all is loaded that a parser of a training needs, which takes seconds.
+
+    Args:
+        options: the words, arranged.
+
+    Raises:
+        ValueError: a file that is not there.
+    """
+    for option, value in pairwise(options):
+        if option == "--config" and value.endswith(YAML_SUFFIXES) and "\n" not in value and not Path(value).exists():
+            raise ValueError(no_file(value))
 
 
 def _read(path: str) -> dict[str, Any]:

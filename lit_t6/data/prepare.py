@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
-from tqdm import tqdm
 
 from lit_t6.data.manifest import MANIFEST_NAME, TOKENIZER_NAME, Manifest, ShardInfo, SplitInfo, file_hash, read_manifest
+from lit_t6.data.progress import progress_bar
 from lit_t6.data.shards import ShardWriter
 from lit_t6.data.sources import describe_left_out, find_files, iterate_documents
 from lit_t6.data.tokenizer import (
@@ -37,7 +37,7 @@ class _Survey:
 
 def _survey(documents: Iterable[str], seed: int) -> _Survey:
     survey = _Survey([], 0)
-    for document in tqdm(documents, desc="reading", unit=" documents", dynamic_ncols=True):
+    for document in progress_bar(documents, desc="reading", unit=" documents"):
         text = document.encode()
         survey.hashes.append(
             hashlib.blake2b(text, digest_size=8, salt=seed.to_bytes(8, "little", signed=True)).digest()
@@ -154,7 +154,7 @@ def prepare_corpus(
         tokenizer: an existing byte-level `tokenizer.json` to use instead of training one.
         text_key: the JSONL field that holds the text.
         validation_fraction: share of the documents kept for validation, rounded up.
-        test_fraction: share of the documents kept for `cli.py test`, rounded up.
+        test_fraction: share of the documents kept for `python cli.py test`, rounded up.
         seed: of the choice of documents for the splits.
         shard_tokens: tokens a shard file.
         tokenizer_bytes: the tokenizer learns from about this many bytes of training text, spread evenly.
@@ -269,7 +269,7 @@ def _write_folder(
     bytes_of = token_num_bytes(tokenizer)
     writers = {name: ShardWriter(folder, name, len(bytes_of), shard_tokens) for name in SPLITS if name in splits}
     totals = {name: SplitInfo(0, 0, 0, []) for name in writers}
-    with tqdm(total=num_bytes, desc="tokenizing", unit="B", unit_scale=True, dynamic_ncols=True) as bar:
+    with progress_bar(total=num_bytes, desc="tokenizing", unit="B", unit_scale=True) as bar:
         for split, (document, tokens) in zip(splits, encode_documents(tokenizer, documents), strict=True):
             size = len(document.encode())
             if int(bytes_of[tokens].sum()) != size:

@@ -1,5 +1,6 @@
 """Byte-level BPE through `tokenizers`: training, loading, and the bytes that each token stands for."""
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int, *, show_progress:
     Args:
         documents: texts to learn from.
         vocab_size: tokens, the 256 bytes and the end-of-text token counted.
-        show_progress: draw the library's progress bar.
+        show_progress: draw the library's progress bar, if the standard error is a terminal.
 
     Raises:
         ValueError: a vocabulary too small for the 256 bytes and the end-of-text token.
@@ -35,7 +36,7 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int, *, show_progress:
         vocab_size=vocab_size,
         special_tokens=[END_OF_TEXT],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=show_progress,
+        show_progress=show_progress and sys.stderr.isatty(),
     )
     tokenizer.train_from_iterator(documents, trainer=trainer)
     return tokenizer

@@ -3,9 +3,8 @@
 import json
 from pathlib import Path
 
-from tqdm import tqdm
-
 from lit_t6.data.manifest import Manifest, file_hash
+from lit_t6.data.progress import progress_bar
 
 VERIFIED_NAME = "verified.json"
 _SHOW_FROM = 500_000_000  # bytes that take long enough for a progress bar
@@ -31,7 +30,8 @@ def verify_shards(folder: Path, manifest: Manifest) -> None:
     if not waiting:
         return
     total = sum((folder / shard.file).stat().st_size for shard in waiting)
-    with tqdm(total=total, desc="checking shards", unit="B", unit_scale=True, disable=total < _SHOW_FROM) as bar:
+    hidden = total < _SHOW_FROM
+    with progress_bar(total=total, desc="checking shards", unit="B", unit_scale=True, hidden=hidden) as bar:
         for shard in waiting:
             path = folder / shard.file
             if file_hash(path) != shard.sha256:

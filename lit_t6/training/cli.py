@@ -13,7 +13,7 @@ import yaml
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit_t6.command_line.options import arrange, option_value
@@ -26,10 +26,13 @@ from lit_t6.training.checkpoint import convert_weights, read_checkpoint
 from lit_t6.training.checkpoint_io import SafeCheckpointIO
 from lit_t6.training.cli_settings import SETTINGS, add_options
 from lit_t6.training.compile_cache import keep_compiled_code
+from lit_t6.training.finished_run import describe_finished_run
 from lit_t6.training.launcher import watch_processes
 from lit_t6.training.library_warnings import in_our_words
 from lit_t6.training.memory import StageOfFailure, explain_out_of_memory, is_out_of_memory
 from lit_t6.training.messages import say, warn
+from lit_t6.training.monitors import check_monitors
+from lit_t6.training.outcome import say_outcome
 from lit_t6.training.places import folder_without_logger
 from lit_t6.training.refused_run import leaving_nothing
 from lit_t6.training.run_folder import RunFolder, find_unfinished, forget, tell_child_processes
@@ -69,7 +72,8 @@ class T6CLI(LightningCLI):
             ValueError: an error of the user's.
         """
         options = arrange(words)
-        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_news)
+        for speaker in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+            logging.getLogger(speaker).addFilter(is_news)
         checkpoint = option_value(options, "--ckpt_path")
         about_a_model = ("--ckpt_path", "--config", "--model", "-h", "--help", "--print_config")
         if command != "fit" and not any(option.startswith(about_a_model) for option in options):
@@ -132,6 +136,8 @@ class T6CLI(LightningCLI):
         evaluates = self.subcommand in ("validate", "test", "predict")
         if evaluates:
             kwargs["logger"] = False  # its figures are printed; the curves are those of training
+        saves = not evaluates and trainer_config.get("enable_checkpointing") is not False
+        kwargs["enable_checkpointing"] = True  # else Lightning refuses those that are there, and go out below
         trainer = super().instantiate_trainer(**kwargs)
         watch_processes(trainer)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # neither the user's nor the strategy's own
@@ -139,14 +145,14 @@ class T6CLI(LightningCLI):
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set outside of its class
         self.failure = StageOfFailure()
         callbacks.append(self.failure)
+        if not saves:
+            callbacks[:] = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
         if not evaluates:
             goes_on_from = self._get(self.config, "ckpt_path")
             callbacks.append(SaveOnInterrupt(self.same_command, self.ends_process, goes_on_from))
         if "ProgressBar" not in str(trainer_config.get("callbacks")):  # Lightning's own counts batches of an epoch
             callbacks[:] = [TrainingProgress() if isinstance(c, ProgressBar) else c for c in callbacks]
-        if evaluates:
-            # Nothing to save; Lightning then warns that the checkpoint was written by a callback that is not there.
-            callbacks[:] = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
+        if not saves:  # Lightning would warn that the checkpoint was written by a callback that is not there
             warnings.filterwarnings("ignore", message="Be aware that when using .ckpt_path.")
         return trainer
 
@@ -161,6 +167,7 @@ class T6CLI(LightningCLI):
         self.same_command = False
         self.goes_on_from: str | None = None
         self.steps_before = 0
+        self.done_before = ""
         if self.subcommand is None:
             return
         config = self.config[self.subcommand]
@@ -193,6 +200,7 @@ class T6CLI(LightningCLI):
         if config.auto_resume and not resumes and not self.converted_from:
             plain = yaml.safe_load(self._subcommand_parsers["fit"].dump(config, skip_none=False))
             found = find_unfinished(plain)
+            self.done_before = "" if found else describe_finished_run(plain)
             self.same_command = str(config.trainer.logger.class_path).endswith("TensorBoardLogger")
             tell_child_processes(found)
             if found is not None:
@@ -226,6 +234,7 @@ class T6CLI(LightningCLI):
         """
         self.model.check_trainer(self.trainer)
         check_limits(self.trainer)
+        check_monitors(self.trainer)
         if self.goes_on_from is not None:
             self.steps_before = check_steps_left(self.trainer, self.goes_on_from)
         self.datamodule.prepare_data()
@@ -241,6 +250,10 @@ class T6CLI(LightningCLI):
             self.datamodule.windows("validation", cover=True)
         if self.trainer.is_global_zero and (advice := advice_for_cpu(self.trainer, self.model.config)):
             warn(advice)
+        if self.trainer.is_global_zero and self._get(self.config_init, "trainer").enable_checkpointing is False:
+            warn("trainer.enable_checkpointing=false: the model is not kept, and the training cannot be gone on with.")
+        if self.trainer.is_global_zero and self.done_before:
+            say(self.done_before)
 
     def before_predict(self) -> None:
         """Look at the file to write before the data is read and processes for other devices start."""
@@ -250,22 +263,8 @@ class T6CLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Say what came out and what can be done with it."""
-        checkpoint = self.trainer.checkpoint_callback
-        if not self.trainer.is_global_zero or not isinstance(checkpoint, ModelCheckpoint):
-            return
-        figures = self.trainer.callback_metrics
-        if self.goes_on_from is not None and self.trainer.global_step == self.steps_before and not figures:
-            say(
-                f"No step was taken: {self.goes_on_from} is at step {self.steps_before:,}, and a limit that it had "
-                f"reached, such as trainer.max_time, ended the training there. To go on, raise the limit."
-            )
-            return
-        if "val/loss" in figures and "val/bits_per_byte" in figures:
-            say(f"val/loss {figures['val/loss']:.4f}, {figures['val/bits_per_byte']:.4f} bits per byte")
-        if checkpoint.best_model_path and checkpoint.best_model_score is not None:
-            say(f"Best {checkpoint.monitor} {checkpoint.best_model_score:.4f}: {checkpoint.best_model_path}")
-        if last := checkpoint.last_model_path or checkpoint.best_model_path:
-            say(f"Next: python cli.py generate --ckpt_path {last} --prompt 'It was'")
+        if self.trainer.is_global_zero:
+            say_outcome(self.trainer, self.goes_on_from, self.steps_before)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it, and leave no folder behind where it is refused."""

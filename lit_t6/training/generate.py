@@ -5,17 +5,20 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from tokenizers import Tokenizer
 
 from lit_t6.data import load_tokenizer
-from lit_t6.model import SamplingConfig, StepMode, T6Model
-from lit_t6.training.checkpoint import read_checkpoint
-from lit_t6.training.compile_cache import keep_compiled_code
 from lit_t6.training.places import check_output
 from lit_t6.training.prompts import read_prompts
-from lit_t6.training.streaming import StopFilter, TextStream
+
+if TYPE_CHECKING:  # what loads PyTorch and Lightning is imported where text is made: the help does not wait for it
+    from lit_t6.model import T6Model
+    from lit_t6.training.streaming import TextStream
+
+Step = Literal["auto", "eager", "graph", "compile"]
+"""`lit_t6.model.StepMode`, which loads PyTorch."""
 
 
 def generate_text(
@@ -34,7 +37,7 @@ def generate_text(
     overwrite: bool = False,
     tokenizer: str | None = None,
     device: str = "auto",
-    step: StepMode = "auto",
+    step: Step = "auto",
 ) -> str:
     """Continue prompts with a trained model, and print the text as it comes.
 
@@ -68,20 +71,25 @@ def generate_text(
         ValueError: no such checkpoint or file, no tokenizer or a wrong one, an `output` that exists, or settings out of
             range.
     """
-    sampling = SamplingConfig(temperature, top_k, top_p)
-    StopFilter(stop or ())  # what cannot be is said before anything is loaded
     for name, value, least in (
         ("num_samples", num_samples, 1),
-        ("max_new_tokens", max_new_tokens, 0),
+        ("max_new_tokens", max_new_tokens, 1),
         ("batch_size", 1 if batch_size is None else batch_size, 1),
     ):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}.")
     if prompts_file and prompt:
         raise ValueError("--prompt and --prompts_file are both given: put the prompt into the file, or leave one out.")
+    from lit_t6.model import SamplingConfig
+    from lit_t6.training.streaming import StopFilter, TextStream
+
+    sampling = SamplingConfig(temperature, top_k, top_p)
+    StopFilter(stop or ())  # what cannot be is said before the model is loaded
     if output:
         check_output(output, "--output", "texts.jsonl", overwrite)
     if step == "compile":
+        from lit_t6.training.compile_cache import keep_compiled_code
+
         keep_compiled_code()
     prompts = read_prompts(prompts_file) if prompts_file else [prompt]
     model, bpe = _load(ckpt_path, tokenizer, device)
@@ -126,7 +134,11 @@ def stop_strings(typed: str) -> list[str]:
     return plain if is_list else [typed]
 
 
-def _load(ckpt_path: str, tokenizer: str | None, device: str) -> tuple[T6Model, Tokenizer]:
+def _load(ckpt_path: str, tokenizer: str | None, device: str) -> tuple["T6Model", Tokenizer]:
+    import torch
+
+    from lit_t6.training.checkpoint import read_checkpoint
+
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device.split(":")[0] not in ("cpu", "cuda"):
@@ -148,7 +160,7 @@ class _Printer:
     def __init__(self) -> None:
         self.text = ""
 
-    def show(self, stream: TextStream, prompts: Sequence[str], titles: Sequence[str]) -> None:
+    def show(self, stream: "TextStream", prompts: Sequence[str], titles: Sequence[str]) -> None:
         """Run a stream to its end; an empty title prints no header."""
         pieces = iter(stream)
         for prompt, title, completion in zip(prompts, titles, stream.completions, strict=True):

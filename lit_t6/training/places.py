@@ -2,8 +2,10 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import lightning as L
+if TYPE_CHECKING:  # commands that train nothing check their outputs here, and need not wait for it
+    import lightning as L
 
 
 def expand(path: str | Path) -> str:
@@ -59,7 +61,7 @@ def folder_without_logger(root: str | Path | None) -> str:
     return str(runs / f"version_{max(taken, default=-1) + 1}")
 
 
-def home_of(trainer: L.Trainer) -> Path:
+def home_of(trainer: "L.Trainer") -> Path:
     """The folder of a training's run; without a logger, that which the trainer writes to by default.
 
     Args:
@@ -68,7 +70,7 @@ def home_of(trainer: L.Trainer) -> Path:
     return folder_of(trainer) or Path(trainer.default_root_dir)
 
 
-def is_rehearsal(trainer: L.Trainer) -> bool:
+def is_rehearsal(trainer: "L.Trainer") -> bool:
     """Whether a trainer only tries out a few batches (`fast_dev_run`): nothing is kept of those.
 
     Args:
@@ -77,7 +79,7 @@ def is_rehearsal(trainer: L.Trainer) -> bool:
     return bool(getattr(trainer, "fast_dev_run", False))
 
 
-def folder_of(trainer: L.Trainer) -> Path | None:
+def folder_of(trainer: "L.Trainer") -> Path | None:
     """The folder of a training's run, by its first logger; None where it has none, as in a rehearsal.
 
     A process that is not the first may think of another version: what all must know, the first has to tell them.

@@ -74,20 +74,14 @@ def find_unfinished(config: dict[str, Any]) -> Unfinished | None:
     if told is not None:
         plain = json.loads(told)
         return Unfinished(**plain) if plain else None
-    logger = config["trainer"].get("logger")
-    if not isinstance(logger, dict) or not logger["class_path"].endswith("TensorBoardLogger"):
-        return None
-    arguments = logger["init_args"]
-    for folder, version in _folders(arguments["save_dir"], arguments.get("name"), arguments.get("version")):
-        if (folder / FINISHED_NAME).exists() or not _is_run_of(folder, config):
-            continue
-        saved = _saved(folder, config)
+    for folder, version in runs_of(config, finished=False):
+        saved = saved_checkpoints(folder, config)
         if saved and not is_held(folder) and (saved := to_go_on_from(folder, saved)):
             return Unfinished(str(folder), version, str(_choose(folder, saved)))
     return None
 
 
-def _saved(folder: Path, config: dict[str, Any]) -> list[Path]:
+def saved_checkpoints(folder: Path, config: dict[str, Any]) -> list[Path]:
     """Checkpoints where a run of this configuration keeps its own; others may be among them."""
     dirpath = (config.get("checkpoint") or {}).get("dirpath")
     checkpoints = Path(expand(dirpath)) if dirpath else folder / "checkpoints"
@@ -127,6 +121,22 @@ def _folders(save_dir: str, name: str | None, version: int | str | None) -> Iter
     numbers = [int(n) for path in root.glob("version_*") if (n := path.name.removeprefix("version_")).isdigit()]
     for number in sorted(numbers, reverse=True):
         yield run_folder(save_dir, name, number), number
+
+
+def runs_of(config: dict[str, Any], finished: bool) -> Iterator[tuple[Path, int | str]]:
+    """Folders and versions of the runs of this very configuration, newest first; none if they are not in folders.
+
+    Args:
+        config: all options of `fit`, in plain form.
+        finished: whether they are.
+    """
+    logger = config["trainer"].get("logger")
+    if not isinstance(logger, dict) or not logger["class_path"].endswith("TensorBoardLogger"):
+        return
+    arguments = logger["init_args"]
+    for folder, version in _folders(arguments["save_dir"], arguments.get("name"), arguments.get("version")):
+        if (folder / FINISHED_NAME).exists() == finished and _is_run_of(folder, config):
+            yield folder, version
 
 
 def _is_run_of(folder: Path, config: dict[str, Any]) -> bool:
@@ -200,7 +210,7 @@ class RunFolder(SaveConfigCallback):
         if same and (folder / FINISHED_NAME).exists():
             held = "this run, finished"
         elif same:
-            saved = {path for path in _saved(folder, config) if not _is_of_another(path, config)}
+            saved = {path for path in saved_checkpoints(folder, config) if not _is_of_another(path, config)}
             saved |= {*folder.glob("checkpoints/**/*.ckpt")}
             if not saved:
                 self.overwrite = True  # this run, killed before its first checkpoint

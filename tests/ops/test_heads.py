@@ -13,17 +13,6 @@ pytestmark = [INTERPRETED, *QUIET]
 LETTERS = "qkv"
 
 
-def form(pairs, rope):
-    """Queries, keys and values of three pairs of factors."""
-    return [form_heads(a, b, None if x == "v" else rope) for x, (a, b) in zip(LETTERS, pairs, strict=True)]
-
-
-def back(grads, pairs, rope):
-    """Gradients of three pairs."""
-    each = zip(LETTERS, grads, pairs, strict=True)
-    return [form_heads_backward(grad, a, b, None if x == "v" else rope) for x, grad, (a, b) in each]
-
-
 def draw(batch, length, heads, size, ranks):
     """Pairs of factors, and gradients of the heads, in float64."""
     pairs = [
@@ -45,8 +34,8 @@ def by_products(pairs, grads, rope):
 
 
 def by_kernels(pairs, grads, rope):
-    found = dict(zip(LETTERS, form(pairs, rope), strict=True))
-    for letter, (of_a, of_b) in zip(LETTERS, back(grads, pairs, rope), strict=True):
+    found = dict(zip(LETTERS, form_heads(pairs, rope), strict=True))
+    for letter, (of_a, of_b) in zip(LETTERS, form_heads_backward(grads, pairs, rope), strict=True):
         found |= {f"a_{letter}": of_a, f"b_{letter}": of_b}
     return found
 
@@ -149,4 +138,4 @@ def test_static_factors_are_expanded_ones():
 def test_tables_that_do_not_fit_are_a_mistake_of_ours(rope, problem):
     pairs, _ = single(*draw(**SMALL))
     with pytest.raises(AssertionError, match=problem):
-        form(pairs, rope())
+        form_heads(pairs, rope())

@@ -5,8 +5,10 @@ import pytest
 
 from lit_t6.cli import main, run
 from lit_t6.data import load_tokenizer
+from lit_t6.model import StepMode
 from lit_t6.training import read_checkpoint, write_checkpoint
-from lit_t6.training.generate import stop_strings
+from lit_t6.training.generate import Step, stop_strings
+from lit_t6.training.streaming import StopFilter
 
 from .runs import MHA, fit
 
@@ -68,10 +70,17 @@ def test_what_is_typed_as_stop_string_is_one_unless_it_is_a_list():
 @pytest.mark.parametrize("stop", ["[END]", "[1, 2]", "null", "###"])
 def test_the_command_line_takes_stop_strings_as_they_are(checkpoint, stop, monkeypatch):
     seen = []
-    monkeypatch.setattr("lit_t6.training.generate.StopFilter", seen.append)
+
+    class Seen(StopFilter):
+        def __init__(self, stop):
+            seen.append(stop)
+            super().__init__(stop)
+
+    monkeypatch.setattr("lit_t6.training.streaming.StopFilter", Seen)
     for words in (["--stop", stop], [f"--stop={stop}"]):
         generate(checkpoint, "--prompt", "The ", *words)
-    assert seen == [[stop], [stop]]
+    assert seen
+    assert all(one == [stop] for one in seen)
 
 
 def test_stop_strings(checkpoint):
@@ -123,6 +132,10 @@ def test_a_checkpoint_without_tokenizer_takes_one_of_its_vocabulary_only(checkpo
     assert f"{tokenizers['more']} has 401 tokens, but the model has vocab_size=400: it is not the tokenizer" in error
 
 
+def test_the_ways_to_compute_a_step_are_those_of_the_model():
+    assert Step == StepMode
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -131,7 +144,12 @@ def test_a_checkpoint_without_tokenizer_takes_one_of_its_vocabulary_only(checkpo
         (["--device", "meta"], "error: device=meta: expected auto, cpu, cuda or one of several, such as cuda:1"),
         (["--num_samples", "0"], "error: num_samples must be at least 1, got 0"),
         (["--batch_size", "0"], "error: batch_size must be at least 1, got 0"),
-        (["--max_new_tokens", "-1"], "error: max_new_tokens must be at least 0, got -1"),
+        (["--max_new_tokens", "-1"], "error: max_new_tokens must be at least 1, got -1"),
+        (["--max_new_tokens", "0"], "error: max_new_tokens must be at least 1, got 0"),
+        (
+            ["--prompt", "It", "was", "the"],
+            "error: 'was' is not an option: quote a prompt of several words, as in --pr",
+        ),
         (["--stop", '[""]'], "error: stop: an empty string would stop every text"),
         (
             ["--output", "configs"],

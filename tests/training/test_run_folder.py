@@ -58,10 +58,19 @@ def test_the_same_command_goes_on_where_it_was_killed(options, tmp_path, capsys)
     assert (folder / "finished").exists()
 
 
-def test_a_finished_run_is_not_taken_up(options):
-    first, second = fit(options), fit(options)
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_a_finished_run_is_not_taken_up_and_named(options, capsys):
+    first = fit(options)
+    assert "finished run" not in capsys.readouterr().out
+    second = fit(options)
     assert first.trainer.log_dir.endswith("version_0")
     assert second.trainer.log_dir.endswith("version_1")
+    last = f"--ckpt_path {first.trainer.log_dir}/checkpoints/last.ckpt --trainer.max_steps 6"
+    said = f"{first.trainer.log_dir} is a finished run of the same settings; this begins a new one. To go on with it"
+    assert f"{said} instead, add {last}.\n" in capsys.readouterr().out
+    assert fit(options, *last.split()).trainer.global_step == 6
+    assert fit(options, "--auto_resume=false").trainer.log_dir.endswith("version_3")
+    assert "finished run" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("other", ["--model.optimizer.lr=0.0039", "--data.num_workers=1", "--auto_resume=false"])

@@ -9,7 +9,6 @@ Letters: B batch, T positions, R rank, H heads, D head size.
 
 import torch
 from torch import Tensor
-from triton import next_power_of_2
 
 from lit_t6.ops import fused
 from lit_t6.ops.splits import no_gpu
@@ -91,14 +90,6 @@ def _rope(cos: Tensor | None, sin: Tensor | None) -> Tables:
     return None if cos is None or sin is None else (cos, sin)
 
 
-def _backend(q: Tensor) -> fused.Backend:
-    """Measured for the next powers of two: shapes that differ a little are not worth a measurement each."""
-    batch, length, heads, size = q.shape
-    if q.is_cuda and torch.cuda.is_current_stream_capturing():  # nothing can be waited for
-        return fused.usable(q.dtype, q.device)[0]
-    return fused.fastest((batch, next_power_of_2(length), heads, size), q.dtype, q.device)
-
-
 @torch.library.custom_op("lit_t6::factor_attention", mutates_args=())
 def _factor_attention(
     a_q: Tensor | None,
@@ -112,7 +103,7 @@ def _factor_attention(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     q, k, v = form_heads(((a_q, b_q), (a_k, b_k), (a_v, b_v)), _rope(cos, sin))
-    return fused.attend(q, k, v, scale, _backend(q))
+    return fused.attend(q, k, v, scale, fused.backend_for(q))
 
 
 @_factor_attention.register_fake
@@ -140,7 +131,7 @@ def _factor_attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     pairs, rope = ((a_q, b_q), (a_k, b_k), (a_v, b_v)), _rope(cos, sin)
     q, k, v = form_heads(pairs, rope)
-    grads = fused.attend_backward(grad, q, k, v, out, lse, scale, _backend(q))
+    grads = fused.attend_backward(grad, q, k, v, out, lse, scale, fused.backend_for(q))
     of_q, of_k, of_v = form_heads_backward(grads, pairs, rope)
     return *of_q, *of_k, *of_v
 

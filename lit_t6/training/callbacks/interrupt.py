@@ -19,6 +19,7 @@ from lit_t6.training.callbacks.agreement import Agreement
 from lit_t6.training.callbacks.loop_state import validation_follows
 from lit_t6.training.callbacks.slurm import requeue_job
 from lit_t6.training.callbacks.throughput import ends_training
+from lit_t6.training.callbacks.unheard_presses import UnheardPresses
 from lit_t6.training.checkpoint_io import save_checkpoint
 from lit_t6.training.messages import say
 from lit_t6.training.places import is_rehearsal
@@ -43,7 +44,8 @@ class SaveOnInterrupt(Checkpoint):
     validation that is running or follows the step is done first. Before the first step there is nothing to save: the
     process ends at once with 128 + the signal's number, or, where it goes on from a checkpoint, with 75, since that is
     there. After the last step the training finishes, with status 0. A second SIGINT stops at once, with 130, unless the
-    checkpoint is written by then; other signals may come more than once, as schedulers send them.
+    checkpoint is written by then, also in a call that takes minutes (`UnheardPresses`); other signals may come more
+    than once, as schedulers send them.
 
     Where several processes train, a signal to any of them stops all, at most two steps later, with one checkpoint; also
     before the first step after a checkpoint: a process that went alone would leave the others waiting.
@@ -68,6 +70,7 @@ class SaveOnInterrupt(Checkpoint):
         self._requeue = self._requeue_at_end = False
         self._pressed = 0  # how often SIGINT came
         self._before: dict[int, Any] = {}
+        self._unheard: UnheardPresses | None = None
         self._last_step = 0
         self._stepped = False  # there is something to save
         self._over = False  # the last step is done, or the checkpoint saved
@@ -91,6 +94,7 @@ class SaveOnInterrupt(Checkpoint):
             self._requeue_at = environment.requeue_signal if environment.auto_requeue else None
         self._pid, self._speaks = os.getpid(), trainer.is_global_zero
         self._before = {number: signal.signal(number, self._note) for number in numbers}
+        self._unheard = UnheardPresses(lambda: self._pressed, self._say, lambda: not self.saved)
         # A signal while the interpreter shuts down, or waits for other processes, does not change the outcome.
         for number in numbers - {signal.SIGINT}:
             atexit.register(signal.signal, number, signal.SIG_IGN)
@@ -112,6 +116,7 @@ class SaveOnInterrupt(Checkpoint):
         if self.saved:  # the process is about to end with the status that says so
             return
         if self._pressed > 1 and number == signal.SIGINT:
+            self._say("Stopped at once by a second Ctrl-C: what came after the last checkpoint is lost.")
             raise TrainingInterrupted(128 + number)
         if self._over:
             return
@@ -119,7 +124,9 @@ class SaveOnInterrupt(Checkpoint):
             self._stop_before_first_step(number)
         self._requeue |= number == self._requeue_at
         if not self.interrupted:
-            self._say("Stopping after this step, with a checkpoint; Ctrl-C stops at once if it comes a second time.")
+            saves = isinstance(self._trainer.checkpoint_callback, ModelCheckpoint)
+            how = ", with a checkpoint" if saves else ""
+            self._say(f"Stopping after this step{how}; Ctrl-C stops at once if it comes a second time.")
         self.interrupted = True
 
     def _stop_before_first_step(self, number: int) -> None:
@@ -207,6 +214,9 @@ class SaveOnInterrupt(Checkpoint):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+        if self._unheard is not None:
+            self._unheard.close()
+            self._unheard = None
 
 
 def _free_name(saver: ModelCheckpoint, trainer: L.Trainer) -> str:

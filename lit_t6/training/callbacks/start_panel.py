@@ -12,6 +12,11 @@ from rich.table import Table
 from lit_t6.model import T6Config
 from lit_t6.training.callbacks.run_facts import run_facts
 
+_NO_NEWS = (
+    *("💡", "GPU available", "TPU available", "`Trainer.fit` stopped"),
+    *("Seed set to", "Restoring states from", "Restored all states from", "Loaded model weights from"),
+)
+
 
 class StartPanel(Callback):
     """Prints the facts of a run before it starts: mechanism, size, cache, device, data, tokens a step, log folder.
@@ -36,5 +41,5 @@ class StartPanel(Callback):
 
 
 def is_news(record: logging.LogRecord) -> bool:
-    """Whether a message of Lightning's says something that the panel and the progress bar do not."""
-    return not record.getMessage().startswith(("💡", "GPU available", "TPU available", "`Trainer.fit` stopped"))
+    """Whether a message of Lightning's says something that nobody typed and that no line of ours says."""
+    return not record.getMessage().startswith(_NO_NEWS)

@@ -73,6 +73,7 @@ def test_a_second_ctrl_c_stops_at_once(options, tmp_path):
         assert training.wait_for_text("Stopping after this step"), training.said()
         training.process.send_signal(signal.SIGINT)
         assert training.status() == 130, training.said()
+    assert "Stopped at once by a second Ctrl-C: what came after the last checkpoint is lost." in training.said()
     assert "Saved" not in training.said()
     assert "Traceback" not in training.said()
 
@@ -126,7 +127,9 @@ def test_without_checkpoints_nothing_is_promised(prepared, tmp_path, capfd):
     with pytest.raises(TrainingInterrupted) as stopped:
         fit(tmp_path, prepared, callbacks=[Presses()])
     assert stopped.value.code == 143
-    assert "after step 3; nothing is saved: checkpoints are turned off" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert "Stopping after this step; Ctrl-C stops" in out
+    assert "after step 3; nothing is saved: checkpoints are turned off" in out
     assert signal.getsignal(signal.SIGTERM) == before
 
 

@@ -1,0 +1,67 @@
+"""Ctrl-C in a call that lets no handler run."""
+
+import os
+import signal
+import subprocess
+import sys
+
+PROGRAM = """
+import hashlib, signal, sys
+from lit_t6.training.callbacks.unheard_presses import UnheardPresses
+
+heard = []
+signal.signal(signal.SIGINT, lambda *_: heard.append(1))
+presses = UnheardPresses(lambda: len(heard), lambda text: print(text, flush=True), lambda: True)
+print("ready", flush=True)
+{then}
+"""
+LONG_CALL = "hashlib.pbkdf2_hmac('sha256', b'', b'', 2 * 10**9)"  # lets go of the lock, and is not interrupted
+FORKS = """
+import os, time
+if os.fork() == 0:
+    os.kill(os.getpid(), signal.SIGINT)
+    os._exit(0)
+os.wait()
+hashlib.pbkdf2_hmac('sha256', b'', b'', 6 * 10**6)
+print("done", flush=True)
+"""
+
+
+def start(then):
+    program = PROGRAM.format(then=then)
+    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", program], stdout=subprocess.PIPE, text=True)
+
+
+def test_the_first_is_answered_and_the_second_ends_the_process():
+    with start(LONG_CALL) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline().startswith("Ctrl-C is heard when the call at hand is done; a second one stops")
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline().startswith("Stopped at once by a second Ctrl-C: what came after the last chec")
+        assert process.wait(20) == 130
+
+
+def test_signals_that_are_heard_are_left_to_their_handler():
+    twice = "import time\nfor _ in range(2):\n    signal.raise_signal(signal.SIGINT)\n    time.sleep(1.5)"
+    with start(f"{twice}\npresses.close()\nprint(len(heard))") as process:
+        assert process.stdout.read() == "ready\n2\n"
+        assert process.wait(20) == 0
+
+
+def test_those_of_a_forked_process_are_its_own():
+    with start(FORKS) as process:
+        assert process.stdout.read() == "ready\ndone\n"
+        assert process.wait(20) == 0
+
+
+def test_another_program_has_its_pipe_back():
+    from lit_t6.training.callbacks.unheard_presses import UnheardPresses
+
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    before = signal.set_wakeup_fd(writes)
+    UnheardPresses(lambda: 0, print, lambda: False).close()
+    assert signal.set_wakeup_fd(before) == writes
+    os.close(reads)
+    os.close(writes)
