@@ -23,6 +23,10 @@ MAX_LENGTH = 2**20
 """Tokens of a cache."""
 BLOCKS_AND_STAGES = ((128, 3), (64, 3), (32, 3), (16, 3), (16, 2), (16, 1))
 """Tokens of a block, and blocks that are read ahead: the best first."""
+SMALL_BLOCKS_AND_STAGES = tuple(choice for choice in BLOCKS_AND_STAGES if choice[0] <= 32)
+"""Where computing takes longer than reading: several small programs of a multiprocessor wait for different things."""
+_AT_ONCE = 3
+"""Programs for which a multiprocessor has registers."""
 
 
 def refusal(limits: Mapping[str, tuple[int, int]], *cached: Tensor) -> str | None:
@@ -197,7 +201,7 @@ class Parts:
             device: where it all runs.
         """
         block_m = plan["BLOCK_M"]
-        at_once = max(1, shared_memory(device) // (plan["NUM_STAGES"] * block_m * bytes_per_token))
+        at_once = max(1, min(_AT_ONCE, shared_memory(device) // (plan["NUM_STAGES"] * block_m * bytes_per_token)))
         most = -(-num_cached // block_m)
         return cls(num_splits(num_rows, at_once * num_multiprocessors(device), most), shape, device)
 

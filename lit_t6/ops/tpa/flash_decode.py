@@ -10,7 +10,18 @@ import triton
 from torch import Tensor
 from triton import next_power_of_2
 
-from lit_t6.ops.splits import MAX_LENGTH, MAX_QUERIES, Parts, blocks, early_start, layout, positions, refusal
+from lit_t6.ops.splits import (
+    BLOCKS_AND_STAGES,
+    MAX_LENGTH,
+    MAX_QUERIES,
+    SMALL_BLOCKS_AND_STAGES,
+    Parts,
+    blocks,
+    early_start,
+    layout,
+    positions,
+    refusal,
+)
 from lit_t6.ops.tpa.factors import materialise
 from lit_t6.ops.tpa.kernels.decode import _tpa_decode_fwd_kernel
 
@@ -80,7 +91,9 @@ def flash_decode(
     if cos is not None:  # what b_k is rotated with: its partners, cosines and sines
         bytes_per_token += rank_k * block_d * (b_k.itemsize + 2 * cos.itemsize)
     num_rows, num_cached = batch * tiles, positions(*kept)
-    plan = blocks(block_h * block_n, bytes_per_token, b_k.itemsize, num_rows, num_cached, b_k.device)
+    rows = block_h * block_n
+    choices = SMALL_BLOCKS_AND_STAGES if 32 < rows <= 64 and b_k.itemsize == 2 else BLOCKS_AND_STAGES
+    plan = blocks(rows, bytes_per_token, b_k.itemsize, num_rows, num_cached, b_k.device, choices)
     shape = (batch, num_queries, num_heads, value_dim)
     parts = Parts.planned(plan, bytes_per_token, num_rows, num_cached, shape, b_k.device)
     lengths = lengths.to(torch.int64)

@@ -19,6 +19,8 @@ Pair = tuple[Tensor | None, Tensor]
 
 _TILE = 2048
 """Numbers of a tile of heads: for one warp of a program. Many small programs hide the way to memory best."""
+_BACK_TILE, _BACK_REGISTERS = 1024, 96
+"""On the way back two tiles are there at once; and registers of a thread where they suffice, for more programs."""
 
 
 def form_heads(pairs: Sequence[Pair], rope: Tables) -> list[Tensor]:
@@ -35,7 +37,7 @@ def form_heads(pairs: Sequence[Pair], rope: Tables) -> list[Tensor]:
     heads = [
         x if isinstance(x, Tensor) else x[1].new_empty(*x[1].shape[:2], x[0].shape[3], x[1].shape[3]) for x in parts
     ]
-    grid, tables, constants = _settings(there, parts, rope, least_rank=16)
+    grid, tables, constants = _settings(there, parts, rope)
     _tpa_heads_fwd_kernel[grid](tuple(heads), tuple(_part(x) for x in parts), *tables, **constants)
     return heads
 
@@ -55,7 +57,7 @@ def form_heads_backward(grads: Sequence[Tensor], pairs: Sequence[Pair], rope: Ta
         for grad, (a, b) in zip(grads, pairs, strict=True)
     ]
     if there:
-        grid, tables, constants = _settings(there, parts, rope, least_rank=8)
+        grid, tables, constants = _settings(there, parts, rope, back=True)
         grads = [_dense_rows(grad) for grad in grads]
         _tpa_heads_bwd_kernel[grid](
             tuple((grad, *grad.stride()[:3]) for grad in grads),
@@ -78,21 +80,25 @@ def _dense_rows(x: Tensor) -> Tensor:
 
 
 def _settings(
-    there: Sequence[tuple[Tensor, Tensor]], parts: Sequence[Any], rope: Tables, least_rank: int
+    there: Sequence[tuple[Tensor, Tensor]], parts: Sequence[Any], rope: Tables, back: bool = False
 ) -> tuple[tuple[int, int], tuple[Tensor | int, ...], dict[str, Any]]:
     """Grid, arguments from the tables on, and constants."""
     a, b = there[0]
     batch, length, _, size = b.shape
     ranks = tuple(part[0].shape[2] if isinstance(part, tuple) else 0 for part in parts)
-    block_d, block_r = max(16, next_power_of_2(size)), max(least_rank, next_power_of_2(max(ranks)))
-    block_h = min(max(16, _TILE // block_d), max(16, next_power_of_2(a.shape[3])))
-    exact = "ieee" if a.dtype == torch.float32 else "tf32"
+    # Tensor cores take eight columns, and sixteen rows.
+    block_d, block_r = max(16, next_power_of_2(size)), max(8 if back else 16, next_power_of_2(max(ranks)))
+    tile = _BACK_TILE if back else _TILE
+    block_h = max(16, min(tile // block_d, next_power_of_2(a.shape[3])))
+    exact = a.dtype == torch.float32
     constants = {
         "RANKS": ranks,
         "ROTATED": rope is not None,
-        "SHAPE": (a.shape[3], size, block_h, block_d, block_r, exact),
+        "SHAPE": (a.shape[3], size, block_h, block_d, block_r, "ieee" if exact else "tf32"),
         "num_warps": max(1, block_r * block_d // _TILE),
     }
+    if back and a.is_cuda and block_r * block_d <= 512 and not exact:
+        constants["maxnreg"] = _BACK_REGISTERS
     return (length, batch), (*_tables(rope, b), length, _stride(rope)), constants
 
 

@@ -114,6 +114,10 @@ def _factor_gradients(
     start = _token(token, batch, grad[0], grad[1], grad[2])
     start_a = _token(token, batch, part[0], part[2], part[3])
     start_b = _token(token, batch, part[1], part[5], part[6])
+    # A tile is on its way to the program while the one before it is multiplied.
+    heads = tl.arange(0, BLOCK_H)
+    tile = _load_tile(start, heads, grad[3], heads < NUM_HEADS, features, 1, there)
+    a = _load_tile(start_a, heads, 1, heads < NUM_HEADS, ranks, part[4], ranked)
     b = _load_tile(start_b, features, 1, there, ranks, part[7], ranked)
     if ROTATED:
         partner = _load_tile(start_b, _partners(features, second, SIZE), 1, there, ranks, part[7], ranked)
@@ -123,14 +127,16 @@ def _factor_gradients(
     grad_a = gradients[0] + at * gradients[2]
     grad_b = gradients[1] + at * gradients[4]
     of_b = tl.zeros((BLOCK_D, BLOCK_R), tl.float32)
-    for first in tl.static_range(0, NUM_HEADS, BLOCK_H):
+    for first in tl.range(0, NUM_HEADS, BLOCK_H):
         heads = first + tl.arange(0, BLOCK_H)
-        tile = _load_tile(start, heads, grad[3], heads < NUM_HEADS, features, 1, there)
-        a = _load_tile(start_a, heads, 1, heads < NUM_HEADS, ranks, part[4], ranked)
+        later = heads + BLOCK_H
+        next_tile = _load_tile(start, later, grad[3], later < NUM_HEADS, features, 1, there)
+        next_a = _load_tile(start_a, later, 1, later < NUM_HEADS, ranks, part[4], ranked)
         of_b = tl.dot(tl.trans(tile), a, of_b, input_precision=PRECISION)
         of_a = tl.dot(tile, b, input_precision=PRECISION) * (1.0 / RANK)
         mask = (heads < NUM_HEADS)[:, None] & ranked[None, :]
         tl.store(grad_a + heads[:, None] + ranks[None, :] * gradients[3], of_a.to(b.dtype), mask=mask)
+        tile, a = next_tile, next_a
     of_b *= 1.0 / RANK
     if ROTATED:
         HALF: tl.constexpr = BLOCK_D // 2
