@@ -38,7 +38,8 @@ class SwiGLU(nn.Module):
     def _is_plain(self) -> bool:
         """Whether nobody has put something in the place of the layers, or looks at what goes through them."""
         layers = (self.gate_and_value, self.out)
-        return all(type(x) is nn.Linear and not (x._forward_hooks or x._forward_pre_hooks) for x in layers)
+        hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+        return all(type(x) is nn.Linear and not any(getattr(x, name) for name in hooks) for x in layers)
 
     def forward(self, x: Tensor) -> Tensor:
         width = self.out.in_features

@@ -139,14 +139,16 @@ class Choice:
         return f"{sizes} (B, T, H, D) of {dtype}, forward and back: {spelled}; taken: {self.backend}"
 
 
-_measured: dict[tuple[tuple[int, ...], torch.dtype, torch.device], Choice] = {}
+_measured: dict[tuple[tuple[int, ...], torch.dtype, torch.device, tuple[Backend, ...]], Choice] = {}
 _agreed: dict[tuple[tuple[int, ...], torch.dtype], Choice] = {}
+_asked_for: set[tuple[tuple[int, ...], torch.dtype]] = set()
+"""Of what ranks agreed on: what attention took."""
 
 
 def choices() -> list[Choice]:
     """What was measured and is taken in this process so far."""
     own = [choice for choice in _measured.values() if (choice.shape[2:], choice.dtype) not in _agreed]
-    return [*_agreed.values(), *own]
+    return [*(choice for key, choice in _agreed.items() if key in _asked_for), *own]
 
 
 def fastest(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> Backend:
@@ -163,9 +165,11 @@ def fastest(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.
     candidates = usable(dtype, device)
     if len(candidates) == 1:
         return candidates[0]
-    if agreed := _agreed.get((shape[2:], dtype)):
+    agreed = _agreed.get((shape[2:], dtype))
+    if agreed and agreed.backend in candidates:
+        _asked_for.add((shape[2:], dtype))
         return agreed.backend
-    key = (shape, dtype, device)
+    key = (shape, dtype, device, tuple(candidates))
     if key not in _measured:
         times, refused = _measure(shape, dtype, device, candidates)
         if not times:
@@ -193,7 +197,10 @@ def agree(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.de
         dtype: of queries, keys and values.
         device: of this rank.
     """
-    own, _ = _measure(shape, dtype, device, usable(dtype, device))
+    try:
+        own, _ = _measure(shape, dtype, device, usable(dtype, device))
+    except torch.OutOfMemoryError:  # the others wait for this rank; training will say it
+        own = {}
     every = get_args(Backend)
     times = torch.tensor([own.get(backend, math.inf) for backend in every], device=device)
     dist.all_reduce(times)

@@ -21,10 +21,8 @@ MAX_QUERIES = 16
 """New tokens that such kernels are for: more read a cache as fast by matrix products."""
 MAX_LENGTH = 2**20
 """Tokens of a cache."""
-BLOCKS_AND_STAGES = ((128, 3), (64, 3), (32, 3), (16, 3), (16, 2), (16, 1))
+BLOCKS_AND_STAGES: Sequence[tuple[int, int]] = ((128, 3), (64, 3), (32, 3), (16, 3), (16, 2), (16, 1))
 """Tokens of a block, and blocks that are read ahead: the best first."""
-SMALL_BLOCKS_AND_STAGES = tuple(choice for choice in BLOCKS_AND_STAGES if choice[0] <= 32)
-"""Where computing takes longer than reading: several small programs of a multiprocessor wait for different things."""
 _AT_ONCE = 3
 """Programs for which a multiprocessor has registers."""
 

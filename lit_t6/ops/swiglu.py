@@ -30,7 +30,11 @@ def swiglu_linear(both: Tensor, weight: Tensor) -> Tensor:
     if not HAS_TRITON or no_gpu(both.device) or both.dtype == torch.float64:
         gate, value = both.chunk(2, dim=-1)
         return F.linear(F.silu(gate) * value, weight)
-    return _swiglu_linear(both.flatten(0, -2), weight).unflatten(0, both.shape[:-1])
+    device = both.device.type
+    if torch.is_autocast_enabled(device):  # whose rules would reach into the operator
+        both, weight = (x.to(torch.get_autocast_dtype(device)) for x in (both, weight))
+    rows = both.reshape(both.shape[:-1].numel(), both.shape[-1])
+    return _swiglu_linear(rows, weight).view(*both.shape[:-1], weight.shape[0])
 
 
 def _launch(kernel: str, both: Tensor, *tensors: Tensor) -> None:

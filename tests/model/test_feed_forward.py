@@ -23,6 +23,14 @@ def test_hidden_features_filled_up_change_nothing(monkeypatch):
 def test_layers_that_somebody_looks_at_are_called(monkeypatch):
     monkeypatch.setattr(feed_forward, "padding", lambda width, x: 43)
     module, seen = SwiGLU(12, 21), []
-    module.out.register_forward_hook(lambda *_: seen.append(1))
+    module.out.register_forward_hook(lambda *_: seen.append("forward"))
     module(torch.randn(2, 12))
-    assert seen == [1]
+    assert seen == ["forward"]
+
+
+def test_layers_whose_gradients_somebody_looks_at_are_called(monkeypatch):
+    monkeypatch.setattr(feed_forward, "padding", lambda width, x: 43)
+    module, seen = SwiGLU(12, 21), []
+    module.out.register_full_backward_hook(lambda *_: seen.append("back"))
+    module(torch.randn(2, 12)).sum().backward()
+    assert seen == ["back"]

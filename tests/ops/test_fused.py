@@ -126,6 +126,7 @@ def timed(gpu, monkeypatch):
     monkeypatch.setattr(fused, "_time", time)
     monkeypatch.setattr(fused, "_measured", {})
     monkeypatch.setattr(fused, "_agreed", {})
+    monkeypatch.setattr(fused, "_asked_for", set())
     return times, asked
 
 
@@ -153,6 +154,16 @@ def test_where_one_is_left_nothing_is_measured(timed):
     assert fused.fastest(SHAPE, torch.float32, CPU) == "cpu"
     assert timed[1] == []
     assert fused.choices() == []
+
+
+def test_a_switch_is_heard_after_a_choice_too(timed, monkeypatch):
+    assert fused.fastest(SHAPE, torch.bfloat16, CUDA) == "flash"
+    fused._agreed[SHAPE[2:], torch.float16] = fused.Choice(SHAPE, torch.float16, "flash", {"flash": 1.0})
+    assert len(fused.choices()) == 1, "what nobody asked for is not told"
+    assert fused.fastest(SHAPE, torch.float16, CUDA) == "flash"
+    assert len(fused.choices()) == 2
+    monkeypatch.setattr(fused, "_switched_on", lambda: (True, False, True))
+    assert {fused.fastest(SHAPE, dtype, CUDA) for dtype in (torch.bfloat16, torch.float16)} == {"efficient"}
 
 
 def test_what_refuses_is_left_out_and_named_where_all_do(timed):

@@ -51,6 +51,26 @@ def test_the_same_on_a_gpu(shape, width, dtype):
 
 
 @INTERPRETED
+def test_one_token_and_none():
+    weight = torch.randn(4, 5)
+    for shape in ((10,), (0, 10), (2, 0, 10)):
+        both = torch.randn(shape)
+        torch.testing.assert_close(swiglu_linear(both, weight), plain(both, weight))
+
+
+@INTERPRETED
+def test_autocast_gives_its_type_and_gradients_of_the_arguments():
+    both, weight = torch.randn(6, 10, requires_grad=True), torch.randn(4, 5, requires_grad=True)
+    exact = torch.autograd.grad(plain(both, weight).sum(), (both, weight))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = swiglu_linear(both, weight)
+    assert out.dtype == torch.bfloat16
+    for actual, expected in zip(torch.autograd.grad(out.float().sum(), (both, weight)), exact, strict=True):
+        assert actual.dtype == torch.float32
+        torch.testing.assert_close(actual, expected, rtol=0.05, atol=0.05)
+
+
+@INTERPRETED
 def test_the_operators_keep_what_is_promised_of_operators():
     both, weight = torch.randn(6, 10, requires_grad=True), torch.randn(4, 5, requires_grad=True)
     torch.library.opcheck(swiglu._swiglu_linear, (both, weight))

@@ -14,13 +14,13 @@ from lit_t6.ops.splits import (
     BLOCKS_AND_STAGES,
     MAX_LENGTH,
     MAX_QUERIES,
-    SMALL_BLOCKS_AND_STAGES,
     Parts,
     blocks,
     early_start,
     layout,
     positions,
     refusal,
+    shared_memory,
 )
 from lit_t6.ops.tpa.factors import materialise
 from lit_t6.ops.tpa.kernels.decode import _tpa_decode_fwd_kernel
@@ -30,6 +30,10 @@ MAX_RANK = 8
 MAX_SIZE = 128
 _ROWS = 128
 """Heads times queries that one program takes at most."""
+_OF_SEVERAL = ((32, 4), (32, 3), (16, 3), (16, 2), (16, 1))
+"""Tokens of a block, and blocks that are read ahead, of 33 to 64 rows: computing then takes longer than reading on an
+H200, and several programs of a multiprocessor wait for different things.
+"""
 
 
 def why_not(
@@ -91,9 +95,10 @@ def flash_decode(
     if cos is not None:  # what b_k is rotated with: its partners, cosines and sines
         bytes_per_token += rank_k * block_d * (b_k.itemsize + 2 * cos.itemsize)
     num_rows, num_cached = batch * tiles, positions(*kept)
-    rows = block_h * block_n
-    choices = SMALL_BLOCKS_AND_STAGES if 32 < rows <= 64 and b_k.itemsize == 2 else BLOCKS_AND_STAGES
-    plan = blocks(rows, bytes_per_token, b_k.itemsize, num_rows, num_cached, b_k.device, choices)
+    rows, room, choices = block_h * block_n, shared_memory(b_k.device), BLOCKS_AND_STAGES
+    if 32 < rows <= 64 and b_k.itemsize == 2:
+        room, choices = room // 2, _OF_SEVERAL
+    plan = blocks(rows, bytes_per_token, b_k.itemsize, num_rows, num_cached, b_k.device, choices, room)
     shape = (batch, num_queries, num_heads, value_dim)
     parts = Parts.planned(plan, bytes_per_token, num_rows, num_cached, shape, b_k.device)
     lengths = lengths.to(torch.int64)

@@ -95,7 +95,7 @@ def _settings(
         "RANKS": ranks,
         "ROTATED": rope is not None,
         "SHAPE": (a.shape[3], size, block_h, block_d, block_r, "ieee" if exact else "tf32"),
-        "num_warps": max(1, block_r * block_d // _TILE),
+        "num_warps": max(1, block_r * block_d * a.itemsize // (2 * _TILE)),
     }
     if back and a.is_cuda and block_r * block_d <= 512 and not exact:
         constants["maxnreg"] = _BACK_REGISTERS

@@ -30,12 +30,14 @@ class AttentionBackend(Callback):
         self._told = False
         attention, dtype = self.config.attention, _dtype(str(trainer.precision))
         several = trainer.world_size > 1 and torch.distributed.is_initialized()
-        if not several or len(fused.usable(dtype, trainer.strategy.root_device)) < 2:
+        device = trainer.strategy.root_device
+        one_only = dtype == torch.float32 or device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
+        if stage != "fit" or not several or one_only:
             return
         data = getattr(trainer, "datamodule", None)
         batch, length = (data.batch_size, data.seq_len) if isinstance(data, TokenDataModule) else (1, None)
         length = 1 << ((length or self.config.max_seq_len) - 1).bit_length()
-        fused.agree((batch, length, attention.heads(), attention.head_dim), dtype, trainer.strategy.root_device)
+        fused.agree((batch, length, attention.heads(), attention.head_dim), dtype, device)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

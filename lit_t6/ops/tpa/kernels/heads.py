@@ -33,7 +33,8 @@ def _token(token, batch, tensor, stride_b, stride_t):
 @triton.jit
 def _load_tile(start, rows, row_stride, rows_there, columns, column_stride, columns_there):
     mask = rows_there[:, None] & columns_there[None, :]
-    return tl.load(start + rows[:, None] * row_stride + columns[None, :] * column_stride, mask=mask, other=0.0)
+    places = rows.to(tl.int64)[:, None] * row_stride + columns[None, :] * column_stride
+    return tl.load(start + places, mask=mask, other=0.0)
 
 
 @triton.jit
