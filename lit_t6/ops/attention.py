@@ -60,6 +60,8 @@ def dense_attention(
     q, k, v = aligned(q), aligned(k), aligned(v)
     if causal and mask is None and causal_attention_is_for(q, k, v):
         return causal_attention(q, k, v, scale)
+    # The comparison itself is no bool where sizes are symbols, and PyTorch 2.11 takes nothing else.
+    grouped = {"enable_gqa": True} if q.shape[2] != k.shape[2] else {}
     out = F.scaled_dot_product_attention(
         q.transpose(1, 2),
         k.transpose(1, 2),
@@ -67,7 +69,7 @@ def dense_attention(
         attn_mask=mask,
         is_causal=causal and mask is None,
         scale=scale,
-        enable_gqa=q.shape[2] != k.shape[2],
+        **grouped,
     )
     if sees_something is not None:
         out = out * sees_something

@@ -101,3 +101,11 @@ def test_slices_of_wide_rows_on_a_gpu(columns, kv_heads):
     k, v = (part.unflatten(-1, (kv_heads, 16)) for part in wide[..., : 2 * kv_heads * 16].chunk(2, dim=-1))
     packed = dense_attention(q, k.contiguous(), v.contiguous())
     assert torch.equal(dense_attention(q, k, v), packed)
+
+
+def test_compiled_for_any_sizes():
+    """Head counts that are symbols: whether heads share keys is then no plain bool."""
+    attend = torch.compile(dense_attention, fullgraph=True, backend="aot_eager", dynamic=True)
+    for heads, groups in ((3, 3), (5, 5), (4, 2)):
+        q, k, v = torch.randn(2, 9, heads, 8), torch.randn(2, 9, groups, 8), torch.randn(2, 9, groups, 8)
+        torch.testing.assert_close(attend(q, k, v), dense_attention(q, k, v))
