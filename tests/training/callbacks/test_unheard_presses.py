@@ -25,6 +25,19 @@ os.wait()
 hashlib.pbkdf2_hmac('sha256', b'', b'', 6 * 10**6)
 print("done", flush=True)
 """
+HEARD_FIRST = f"""
+import time
+while not heard:
+    time.sleep(0.01)
+time.sleep(1.5)
+print("heard", flush=True)
+{LONG_CALL}
+"""
+TWO_CALLS = f"""
+hashlib.pbkdf2_hmac('sha256', b'', b'', 10**7)
+print("heard", len(heard), flush=True)
+{LONG_CALL}
+"""
 
 
 def start(then):
@@ -39,6 +52,27 @@ def test_the_first_is_answered_and_the_second_ends_the_process():
         assert process.stdout.readline().startswith("Ctrl-C is heard when the call at hand is done; a second one stops")
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline().startswith("Stopped at once by a second Ctrl-C: what came after the last chec")
+        assert process.wait(20) == 130
+
+
+def test_the_second_ends_the_process_also_if_the_first_was_heard():
+    with start(HEARD_FIRST) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "heard\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline().startswith("Stopped at once by a second Ctrl-C")
+        assert process.wait(20) == 130
+
+
+def test_the_second_ends_the_process_in_another_call_than_that_of_the_first():
+    with start(TWO_CALLS) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline().startswith("Ctrl-C is heard when the call at hand is done")
+        assert process.stdout.readline() == "heard 1\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline().startswith("Stopped at once by a second Ctrl-C")
         assert process.wait(20) == 130
 
 
