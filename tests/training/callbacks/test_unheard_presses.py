@@ -15,6 +15,7 @@ presses = UnheardPresses(lambda: len(heard), lambda text: print(text, flush=True
 print("ready", flush=True)
 {then}
 """
+AGAIN = "presses = UnheardPresses(lambda: len(heard), lambda text: print(text, flush=True), lambda: True)"
 LONG_CALL = "hashlib.pbkdf2_hmac('sha256', b'', b'', 2 * 10**9)"  # lets go of the lock, and is not interrupted
 FORKS = """
 import os, time
@@ -81,6 +82,16 @@ def test_signals_that_are_heard_are_left_to_their_handler():
     with start(f"{twice}\npresses.close()\nprint(len(heard))") as process:
         assert process.stdout.read() == "ready\n2\n"
         assert process.wait(20) == 0
+
+
+def test_what_was_heard_before_counts_as_it_does_for_the_handler():
+    program = f"heard.append(1)\npresses.close()\n{AGAIN}\nprint('listens', flush=True)\n{LONG_CALL}"
+    with start(program) as process:
+        assert process.stdout.readline() == "ready\n"
+        assert process.stdout.readline() == "listens\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline().startswith("Stopped at once by a second Ctrl-C")
+        assert process.wait(20) == 130
 
 
 def test_those_of_a_forked_process_are_its_own():
