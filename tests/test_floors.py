@@ -46,6 +46,6 @@ def test_init_files_only_hand_names_on(path):
             homes = ast.literal_eval(node.value)
         else:
             is_all = isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
-            is_getattr = isinstance(node, ast.FunctionDef) and node.name == "__getattr__"
-            assert is_all or is_getattr or isinstance(node, ast.ImportFrom), f"{path}, line {node.lineno}"
+            is_lazy = isinstance(node, ast.FunctionDef) and node.name in ("__getattr__", "__dir__")
+            assert is_all or is_lazy or isinstance(node, ast.ImportFrom), f"{path}, line {node.lineno}"
     assert homes == typed

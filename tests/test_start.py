@@ -38,6 +38,27 @@ def test_errors_that_can_be_told_early_are(words, unneeded):
     check(words, 1, unneeded)
 
 
+LAZY = {"training": ["callbacks", "module", "run_folder"], "interop": ["layout", "reading", "upstream"]}
+
+
+@pytest.mark.parametrize("room", LAZY)
+def test_what_is_not_loaded_yet_can_be_seen_and_asked_for(room):
+    program = f"""
+import sys
+import lit_t6.{room} as room
+assert "torch" not in sys.modules
+assert {{*room.__all__, *{LAZY[room]}}} <= {{*dir(room)}}
+for name in ("no_such_name", "__wrapped__"):
+    assert not hasattr(room, name)
+assert "torch" not in sys.modules
+for name in {LAZY[room]}:
+    assert getattr(room, name).__name__ == "lit_t6.{room}." + name
+for name in dir(room):
+    getattr(room, name)
+"""
+    subprocess.run([sys.executable, "-W", "error::RuntimeWarning", "-c", program], check=True)
+
+
 def check(words, status, unneeded):
     program = f"""
 import sys

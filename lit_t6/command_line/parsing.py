@@ -1,6 +1,7 @@
 """Parsers of command lines and YAML files: how they are made, and what they make of words."""
 
 import argparse
+import os
 import re
 from collections.abc import Container, Iterator, Sequence
 from itertools import pairwise
@@ -116,7 +117,9 @@ def check_that_files_are_there(options: Sequence[str]) -> None:
         ValueError: a file that is not there.
     """
     for option, value in pairwise(options):
-        if option == "--config" and value.endswith(YAML_SUFFIXES) and "\n" not in value and not Path(value).exists():
+        if option != "--config" or not value.endswith(YAML_SUFFIXES) or "\n" in value or "://" in value:
+            continue  # YAML itself, or an address, which the parser opens
+        if not os.path.exists(os.path.expanduser(value)):
             raise ValueError(no_file(value))
 
 

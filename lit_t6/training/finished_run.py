@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from lit_t6.training.checkpoint_choice import of_run, steps_done
+from lit_t6.training.checkpoint_choice import newest_whole, of_run, read_inside
 from lit_t6.training.run_folder import runs_of, saved_checkpoints
+from lit_t6.training.steps_left import limits_reached
 
 
 def describe_finished_run(config: dict[str, Any]) -> str:
@@ -17,10 +18,10 @@ def describe_finished_run(config: dict[str, Any]) -> str:
         return ""
     folder, _ = found
     said = f"{folder} is a finished run of the same settings; this begins a new one."
-    saved = sorted(of_run(folder, saved_checkpoints(folder, config)))
-    if not saved:
+    last, _ = newest_whole(of_run(folder, saved_checkpoints(folder, config)))
+    if last is None:
         return said
-    last = max(saved, key=steps_done)
-    limit = "max_epochs" if config["trainer"]["max_steps"] < 1 else "max_steps"
-    more = 2 * (config["trainer"][limit] or 0) or "N"  # as an example
-    return f"{said} To go on with it instead, add --ckpt_path {last} --trainer.{limit} {more}."
+    trainer = config["trainer"]
+    reached = limits_reached(read_inside(last), trainer["max_steps"], trainer["max_epochs"])
+    more = " ".join(f"--trainer.{name} {2 * at}" for name, at in reached.items())  # as an example
+    return f"{said} To go on with it instead, add --ckpt_path {last} {more or 'and a higher limit'}."

@@ -1,11 +1,14 @@
 """Whether a training has a step left to take: told before a folder is made for it."""
 
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 
 from lit_t6.training.callbacks.loop_state import go_on_after_last_step
 from lit_t6.training.checkpoint_choice import read_inside
+
+_UNITS = {"max_steps": "step", "max_epochs": "epoch"}
 
 
 def check_limits(trainer: L.Trainer) -> None:
@@ -45,18 +48,36 @@ def check_steps_left(trainer: L.Trainer, path: str | Path) -> int:
     """
     content = read_inside(Path(path))
     step = int(content.get("global_step", 0))
-    if "loops" not in content or "optimizer_states" not in content:
-        return step
-    state = content.get("callbacks", {}).get("ExactResume", {})
-    due = state.get("validation_due", False) and trainer.limit_val_batches != 0
-    if 0 < trainer.max_steps <= step and not (due and step == trainer.max_steps):
-        raise _nothing_left(path, f"step {step:,}", "max_steps", trainer.max_steps, 2 * step)
-    loops = content["loops"]["fit_loop"]
-    go_on_after_last_step(loops, state.get("accumulate", 1), 1, state.get("accumulate", 1), 1, validation_due=due)
-    epochs = loops["epoch_progress"]["current"]["processed"]
-    if trainer.max_epochs is not None and 0 < trainer.max_epochs <= epochs:
-        raise _nothing_left(path, f"epoch {epochs:,}", "max_epochs", trainer.max_epochs, 2 * epochs)
+    due = trainer.limit_val_batches != 0 and _state(content).get("validation_due", False)
+    for name, at in limits_reached(content, trainer.max_steps, trainer.max_epochs, due).items():
+        if name == "max_epochs" or not (due and step == trainer.max_steps):
+            raise _nothing_left(path, f"{_UNITS[name]} {at:,}", name, getattr(trainer, name), 2 * at)
     return step
+
+
+def limits_reached(
+    content: dict[str, Any], max_steps: int, max_epochs: int | None, validation_due: bool = False
+) -> dict[str, int]:
+    """Which of "max_steps" and "max_epochs" a checkpoint has reached, and how many steps and epochs it has done.
+
+    Args:
+        content: of the checkpoint, its counters are rewritten; weights alone have reached nothing.
+        max_steps: -1 is no limit.
+        max_epochs: -1 and None are no limit.
+        validation_due: a validation is still to be done, and the epoch that it ends is not over.
+    """
+    if "loops" not in content or "optimizer_states" not in content:
+        return {}
+    loops, accumulate = content["loops"]["fit_loop"], _state(content).get("accumulate", 1)
+    go_on_after_last_step(loops, accumulate, 1, accumulate, 1, validation_due)
+    done = {"max_steps": int(content["global_step"]), "max_epochs": loops["epoch_progress"]["current"]["processed"]}
+    limits = {"max_steps": max_steps, "max_epochs": max_epochs or -1}
+    return {name: at for name, at in done.items() if 0 < limits[name] <= at}
+
+
+def _state(content: dict[str, Any]) -> dict[str, Any]:
+    state: dict[str, Any] = content.get("callbacks", {}).get("ExactResume", {})
+    return state
 
 
 def _nothing_left(path: str | Path, at: str, name: str, limit: int, more: int) -> ValueError:

@@ -7,6 +7,7 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir, default_cache_dir
 
 from lit_t6.cli import run
 from lit_t6.training.compile_cache import keep_compiled_code
+from tests.training.disks import files_no_longer_than, fill, small_disk
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +38,41 @@ def test_what_the_user_set_holds(monkeypatch, tmp_path, home):
 
 def test_a_folder_that_cannot_be_made_changes_nothing(home):
     home.write_text("a file")
+    keep_compiled_code()
+    assert cache_dir() == default_cache_dir()
+
+
+def test_a_place_without_space_changes_nothing(home):
+    with files_no_longer_than(1 << 19):
+        keep_compiled_code()
+    assert cache_dir() == default_cache_dir()
+    assert not list((home / ".cache" / "lit_t6" / "inductor").iterdir())
+    keep_compiled_code()
+    assert cache_dir() == str(home / ".cache" / "lit_t6" / "inductor")
+
+
+def test_a_full_disk_changes_nothing(monkeypatch, tmp_path):
+    with small_disk(tmp_path / "small", "1m") as disk:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(disk))
+        (disk / "lit_t6" / "inductor").mkdir(parents=True)
+        fill(disk)
+        keep_compiled_code()
+        assert cache_dir() == default_cache_dir()
+
+
+@pytest.mark.parametrize("name", ["lit_t6", "lit_t6/inductor"])
+@pytest.mark.parametrize("mode", [0o770, 0o707])
+def test_a_folder_that_others_may_write_to_changes_nothing(home, name, mode):
+    keep_compiled_code()
+    assert (home / ".cache" / "lit_t6").stat().st_mode & 0o777 == 0o700
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = default_cache_dir()
+    (home / ".cache" / name).chmod(mode)
+    keep_compiled_code()
+    assert cache_dir() == default_cache_dir()
+
+
+def test_a_folder_of_another_user_changes_nothing(monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: os.getuid() + 1)
     keep_compiled_code()
     assert cache_dir() == default_cache_dir()
 

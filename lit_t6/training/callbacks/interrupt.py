@@ -66,22 +66,27 @@ class SaveOnInterrupt(Checkpoint):
         self, same_command: bool = True, ends_process: bool = False, goes_on_from: str | Path | None = None
     ) -> None:
         self.same_command, self.ends_process, self.goes_on_from = same_command, ends_process, goes_on_from
+        self._before: dict[int, Any] = {}
+        self._unheard: UnheardPresses | None = None
+        self._agreement: Agreement | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nothing has come yet; also where one training after another has this callback."""
         self.interrupted = False
         self._requeue = self._requeue_at_end = False
         self._pressed = 0  # how often SIGINT came
-        self._before: dict[int, Any] = {}
-        self._unheard: UnheardPresses | None = None
         self._last_step = 0
         self._stepped = False  # there is something to save
         self._over = False  # the last step is done, or the checkpoint saved
         self.saved = False
         """Whether a signal ended the training and its checkpoint is there."""
-        self._agreement: Agreement | None = None
         self._agreed = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != "fit" or threading.current_thread() is not threading.main_thread():
             return
+        self._begin()
         self._trainer = trainer
         trainer._signal_connector = _NoHandlers(trainer, self)
         # Asks at every step, with a wait for the GPU, whether rank 0 got a SIGTERM: we ask on the CPU, and every rank.

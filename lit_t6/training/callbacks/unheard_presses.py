@@ -22,7 +22,7 @@ class UnheardPresses:
     interpreter lock is beyond this too.
 
     Args:
-        num_heard: how often the handler has run.
+        num_heard: how often the handler has run; a press that it has heard is the first too.
         say: prints a line.
         may_end: whether the process may still end in the middle of things.
     """
@@ -33,7 +33,7 @@ class UnheardPresses:
         os.set_blocking(self._writes, False)
         self._before = signal.set_wakeup_fd(self._writes, warn_on_full_buffer=False)
         _OPEN.add(self._writes)
-        threading.Thread(target=self._listen, daemon=True, name="ctrl-c").start()
+        threading.Thread(target=self._listen, args=(num_heard(),), daemon=True, name="ctrl-c").start()
 
     def close(self) -> None:
         """Listen no more; called in the main thread."""
@@ -41,19 +41,20 @@ class UnheardPresses:
         _OPEN.discard(self._writes)
         os.close(self._writes)
 
-    def _listen(self) -> None:
-        heard = unheard = 0
+    def _listen(self, presses: int) -> None:
         while numbers := os.read(self._reads, 1024):
             if signal.SIGINT not in numbers:
                 continue
             time.sleep(_PATIENCE_SECONDS)
             while select.select([self._reads], [], [], 0)[0] and os.read(self._reads, 1024):
                 pass
-            before, heard = heard, self._num_heard()
-            unheard = unheard + 1 if heard == before else 0
-            if unheard == 1:
+            presses += 1
+            heard = self._num_heard()
+            if heard >= presses:
+                presses = heard
+            elif presses == 1:
                 self._say("Ctrl-C is heard when the call at hand is done; a second one stops at once.")
-            elif unheard and self._writes in _OPEN and self._may_end():
+            elif self._writes in _OPEN and self._may_end():
                 self._end()
         os.close(self._reads)
 

@@ -15,6 +15,7 @@ presses = UnheardPresses(lambda: len(heard), lambda text: print(text, flush=True
 print("ready", flush=True)
 {then}
 """
+AGAIN = "presses = UnheardPresses(lambda: len(heard), lambda text: print(text, flush=True), lambda: True)"
 LONG_CALL = "hashlib.pbkdf2_hmac('sha256', b'', b'', 2 * 10**9)"  # lets go of the lock, and is not interrupted
 FORKS = """
 import os, time
@@ -24,6 +25,19 @@ if os.fork() == 0:
 os.wait()
 hashlib.pbkdf2_hmac('sha256', b'', b'', 6 * 10**6)
 print("done", flush=True)
+"""
+HEARD_FIRST = f"""
+import time
+while not heard:
+    time.sleep(0.01)
+time.sleep(1.5)
+print("heard", flush=True)
+{LONG_CALL}
+"""
+TWO_CALLS = f"""
+hashlib.pbkdf2_hmac('sha256', b'', b'', 10**7)
+print("heard", len(heard), flush=True)
+{LONG_CALL}
 """
 
 
@@ -42,11 +56,42 @@ def test_the_first_is_answered_and_the_second_ends_the_process():
         assert process.wait(20) == 130
 
 
+def test_the_second_ends_the_process_also_if_the_first_was_heard():
+    with start(HEARD_FIRST) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "heard\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline().startswith("Stopped at once by a second Ctrl-C")
+        assert process.wait(20) == 130
+
+
+def test_the_second_ends_the_process_in_another_call_than_that_of_the_first():
+    with start(TWO_CALLS) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline().startswith("Ctrl-C is heard when the call at hand is done")
+        assert process.stdout.readline() == "heard 1\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline().startswith("Stopped at once by a second Ctrl-C")
+        assert process.wait(20) == 130
+
+
 def test_signals_that_are_heard_are_left_to_their_handler():
     twice = "import time\nfor _ in range(2):\n    signal.raise_signal(signal.SIGINT)\n    time.sleep(1.5)"
     with start(f"{twice}\npresses.close()\nprint(len(heard))") as process:
         assert process.stdout.read() == "ready\n2\n"
         assert process.wait(20) == 0
+
+
+def test_what_was_heard_before_counts_as_it_does_for_the_handler():
+    program = f"heard.append(1)\npresses.close()\n{AGAIN}\nprint('listens', flush=True)\n{LONG_CALL}"
+    with start(program) as process:
+        assert process.stdout.readline() == "ready\n"
+        assert process.stdout.readline() == "listens\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline().startswith("Stopped at once by a second Ctrl-C")
+        assert process.wait(20) == 130
 
 
 def test_those_of_a_forked_process_are_its_own():
