@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from lit_t6.command_help import EXAMPLES, OVERVIEW
 from lit_t6.command_line.trainers import TRAINERS
-from lit_t6.process_end import ProcessEnd
+from lit_t6.process_end import ProcessEnd, hold_everything, reader_is_gone
 from lit_t6.training_help import help_section, section_help, short_help
 
 
@@ -249,6 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, or 1 after an error of the user's, which is printed as one line, or 130 after Ctrl-C. A
         training that a signal ended raises SystemExit with 75 if it saved a checkpoint; see `SaveOnInterrupt`.
     """
+    hold_everything()
     with ProcessEnd() as end:
         end.status = _status(list(sys.argv[1:] if arguments is None else arguments))
     return end.status
@@ -264,9 +265,16 @@ def _status(words: list[str]) -> int:
             run(words, ends_process=True)
         if words[:1] != ["fit"]:  # of all others, what they print is what they are for
             sys.stdout.flush()
+    except SystemExit as end:
+        # rich's, which prints the figures of evaluations, where nobody reads them
+        if words[:1] != ["fit"] and isinstance(end.__context__, BrokenPipeError):
+            return 0
+        raise
     except (ValueError, OSError) as error:
         if debug:
             raise
+        if isinstance(error, BrokenPipeError) and reader_is_gone():
+            return 0  # they have read what they wanted
         said = str(error)
         if isinstance(error, OSError) and error.filename is not None:
             said = f"{error.filename}: {error.strerror}."

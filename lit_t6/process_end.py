@@ -1,10 +1,33 @@
-"""The end of a process that ran a command line: its status is the one that was meant, whatever it leaves behind."""
+"""The streams of a process that runs a command line, and its end: the status is the one that was meant."""
 
 import atexit
 import os
+import select
 import sys
 from contextlib import suppress
 from types import TracebackType
+
+_ANY = "\U0010fffd"
+"""What only encodings can hold that hold everything."""
+
+
+def hold_everything() -> None:
+    """Have the streams print "?" for what their encoding does not have, such as × in ASCII: no run ends for that."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            _ANY.encode(stream.encoding or "utf-8")
+        except UnicodeEncodeError:
+            if hasattr(stream, "reconfigure"):  # not one that a program put in its place
+                stream.reconfigure(errors="replace")
+
+
+def reader_is_gone() -> bool:
+    """Whether nobody reads what is printed any more, as after `| head`."""
+    with suppress(OSError):  # a stream of Python's alone
+        out = select.poll()
+        out.register(sys.stdout.fileno(), 0)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in out.poll(0))
+    return False
 
 
 def settle_output() -> None:

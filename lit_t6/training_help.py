@@ -1,6 +1,7 @@
 """What `--help` shows of fit, validate, test and predict: the options that matter, in groups; all others on request."""
 
 import argparse
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ class Option(NamedTuple):
 _FIT = ("fit",)
 _EVALUATIONS = ("validate", "test", "predict")
 GROUPS: dict[str, list[Option]] = {
-    "command line": [
+    "general": [
         Option("config", "", "YAML file of options; of several the later win, and what is typed wins over all"),
         Option("ckpt_path", "", "the checkpoint to evaluate; model and data are its own, unless typed", _EVALUATIONS),
         Option("print_config", "", "print what would run, as YAML, and end"),
@@ -101,7 +102,12 @@ GROUPS: dict[str, list[Option]] = {
         Option("trainer.log_every_n_steps", "null", "steps between points of the curves; null is 50", _FIT),
         Option("samples.prompt", "''", "text that the model continues at every validation; '' starts a document", _FIT),
         Option("samples.max_new_tokens", "64", "length of these samples; 0 for none", _FIT),
-        Option("diagnostics.every_n_validations", "1", "look at TPA's factors so often; 0 never", _FIT),
+        Option(
+            "diagnostics.every_n_validations",
+            "1",
+            "look at TPA's factors so often; 0 never. A picture at the 1st, 2nd, 4th, 8th …",
+            _FIT,
+        ),
     ],
     "checkpoints": [
         Option("checkpoint.monitor", "val/loss", "the best checkpoint is the one at which this is lowest", _FIT),
@@ -129,11 +135,21 @@ GROUPS: dict[str, list[Option]] = {
 _MORE = """\
 In [brackets]: what holds where no file and nothing typed says otherwise. More help:
   python cli.py {command} --help all          every option
-  python cli.py {command} --help trainer      those of a section: model, data, trainer, checkpoint, …
+  python cli.py {command} --help trainer      those of a section:
+{sections}
   python cli.py {command} --model.attention.help TPA, --trainer.callbacks.help EarlyStopping
                                       the settings of a class
 """
 _INDENT = 38
+_KEYS: dict[str, tuple[str, ...]] = {
+    "general": ("config", "print_config", "seed_everything", "ckpt_path", "verbose"),
+    "attention": ("model.attention",),
+    "optimizer": ("model.optimizer", "trainer.gradient_clip_val", "trainer.gradient_clip_algorithm"),
+    "logging": ("trainer.logger", "trainer.log_every_n_steps", "samples", "diagnostics"),
+    "checkpoints": ("checkpoint", "on_save_error", "convert", "weights_only"),
+    "resuming": ("auto_resume", "ckpt_path", "resume", "guards"),
+}
+"""Beginnings of the keys under a heading, where the heading is none itself."""
 
 
 def short_help(command: str) -> str:
@@ -146,10 +162,22 @@ def short_help(command: str) -> str:
     lines = [f"usage: python cli.py {command} {needed}[--config FILE ...] [--dotted.option VALUE ...]"]
     lines += ["", PURPOSES[command], "", "examples:", EXAMPLES[command].rstrip()]
     for title, options in GROUPS.items():
-        shown = [_line(option) for option in options if command in option.commands]
+        shown = [_line(option) for option in _for(options, command)]
         if shown:
             lines += ["", f"{title}:", *shown]
-    return "\n".join(lines) + f"\n\n{_MORE.format(command=command)}"
+    sections = ", ".join(_heading(title) for title, options in GROUPS.items() if any(_for(options, command)))
+    indent = " " * _INDENT
+    sections = textwrap.fill(sections, 120, initial_indent=indent, subsequent_indent=indent)
+    return "\n".join(lines) + f"\n\n{_MORE.format(command=command, sections=sections)}"
+
+
+def _for(options: Sequence[Option], command: str) -> list[Option]:
+    return [option for option in options if command in option.commands]
+
+
+def _heading(title: str) -> str:
+    """A heading as it is typed, without what explains it."""
+    return title.partition(" (")[0]
 
 
 def _line(option: Option) -> str:
@@ -172,19 +200,24 @@ def section_help(parser: Any, section: str) -> str:
 
     Args:
         parser: of the command; it is of no use afterwards.
-        section: such as "trainer", or the beginning of keys such as "model.optimizer".
+        section: such as "trainer", a heading of the short help, or the beginning of keys such as "model.optimizer".
 
     Raises:
         ValueError: there is no such section.
     """
     keys = {action: [option.removeprefix("--") for option in action.option_strings] for action in parser._actions}
-    shown = [a for a, names in keys.items() if any(f"{name}.".startswith(f"{section}.") for name in names)]
+    beginnings = tuple(f"{key}." for key in _KEYS.get(section, (section,)))
+    shown = [a for a, names in keys.items() if any(f"{name}.".startswith(beginnings) for name in names)]
     if not shown:
-        sections = sorted({name.partition(".")[0] for names in keys.values() for name in names if "." in name})
+        dotted = {name.partition(".")[0] for names in keys.values() for name in names if "." in name}
+        sections = sorted({*dotted, *_KEYS})
         near = nearest(section, sections)
         raise ValueError(f"--help {section}: there is no such section{near} There are all, {', '.join(sections)}.")
     for action in parser._actions:
         if action not in shown:
             action.help = argparse.SUPPRESS
-    parser.epilog = ""
+    known = {name for names in keys.values() for name in names}
+    listed = next((options for title, options in GROUPS.items() if _heading(title) == section), [])
+    others = [_line(option) for option in listed if section in _KEYS and option.key not in known]
+    parser.epilog = "\n".join(["more:", *others]) if others else ""
     return str(parser.format_help()).rstrip() + "\n"

@@ -1,4 +1,4 @@
-"""The status of command lines whose output goes to a device that is full, or whose peers are gone."""
+"""Command lines whose output goes to a full device, to nobody or in an encoding of few letters, or whose peers go."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from .training.endless import Endless, wait_for
+from .training.runs import fit
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full and /proc")
 
@@ -32,6 +33,62 @@ def test_what_a_command_printed_in_vain_is_an_error():
     """Told in one line, on the other stream."""
     help_text = ended("--help")
     assert (help_text.returncode, help_text.stderr) == (1, "error: [Errno 28] No space left on device\n")
+
+
+def without_reader(*words, **environment):
+    """The status of a command whose output nobody reads at all, and what it said."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-W", "ignore", "cli.py", *words]
+    environment = os.environ | environment
+    ended = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    os.close(writes)
+    return ended.returncode, ended.stderr
+
+
+@pytest.fixture(scope="module")
+def checkpoint(prepared, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("piped")
+    _, trainer = fit(folder, prepared, max_steps=1, logger=False, limit_val_batches=0)
+    trainer.save_checkpoint(folder / "last.ckpt")
+    return str(folder / "last.ckpt")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_who_leaves_is_no_error(unbuffered):
+    assert without_reader("--help", PYTHONUNBUFFERED=unbuffered) == (0, "")
+    assert without_reader("budget", "--config=MHA", PYTHONUNBUFFERED=unbuffered) == (0, "")
+
+
+def test_generation_ends_with_its_reader_unless_it_writes_a_file(checkpoint, tmp_path):
+    words = ["generate", "--ckpt_path", checkpoint, "--prompt=It was", "--max_new_tokens=40"]
+    status, said = without_reader(*words)
+    assert (status, said) == (0, "")
+    status, said = without_reader(*words, "--output", str(tmp_path / "texts.jsonl"))
+    assert (status, said.startswith("40 tokens in")) == (0, True)
+    assert (tmp_path / "texts.jsonl").read_text().startswith('{"prompt": "It was"')
+
+
+def test_trainings_go_on_without_a_reader_and_evaluations_end(options, tmp_path, prepared):
+    status, said = without_reader("fit", *options)
+    assert status == 0, said
+    (last,) = tmp_path.glob("**/last.ckpt")
+    assert without_reader("validate", "--ckpt_path", str(last)) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""},
+        {"PYTHONIOENCODING": "latin-1"},
+    ],
+    ids=["ascii", "latin-1"],
+)
+def test_what_an_encoding_does_not_have_ends_no_training(options, environment):
+    command = [sys.executable, "-W", "ignore", "cli.py", "fit", *options]
+    training = subprocess.run(command, capture_output=True, check=False, env=os.environ | environment)
+    assert training.returncode == 0, training.stderr
+    assert b" CPU, " in training.stdout
 
 
 @pytest.mark.slow

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from .training.runs import fit
 
 README = Path("README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines()]
@@ -28,6 +31,14 @@ def test_make_targets_exist():
     makefile = Path("Makefile").read_text()
     for target in TARGETS:
         assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_every_curve_of_a_training_is_named(tmp_path, prepared):
+    fit(tmp_path, prepared)
+    (row,) = re.findall(r"^\| Scalars \|.*", README, re.M)
+    named = {*re.findall(r"`([^`]+)`", row), "train/loss_over_tokens", "val/loss_over_tokens"}
+    curves = EventAccumulator(str(tmp_path / "run")).Reload().Tags()["scalars"]
+    assert {tag for tag in curves if not tag.startswith("factors/")} <= named
 
 
 @pytest.fixture(scope="module")

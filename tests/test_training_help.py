@@ -1,3 +1,4 @@
+import re
 from functools import partial
 from inspect import signature
 
@@ -62,6 +63,11 @@ def test_predict_says_how_its_file_is_replaced(capsys):
     assert "--predictions.overwrite" in shown(capsys, "predict", "--help")
 
 
+def test_help_says_when_pictures_of_factors_come(capsys):
+    assert "1st, 2nd, 4th, 8th …" in shown(capsys, "fit", "--help")
+    assert "2nd, 4th, 8th …" in " ".join(shown(capsys, "fit", "--help", "diagnostics").split())
+
+
 def test_all_options_and_those_of_a_section(capsys, parsers):
     everything = shown(capsys, "fit", "--help", "all")
     assert all(f"--{key}" in everything for key in option_keys(parsers["fit"]))
@@ -73,9 +79,22 @@ def test_all_options_and_those_of_a_section(capsys, parsers):
     assert "rank_q" in shown(capsys, "fit", "--model.attention.help", "TPA")
 
 
+@pytest.mark.parametrize("command", TRAINERS)
+def test_every_heading_is_a_section_and_shows_all_that_is_under_it(capsys, command):
+    short = shown(capsys, command, "--help")
+    (listed,) = re.findall(r"those of a section:((?:\n {38}.*)+)", short)
+    for title, options in GROUPS.items():
+        under = [option for option in options if command in option.commands]
+        heading = title.partition(" (")[0]
+        assert (f"\n{title}:\n" in short) == (heading in re.split(r",?\s+", listed.strip())) == bool(under)
+        if under:
+            section = shown(capsys, command, "--help", heading)
+            assert all(re.search(rf"--{re.escape(option.key)}\b", section) for option in under)
+
+
 def test_a_section_that_is_not_there(capsys):
     assert main(["fit", "--help", "modl"]) == 1
     assert (
-        "error: --help modl: there is no such section; did you mean model? There are all, check"
+        "error: --help modl: there is no such section; did you mean model? There are all, attention, check"
         in capsys.readouterr().err
     )

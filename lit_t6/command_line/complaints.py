@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from lit_t6.command_line.trainers import has_transformer_engine
+
 YAML_SUFFIXES = (".yaml", ".yml")
 _FEW = 12
 """Names listed at most where they are many."""
@@ -41,10 +43,25 @@ def _unknown_option(message: str, known: Sequence[str]) -> str:
         return ""
     key = (unknown[1] or unknown[2] or unknown[3]).partition("=")[0]
     if unknown[3] and not key.startswith("--"):
+        if option := _option_for_file(unknown[3], known):
+            return f"{unknown[3]!r} is not an option; did you mean {option} {unknown[3]}?"
         if "prompt" in known:
             return f'{unknown[3]!r} is not an option: quote a prompt of several words, as in --prompt "It was".'
         return f"{unknown[3]!r} is not an option: options start with --, as in --model.d_model 256."
     return f"there is no option {key}{nearest(key, known)}"
+
+
+def _option_for_file(word: str, known: Sequence[str]) -> str:
+    """The option that takes a file like this one; empty where the word is no file, or none does."""
+    path = Path(word)
+    if path.suffix not in (".ckpt", *YAML_SUFFIXES) and not path.is_file():
+        return ""
+    if path.suffix in YAML_SUFFIXES:
+        options = ["config"]
+    else:
+        options = ["prompts_file"] if path.suffix in (".txt", ".jsonl", ".ndjson") else []
+        options.append("ckpt_path")
+    return next((f"--{option}" for option in options if option in known), "")
 
 
 def _without_value(message: str, known: Sequence[str]) -> str:
@@ -136,6 +153,8 @@ def _wrong_choice(message: str, known: Sequence[str]) -> str:
         if not found or not choices:
             return ""
         option, value = found
+        if not has_transformer_engine():
+            choices = [choice for choice in choices if not choice.startswith("transformer-engine")]
     values = ", ".join(dict.fromkeys(choices))
     meant = _PRECISIONS.get(value.lower(), value)
     near = f"; did you mean {meant}?" if meant != value and meant in choices else nearest(value, choices)

@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 
+from lit_t6.command_line.trainers import has_transformer_engine
+
 _GPU = ("gpu", "cuda")
 
 
@@ -18,8 +20,13 @@ def choose_precision(accelerator: str, asked: Any) -> Any:
         A precision as Lightning's Trainer takes it; None is its default, float32.
 
     Raises:
-        ValueError: a GPU was asked for, and there is none.
+        ValueError: a GPU was asked for, and there is none, or a precision whose package is not installed.
     """
+    if str(asked).startswith("transformer-engine") and not has_transformer_engine():
+        raise ValueError(
+            f"trainer.precision={asked}: needs NVIDIA's package transformer_engine, which is not installed. Use "
+            f"--trainer.precision bf16-mixed, or install it."
+        )
     if accelerator in _GPU and not torch.cuda.is_available():
         why = "a build without CUDA" if torch.version.cuda is None else "no GPU, or no working driver"
         raise ValueError(

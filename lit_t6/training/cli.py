@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit_t6.command_line.options import arrange, option_value
 from lit_t6.command_line.parsing import parse, parser_settings
+from lit_t6.command_line.trainers import check_that_a_model_is_named
 from lit_t6.training.accelerator import choose_precision
 from lit_t6.training.callbacks import DocumentLossWriter, SaveOnInterrupt, TrainingProgress
 from lit_t6.training.callbacks.run_facts import advice_for_cpu
@@ -31,7 +32,7 @@ from lit_t6.training.launcher import watch_processes
 from lit_t6.training.library_warnings import in_our_words
 from lit_t6.training.memory import StageOfFailure, explain_out_of_memory, is_out_of_memory
 from lit_t6.training.messages import say, warn
-from lit_t6.training.monitors import check_monitors
+from lit_t6.training.monitors import check_mode, check_monitors
 from lit_t6.training.outcome import say_outcome
 from lit_t6.training.places import folder_without_logger
 from lit_t6.training.refused_run import leaving_nothing
@@ -75,12 +76,8 @@ class T6CLI(LightningCLI):
         for speaker in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
             logging.getLogger(speaker).addFilter(is_news)
         checkpoint = option_value(options, "--ckpt_path")
-        about_a_model = ("--ckpt_path", "--config", "--model", "-h", "--help", "--print_config")
-        if command != "fit" and not any(option.startswith(about_a_model) for option in options):
-            raise ValueError(
-                f"{command} needs --ckpt_path, the checkpoint to evaluate; with --config alone it takes the model as "
-                f"it starts, untrained."
-            )
+        if not options:
+            check_that_a_model_is_named(command, options)
         try:
             with tempfile.TemporaryDirectory() as folder, in_our_words(formats=ends_process):
                 if checkpoint is not None and checkpoint not in (*_LIGHTNINGS_WORDS, "null"):
@@ -117,10 +114,12 @@ class T6CLI(LightningCLI):
         """Parse `args` alone: the words of the process are `cli.main`'s business.
 
         Raises:
-            ValueError: what the parser refuses, in one line.
+            ValueError: what the parser refuses, in one line, or an evaluation of nothing.
         """
         commands = getattr(self, "_subcommand_parsers", {})
         self.config = parse(parser, args, commands.get(args[0]) if args else None)
+        if commands:
+            check_that_a_model_is_named(args[0], args[1:])
 
     def _parse_ckpt_path(self) -> None:
         """Leave the options as they are: a checkpoint's are below the user's, not above them (`run`)."""
@@ -160,7 +159,7 @@ class T6CLI(LightningCLI):
         """Settings that follow from the command: precision of products, predictions, what the run goes on with.
 
         Raises:
-            ValueError: a checkpoint that is not named by its file.
+            ValueError: a checkpoint that is not named by its file, or no way to tell the best.
         """
         torch.set_float32_matmul_precision("high")
         self.converted_from: str | None = None
@@ -171,6 +170,7 @@ class T6CLI(LightningCLI):
         if self.subcommand is None:
             return
         config = self.config[self.subcommand]
+        check_mode(config.checkpoint.mode)
         if config.ckpt_path in _LIGHTNINGS_WORDS:  # typed, or of a YAML file
             without = " Without --ckpt_path the same command goes on with its unfinished run."
             raise ValueError(

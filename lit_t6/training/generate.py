@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -96,7 +97,7 @@ def generate_text(
     rows = [text for text in prompts for _ in range(num_samples)]
     titles = [f"prompt {p}, sample {s}" for p in range(1, len(prompts) + 1) for s in range(1, num_samples + 1)]
     size = batch_size or len(rows)
-    printer, lines, num_tokens, largest = _Printer(), [], 0, 0
+    printer, lines, num_tokens, largest = _Printer(goes_on=bool(output)), [], 0, 0
     began = time.perf_counter()
     for first in range(0, len(rows), size):
         batch = rows[first : first + size]
@@ -155,9 +156,14 @@ def _load(ckpt_path: str, tokenizer: str | None, device: str) -> tuple["T6Model"
 
 
 class _Printer:
-    """Prints texts in order, the first that has not ended as it comes; `text` is all that was printed."""
+    """Prints texts in order, the first that has not ended as it comes; `text` is all that was printed.
 
-    def __init__(self) -> None:
+    Args:
+        goes_on: also where nobody reads them any more, since they go elsewhere too.
+    """
+
+    def __init__(self, goes_on: bool) -> None:
+        self.goes_on = goes_on
         self.text = ""
 
     def show(self, stream: "TextStream", prompts: Sequence[str], titles: Sequence[str]) -> None:
@@ -177,12 +183,17 @@ class _Printer:
 
     def _write(self, text: str) -> None:
         self.text += text
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            if not self.goes_on:
+                raise
 
 
 def _tell(line: str) -> None:
-    sys.stdout.flush()
+    with suppress(BrokenPipeError):
+        sys.stdout.flush()
     print(line, file=sys.stderr)
 
 

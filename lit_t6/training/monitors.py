@@ -9,6 +9,9 @@ from lit_t6.training.callbacks import SafeModelCheckpoint
 FIGURES = ("val/loss", "val/perplexity", "val/bits_per_byte", "train/loss", "epoch", "step")
 """What a callback can watch when a validation ends."""
 
+MODES = ("min", "max")
+"""Which of a figure's values is the best."""
+
 
 def check_monitors(trainer: L.Trainer) -> None:
     """Refuse a figure to watch that nobody logs, which Lightning finds at the first validation only.
@@ -32,6 +35,22 @@ def check_monitors(trainer: L.Trainer) -> None:
             raise ValueError(
                 f"{option}: {monitor!r} is not logged{nearest(monitor, FIGURES)} There are {', '.join(FIGURES)}."
             )
+
+
+def check_mode(mode: str) -> None:
+    """Refuse a way of comparing that there is not.
+
+    Args:
+        mode: of the checkpoints, by which the best one is found.
+
+    Raises:
+        ValueError: another mode.
+    """
+    if mode not in MODES:
+        raise ValueError(
+            f"checkpoint.mode: {mode!r} is not one of its values{nearest(mode, MODES)} There are {', '.join(MODES)}: "
+            f"whether the least or the most of checkpoint.monitor is the best."
+        )
 
 
 def _may_log_others(callback: Callback) -> bool:

@@ -32,7 +32,8 @@ class FactorDiagnostics(Callback):
     values have no factors to log; models without TPA log nothing.
 
     Args:
-        every_n_validations: look at every n-th validation; 0 never.
+        every_n_validations: look at every n-th validation; 0 never. The picture, `factors/figure`, comes at the 1st,
+            2nd, 4th, 8th … of these looks, and after the last step.
         num_tokens: how many tokens to look at.
 
     Raises:

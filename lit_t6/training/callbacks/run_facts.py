@@ -32,6 +32,7 @@ def run_facts(trainer: L.Trainer, config: T6Config) -> dict[str, str]:
         "attention": f"{attention.label}, {heads}; {weights:,} weights a layer{of_budget}",
         "cache": f"{cache_bytes_per_token(config, str(trainer.precision)):,} bytes a token, over all layers",
         "backend": attention.backend,
+        **_ways_of_computing(trainer),
         "device": f"{trainer.world_size} × {name}, precision {trainer.precision}",
     }
     data = getattr(trainer, "datamodule", None)
@@ -50,6 +51,17 @@ def run_facts(trainer: L.Trainer, config: T6Config) -> dict[str, str]:
         elif trainer.max_epochs is not None and trainer.max_epochs > 0:
             facts["length"] = f"{trainer.max_epochs} epochs"
     facts["log"] = _log(trainer)
+    return facts
+
+
+def _ways_of_computing(trainer: L.Trainer) -> dict[str, str]:
+    """What of speed and memory is not as by default."""
+    settings = trainer.lightning_module.hparams
+    facts = {}
+    if settings.get("compile"):
+        facts["compile"] = "the blocks, with torch.compile, at the first step"
+    if settings.get("recompute", "none") != "none":
+        facts["recompute"] = f"{settings['recompute']}: less memory, made again on the way back"
     return facts
 
 

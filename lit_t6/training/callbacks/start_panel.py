@@ -1,7 +1,6 @@
 """What is about to be trained, on one screen, before the first step."""
 
 import logging
-from contextlib import suppress
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from lit_t6.model import T6Config
 from lit_t6.training.callbacks.run_facts import run_facts
+from lit_t6.training.messages import say
 
 _NO_NEWS = (
     *("💡", "GPU available", "TPU available", "`Trainer.fit` stopped"),
@@ -36,8 +36,10 @@ class StartPanel(Callback):
             table.add_column(overflow="fold")  # a path is worth nothing if it is cut
             for name, value in facts.items():
                 table.add_row(f"[bold]{name}", value)
-            with suppress(OSError):  # a log whose disk is full
-                Console(soft_wrap=True).print(Panel(table, title="lit_t6", title_align="left", expand=False))
+            console = Console(soft_wrap=True)
+            with console.capture() as panel:  # rich itself ends the process where nobody reads its output
+                console.print(Panel(table, title="lit_t6", title_align="left", expand=False))
+            say(panel.get().removesuffix("\n"))
 
 
 def is_news(record: logging.LogRecord) -> bool:
