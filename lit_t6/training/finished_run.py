@@ -24,4 +24,9 @@ def describe_finished_run(config: dict[str, Any]) -> str:
     trainer = config["trainer"]
     reached = limits_reached(read_inside(last), trainer["max_steps"], trainer["max_epochs"])
     more = " ".join(f"--trainer.{name} {2 * at}" for name, at in reached.items())  # as an example
-    return f"{said} To go on with it instead, add --ckpt_path {last} {more or 'and a higher limit'}."
+    said += f" To go on with it instead, add --ckpt_path {last} {more or 'and a higher limit'}."
+    if more and config["model"]["optimizer"]["decay_steps"] is None:
+        said += (
+            " The learning rate then rises to the schedule of the longer run; --model.optimizer.decay_steps sets it."
+        )
+    return said

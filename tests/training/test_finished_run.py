@@ -24,7 +24,9 @@ def advice(options, capsys, *more):
     fit(options, *more)
     (line,) = (line for line in capsys.readouterr().out.splitlines() if "finished run" in line)
     assert line.startswith(f"{folder}{ADVICE} To go on with it instead, add --ckpt_path {folder}/checkpoints/")
-    return line.partition(" instead, add ")[2].removesuffix("."), Path(folder)
+    words, _, schedule = line.partition(" instead, add ")[2].partition(". ")
+    assert bool(schedule.startswith("The learning rate then rises")) == ("--trainer.max_" in words)
+    return words.removesuffix("."), Path(folder)
 
 
 @pytest.mark.parametrize(

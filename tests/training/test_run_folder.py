@@ -67,7 +67,7 @@ def test_a_finished_run_is_not_taken_up_and_named(options, capsys):
     assert second.trainer.log_dir.endswith("version_1")
     last = f"--ckpt_path {first.trainer.log_dir}/checkpoints/last.ckpt --trainer.max_steps 6"
     said = f"{first.trainer.log_dir} is a finished run of the same settings; this begins a new one. To go on with it"
-    assert f"{said} instead, add {last}.\n" in capsys.readouterr().out
+    assert f"{said} instead, add {last}. The learning rate then rises" in capsys.readouterr().out
     assert fit(options, *last.split()).trainer.global_step == 6
     assert fit(options, "--auto_resume=false").trainer.log_dir.endswith("version_3")
     assert "finished run" not in capsys.readouterr().out
