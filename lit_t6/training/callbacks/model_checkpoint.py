@@ -8,6 +8,7 @@ from typing import Any
 from weakref import proxy
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
@@ -38,7 +39,7 @@ class SafeModelCheckpoint(ModelCheckpoint):
 
     Lightning's own writes the last checkpoint (`save_last`) where it writes one of the best, and leaves it behind where
     a validation is none of the best. Here it is brought up to date by every validation and by the end of the training,
-    unless it is of that step already.
+    unless it is of that step already. A figure that is infinite or NaN is none of the best.
 
     Lightning's own ranks the new checkpoint first and writes it then. If that fails here, it ranks as before: no file
     that is not there counts as the best or the last one, and none that is there is removed for it.
@@ -75,6 +76,11 @@ class SafeModelCheckpoint(ModelCheckpoint):
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(proxy(self))
+
+    def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
+        """As Lightning's, for which infinity and NaN are among the best while there are few; all ranks decide alike."""
+        finite = current is None or trainer.strategy.reduce_boolean_decision(bool(torch.isfinite(current)))
+        return (finite or self.save_top_k == -1) and super().check_monitor_top_k(trainer, current)
 
     def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Tensor]) -> None:
         with self._as_before_if_not_saved(trainer):
