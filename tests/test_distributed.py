@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from .training.recording import sequences_by_step
@@ -78,3 +79,13 @@ def test_one_rank_then_two_then_one_equal_one_throughout(prepared, tmp_path):
     assert third["progress/tokens"] == straight["progress/tokens"][15:]
     assert second["val/loss"] == pytest.approx(straight["val/loss"][1:3], abs=1e-5)
     assert third["val/loss"] == pytest.approx(straight["val/loss"][3:], abs=1e-5)
+
+
+@pytest.mark.parametrize("save_last", ["true", "link"])
+def test_ranks_agree_on_a_last_checkpoint_that_is_none_of_the_best(prepared, tmp_path, save_last):
+    """The loss falls, and the highest counts as the best: only the first validation is."""
+    words = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=4", "--checkpoint.mode=max"]
+    fit(prepared, tmp_path, "two", *words, f"--checkpoint.save_last={save_last}", "--trainer.val_check_interval=5")
+    folder = tmp_path / "two" / "version_0" / "checkpoints"
+    steps = {path.name: torch.load(path, weights_only=True)["global_step"] for path in folder.glob("*.ckpt")}
+    assert steps == {"step=5.ckpt": 5, "last.ckpt": 20}

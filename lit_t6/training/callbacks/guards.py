@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from lit_t6.data import TokenDataModule
 from lit_t6.training.callbacks.step_notes import StepNotes
 from lit_t6.training.callbacks.throughput import Mark, mark
+from lit_t6.training.callbacks.validation_figures import warn_if_not_finite
 from lit_t6.training.checkpoint_choice import newest_whole, of_run, steps_done
 from lit_t6.training.checkpoint_files import FOLDER
 from lit_t6.training.places import folder_of
@@ -52,7 +53,7 @@ class Guards(Callback):
     bit as they were. Then training stops, or, if it is to skip, goes on with the next batch; the learning-rate schedule
     stays where it is too. Both are written into guards.jsonl in the run's folder, with the samples of the step, and
     skipped steps are a curve, `guards/skipped_steps`. A loss far above its running mean is written down likewise
-    (`guards/spikes`); nothing else happens.
+    (`guards/spikes`); nothing else happens. A validation whose loss is not finite is warned of.
 
     No step waits for the GPU: a fused AdamW leaves weights alone by a flag on the GPU, and the figures are read when
     the next step's forward and backward are queued. Another optimizer waits for the flag. It costs a norm of the
@@ -119,6 +120,10 @@ class Guards(Callback):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking:
             self._settle()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._trainer is not None and not trainer.sanity_checking:
+            warn_if_not_finite(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._settle()

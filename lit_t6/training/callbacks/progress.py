@@ -6,17 +6,20 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from lit_t6.training.callbacks.throughput import Throughput
+from lit_t6.training.callbacks.throughput import Throughput, ends_training
+from lit_t6.training.callbacks.validation_figures import describe
 from lit_t6.training.messages import say
 
 
 class TrainingProgress(ProgressBar):
     """Shows how far training, validation, testing or prediction is.
 
-    In a terminal it is a bar; elsewhere, as in a log file, a line of text now and then.
+    In a terminal it is a bar; elsewhere, as in a log file, a line of text now and then, and one for every validation
+    but the last, whose figures the command says when all is done.
 
     Args:
         seconds_between_lines: at least so long passes between two lines where there is no terminal.
@@ -33,6 +36,8 @@ class TrainingProgress(ProgressBar):
         self._last_line = float("-inf")
         self._last_step = self._last_printed = 0
         self._validated: float | None = None  # the last val/loss
+        self.told_at = -1
+        """The step of the last validation that had a line of its own."""
         self._first: tuple[float, int] | None = None  # time and step from which the speed is measured
 
     def disable(self) -> None:
@@ -77,6 +82,7 @@ class TrainingProgress(ProgressBar):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._first = self._validated = None
+        self.told_at = -1
         self._last_step = self._last_printed = trainer.global_step
         if self._draws:
             progress = self._start()
@@ -111,8 +117,19 @@ class TrainingProgress(ProgressBar):
         if step > self._last_printed and time.monotonic() - self._last_line >= self.seconds_between_lines:
             self._last_line, self._last_printed = time.monotonic(), step
             total = self._total_steps(trainer)
-            of = f" of {total:,}" if total else ""
-            say(f"step {step:,}{of}  {self._figures(trainer)}{self._time_left(trainer.global_step, total)}")
+            time_left = self._time_left(trainer.global_step, total)
+            say(f"step {self._step_of(trainer, step)}  {self._figures(trainer)}{time_left}")
+
+    def _step_of(self, trainer: L.Trainer, step: int) -> str:
+        total = self._total_steps(trainer)
+        return f"{step:,} of {total:,}" if total else f"{step:,}"
+
+    def _print_validation(self, trainer: L.Trainer) -> None:
+        step, figures = trainer.global_step, describe(trainer.callback_metrics)
+        ends = ends_training(trainer, step) or (trainer.should_stop and trainer.fit_loop._can_stop_early)
+        if figures and not ends:
+            self.told_at = step
+            say(f"validation at step {self._step_of(trainer, step)}: {figures}")
 
     def _time_left(self, step: int, total: int | None) -> str:
         assert self._first is not None
@@ -172,6 +189,8 @@ class TrainingProgress(ProgressBar):
             self._validated = float(trainer.callback_metrics["val/loss"])
         if self._progress is not None and self._training is not None:
             self._progress.update(self._training, figures=self._figures(trainer))
+        elif self._enabled and trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._print_validation(trainer)
         self._end_evaluation()
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
