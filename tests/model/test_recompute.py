@@ -67,7 +67,7 @@ def test_loss_and_gradients_are_the_same(mechanism, documents, mixed):
 
 
 @pytest.mark.usefixtures("_captured")
-@pytest.mark.parametrize("mixed", [False, True], ids=["float32", "mixed"])
+@pytest.mark.parametrize("mixed", [pytest.param(False, marks=pytest.mark.slow), True], ids=["float32", "mixed"])
 @pytest.mark.parametrize("mechanism", ["TPA", "MHA"])
 def test_loss_and_gradients_of_compiled_blocks_are_the_same(mechanism, mixed):
     model = make_model(mechanism)
@@ -122,6 +122,7 @@ def test_less_is_kept(mechanism):
 
 
 @pytest.mark.usefixtures("_captured")
+@pytest.mark.slow
 def test_compiled_blocks_keep_less():
     model = make_model()
     kept = {}

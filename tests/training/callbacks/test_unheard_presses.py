@@ -5,6 +5,10 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow  # processes that are killed
+
 PROGRAM = """
 import hashlib, signal, sys
 from lit_t6.training.callbacks.unheard_presses import UnheardPresses
