@@ -43,9 +43,9 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         width = self.out.in_features
-        fill = padding(width, x) if self._is_plain else 0
-        trained_on_a_gpu = x.is_cuda and torch.is_grad_enabled()
-        if not fill and not (self._is_plain and trained_on_a_gpu):
+        plain = self._is_plain
+        fill = padding(width, x) if plain else 0
+        if not fill and not (plain and x.is_cuda and torch.is_grad_enabled()):
             gate, value = self.gate_and_value(x).chunk(2, dim=-1)
             return self.out(F.silu(gate) * value)
         both, out = self.gate_and_value.weight, self.out.weight

@@ -181,10 +181,14 @@ def fastest(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.
 
 def backend_for(q: Tensor) -> Backend:
     """The `fastest` one for queries (B, T, H, D), T up to the next power of two: few lengths are worth measuring."""
-    batch, length, heads, size = q.shape
     if q.is_cuda and torch.cuda.is_current_stream_capturing():  # nothing can be waited for
         return usable(q.dtype, q.device)[0]
-    return fastest((batch, 1 << (length - 1).bit_length(), heads, size), q.dtype, q.device)
+    batch, length, heads, size = q.shape
+    return fastest((batch, _measured_length(length), heads, size), q.dtype, q.device)
+
+
+def _measured_length(length: int) -> int:
+    return 1 << (length - 1).bit_length()
 
 
 def agree(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> None:
@@ -193,10 +197,11 @@ def agree(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.de
     It is the one of the least time over all of them. Every rank of the default process group has to call this.
 
     Args:
-        shape: to measure, (B, T, H, D).
+        shape: to measure, (B, T, H, D), T as `backend_for` takes it.
         dtype: of queries, keys and values.
         device: of this rank.
     """
+    shape = (shape[0], _measured_length(shape[1]), *shape[2:])
     try:
         own, _ = _measure(shape, dtype, device, usable(dtype, device))
     except torch.OutOfMemoryError:  # the others wait for this rank; training will say it

@@ -36,7 +36,7 @@ class AttentionBackend(Callback):
             return
         data = getattr(trainer, "datamodule", None)
         batch, length = (data.batch_size, data.seq_len) if isinstance(data, TokenDataModule) else (1, None)
-        length = 1 << ((length or self.config.max_seq_len) - 1).bit_length()
+        length = length or self.config.max_seq_len
         fused.agree((batch, length, attention.heads(), attention.head_dim), dtype, device)
 
     def on_train_batch_end(
