@@ -184,14 +184,16 @@ class Latent(Dense):
         return LATENT
 
 
-def decode_factors(inputs: Inputs, impl: Impl) -> Tensor:
+def decode_factors(inputs: Inputs, impl: Impl, lengths: Tensor | None = None) -> Tensor:
     """`tpa_decode` of inputs of TPA, (B, H, E).
 
     Args:
         inputs: the six factors, by name.
         impl: which implementation.
+        lengths: (B,) of the cache, which keeps them; all that there is if not given.
     """
-    return tpa_decode(*(inputs[name] for name in TPAFactors._fields), zero_padding=True, impl=impl)[:, 0]
+    factors = (inputs[name] for name in TPAFactors._fields)
+    return tpa_decode(*factors, lengths=lengths, zero_padding=True, impl=impl)[:, 0]
 
 
 def _by_sequence(inputs: Inputs, attend: Callable[[Inputs], Tensor]) -> Tensor:

@@ -99,6 +99,7 @@ def blocks(
     device: torch.device,
     choices: Sequence[tuple[int, int]] = BLOCKS_AND_STAGES,
     room: int | None = None,
+    programs: float = 0.75,
 ) -> dict[str, int]:
     """Tokens of a block, blocks that are read ahead, and warps.
 
@@ -114,11 +115,12 @@ def blocks(
         device: where it all runs.
         choices: tokens and blocks, the best first.
         room: bytes of shared memory for the blocks; all of it if not given.
+        programs: so many a multiprocessor, each with one block, must there be for blocks of more than 32.
     """
     most_registers = 8192 if itemsize == 2 else 1024  # exact products of float32 take many
     room = shared_memory(device) if room is None else room
     for block, stages in choices:
-        busy = num_rows * -(-num_cached // block) >= 0.75 * num_multiprocessors(device)
+        busy = num_rows * -(-num_cached // block) >= programs * num_multiprocessors(device)
         if stages * block * bytes_per_token <= room and block * rows <= most_registers and (busy or block <= 32):
             break
     return {"BLOCK_M": block, "NUM_STAGES": stages, "num_warps": 8 if rows > 64 else 4}

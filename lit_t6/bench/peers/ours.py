@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from lit_t6.bench.grid import Point
@@ -28,7 +29,12 @@ class FlashTPA(Peer):
 
     def prepare(self, point: Point, sets: Sequence[Inputs]) -> list[Call]:
         impl: Impl = "triton" if point.on_gpu else "reference"
-        return [partial(decode_factors, inputs, impl) for inputs in sets]
+        return [partial(decode_factors, inputs, impl, _lengths(point)) for inputs in sets]
+
+
+def _lengths(point: Point) -> Tensor:
+    """(B,), of a cache, which counts its tokens itself."""
+    return torch.full((point.batch,), point.cache, dtype=torch.int64, device=point.device)
 
 
 class OurDense(Peer):
@@ -46,6 +52,7 @@ class OurDense(Peer):
     def prepare(self, point: Point, sets: Sequence[Inputs]) -> list[Call]:
         assert isinstance(self.mechanism, Dense)
         scale, shared = self.mechanism.scale(point), isinstance(self.mechanism, Latent)
+        lengths = _lengths(point)
 
         def layout(x: Tensor) -> Tensor:
             """(B, G, M, D) → (B, M, G, D), as the package's caches lie: its strides do not change with M."""
@@ -54,6 +61,6 @@ class OurDense(Peer):
         def call(inputs: Inputs) -> Call:
             q, k = inputs["q"][:, None], layout(inputs["k"])
             v = inputs["v"].shape[-1] if shared else layout(inputs["v"])
-            return lambda: cached_attention(q, k, v, scale=scale, impl="triton")[:, 0]
+            return lambda: cached_attention(q, k, v, lengths=lengths, scale=scale, impl="triton")[:, 0]
 
         return [call(inputs) for inputs in sets]
