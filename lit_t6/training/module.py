@@ -9,9 +9,11 @@ from typing import Any, Self
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from lit_t6.data import TokenDataModule
@@ -109,8 +111,14 @@ class LitT6(L.LightningModule):
             fits: it trains, and does not only evaluate.
 
         Raises:
-            ValueError: an Apple GPU, which has no float64, or several devices whose clocks would say when to validate.
+            ValueError: an Apple GPU, which has no float64; several devices whose clocks would say when to validate; or
+                a strategy that would take steps which are not those of one device.
         """
+        if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
+            raise ValueError(
+                f"trainer.strategy: {type(trainer.strategy).__name__} of Lightning is not supported; use "
+                f"--trainer.strategy fsdp, or from Python strategy=lit_t6.training.ShardedStrategy()."
+            )
         if trainer.strategy.root_device.type == "mps":
             raise ValueError(
                 "accelerator mps: Apple's GPUs have no float64, which rotary tables and exact sums of losses need; "
@@ -170,6 +178,7 @@ class LitT6(L.LightningModule):
     ) -> None:
         """Clip as the trainer says, and leave the norm that the gradient had before for the logs and the guards."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        # Of shards, these functions give a norm that is still to be added up over the ranks.
         norm: Tensor | None = None
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
             norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)  # one pass for both
@@ -177,6 +186,8 @@ class LitT6(L.LightningModule):
             if self._guards is not None or self._logs_this_step():
                 norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
         if norm is not None and self._logs_this_step():
             self.step_figures["optim/grad_norm"] = norm
         if norm is not None and self._guards is not None:
