@@ -125,15 +125,26 @@ class TokenDataModule(L.LightningDataModule):
                     "text instead, and train on it for many epochs."
                 )
             self._position.start(afresh=self.trainer.global_step == 0)
-            if self.global_batch_size is not None:
-                self._set_accumulation(self.trainer, self.global_batch_size)
+            if (accumulate := self.accumulation(self.trainer)) is not None:
+                self._set_accumulation(self.trainer, accumulate)
 
-    def _set_accumulation(self, trainer: L.Trainer, global_batch_size: int) -> None:
+    def accumulation(self, trainer: L.Trainer) -> int | None:
+        """Batches that an optimizer step takes from each device, where a global batch size says so.
+
+        Args:
+            trainer: of the training; its devices count.
+
+        Raises:
+            ValueError: a global batch that the devices do not divide, or that contradicts the trainer.
+        """
+        global_batch_size = self.global_batch_size
+        if global_batch_size is None:
+            return None
         at_once = self.batch_size * trainer.world_size
         if global_batch_size % at_once:
             raise ValueError(
                 f"data.global_batch_size={global_batch_size} is not a multiple of data.batch_size={self.batch_size} "
-                f"times {trainer.world_size} device(s); change one of them."
+                f"times {trainer.world_size} device(s), {at_once}; change one of them."
             )
         accumulate = global_batch_size // at_once
         if trainer.accumulate_grad_batches not in (1, accumulate):
@@ -141,6 +152,10 @@ class TokenDataModule(L.LightningDataModule):
                 f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} contradicts "
                 f"data.global_batch_size={global_batch_size}, which needs {accumulate}; give one of the two."
             )
+        return accumulate
+
+    @staticmethod
+    def _set_accumulation(trainer: L.Trainer, accumulate: int) -> None:
         if isinstance(getattr(trainer, "val_check_interval", None), int):  # a time is kept elsewhere
             trainer.val_check_interval *= accumulate // trainer.accumulate_grad_batches
         trainer.accumulate_grad_batches = accumulate

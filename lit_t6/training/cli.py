@@ -240,6 +240,7 @@ class T6CLI(LightningCLI):
         check_monitors(self.trainer)
         if self.goes_on_from is not None:
             self.steps_before = check_steps_left(self.trainer, self.goes_on_from)
+        self.datamodule.accumulation(self.trainer)
         self.datamodule.prepare_data()
         longest = self.model.config.max_seq_len
         self.datamodule.fit_to_model(self.model.config.vocab_size, longest)

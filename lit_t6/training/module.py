@@ -31,7 +31,7 @@ from lit_t6.training.callbacks import (
     ValidateAtEnd,
     is_logging_step,
 )
-from lit_t6.training.checkpoint_files import verify_file
+from lit_t6.training.checkpoint_files import is_sharded, verify_file
 from lit_t6.training.metrics import LanguageModelMetrics
 from lit_t6.training.optimizer import OptimizerConfig
 from lit_t6.training.tensorboard_logger import make_lasting
@@ -92,9 +92,16 @@ class LitT6(L.LightningModule):
 
         Raises:
             DamagedCheckpoint: it is truncated or changed.
+            ValueError: it is a folder of shards.
         """
-        if isinstance(checkpoint_path, str | Path) and Path(checkpoint_path).is_file():
-            verify_file(checkpoint_path)
+        if isinstance(checkpoint_path, str | Path):
+            if is_sharded(checkpoint_path):
+                raise ValueError(
+                    f"{checkpoint_path}: is in shards; make one file of it with python cli.py convert --from shards, "
+                    f"or take lit_t6.training.read_checkpoint(path).model()."
+                )
+            if Path(checkpoint_path).is_file():
+                verify_file(checkpoint_path)
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     @property
@@ -139,6 +146,10 @@ class LitT6(L.LightningModule):
             ValueError: data of a larger vocabulary, or a trainer that cannot do it.
         """
         self.check_trainer(self.trainer, stage == "fit")
+        if self.hparams["compile"] and self.trainer.world_size > 1:
+            # Blocks are compiled one by one, and DDP exchanges the gradients of one while the next runs: it needs no
+            # graphs cut at its buckets, and those with recomputation could not be cut.
+            torch._dynamo.config.optimize_ddp = False
         datamodule = getattr(self.trainer, "datamodule", None)
         if isinstance(datamodule, TokenDataModule):
             datamodule.fit_to_model(self.config.vocab_size, self.config.max_seq_len)
