@@ -30,7 +30,12 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 def words_of(prepared, folder, name, *words):
     return [
         *("cli.py", "fit", "--config=configs/quickstart.yaml", f"--data.path={prepared}", "--model.vocab_size=400"),
-        *("--model.max_seq_len=64", "--model.num_layers=2", "--trainer.accelerator=cpu", "--trainer.log_every_n_steps=1"),
+        *(
+            "--model.max_seq_len=64",
+            "--model.num_layers=2",
+            "--trainer.accelerator=cpu",
+            "--trainer.log_every_n_steps=1",
+        ),
         *(f"--trainer.max_steps={STEPS}", "--trainer.val_check_interval=4", "--trainer.enable_progress_bar=false"),
         *(f"--trainer.logger.init_args.save_dir={folder}", f"--trainer.logger.init_args.name={name}"),
         *("--data.batch_size=4", "--data.global_batch_size=8", "--checkpoint.save_top_k=-1", "--samples.max_share=1"),
@@ -85,7 +90,7 @@ def test_two_ranks_have_the_losses_of_one_process(runs, name):
     assert len(one["train/loss"]) == STEPS
     assert one["train/loss"][-1] < one["train/loss"][0] - 0.5
     assert two.keys() == one.keys()
-    for tag in ("train/loss", "val/loss", "val/bits_per_byte", "factors/effective_rank_k"):
+    for tag in ("train/loss", "val/loss", "val/bits_per_byte"):
         assert two[tag] == pytest.approx(one[tag], abs=1e-5), tag
     assert two["optim/grad_norm"] == pytest.approx(one["optim/grad_norm"], rel=1e-4)
     for tag in ("optim/lr", "progress/tokens"):  # the rate and the batch are the configuration's, not the devices'

@@ -171,7 +171,9 @@ def read_inside(path: Path) -> dict[str, Any]:
         path: of the checkpoint; of one in several files, the common one is read, in which tensors have no rows.
     """
     try:
-        content = torch.load(path / META if is_sharded(path) else path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(
+            path / META if is_sharded(path) else path, map_location="cpu", weights_only=True, mmap=True
+        )
     except Exception:  # bytes that are no pickle raise anything; verify_file says what is wrong
         return {}
     known = isinstance(content, dict) and isinstance(content.get("global_step"), int)

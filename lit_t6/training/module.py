@@ -97,8 +97,7 @@ class LitT6(L.LightningModule):
         if isinstance(checkpoint_path, str | Path):
             if is_sharded(checkpoint_path):
                 raise ValueError(
-                    f"{checkpoint_path}: is in shards; make one file of it with python cli.py convert --from shards, "
-                    f"or take lit_t6.training.read_checkpoint(path).model()."
+                    f"{checkpoint_path}: is in shards: python cli.py convert --from shards makes a file of it."
                 )
             if Path(checkpoint_path).is_file():
                 verify_file(checkpoint_path)
