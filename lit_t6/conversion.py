@@ -1,4 +1,4 @@
-"""Checkpoints of other people, or in several files, made checkpoints of ours in one: what `python cli.py convert` does."""
+"""Checkpoints of other people, or in shards, made one file of ours: what `python cli.py convert` does."""
 
 from typing import TYPE_CHECKING
 

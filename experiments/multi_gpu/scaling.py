@@ -17,8 +17,9 @@ from experiments.multi_gpu.cases import CHECKOUT, Case, plan, run_case, syntheti
 from lit_t6.bench.facts import facts, write_json
 
 LOSS_TOLERANCE = {"gpu": 2**-9, "cpu": 1e-5}
-"""How far a loss may be from that of one device, as a part of it. bfloat16 keeps 8 bits of a number, and a loss is a mean
-over thousands of tokens, whose rounding errors mostly cancel: half of its last bit. On a CPU in float32, the sums' order."""
+"""How far a loss may be from that of one device, as a part of it. bfloat16 keeps 8 bits of a number, and a loss is a
+mean over thousands of tokens, whose rounding errors mostly cancel: half of the last bit. On a CPU in float32, the order
+of sums."""
 NORM_TOLERANCE = {"gpu": 0.05, "cpu": 1e-3}
 """The same of the gradient's norm: a sum where a mean should be, or a missing rank, is far outside."""
 
@@ -51,8 +52,8 @@ def check(found: Found, accelerator: str) -> list[str]:
                 case["loss_difference"] = apart[worst]
             if not apart[worst] <= tolerance[accelerator]:  # NaN too
                 problems.append(
-                    f"{name}: {what} at step {worst} are {case[what][worst]:.6f}, and {reference[what][worst]:.6f} on one "
-                    f"device; expected them within {tolerance[accelerator]:.1e} of each other"
+                    f"{name}: {what} at step {worst} are {case[what][worst]:.6f}, and {reference[what][worst]:.6f} on "
+                    f"one device; expected them within {tolerance[accelerator]:.1e} of each other"
                 )
     return problems
 
@@ -69,8 +70,8 @@ def table(result: dict[str, Any]) -> str:
         f"{Path(settings['config']).stem}, {settings['batch']} sequences a device and step; {device}, torch "
         f"{result['facts']['same']['torch']}",
         "",
-        "| devices | strategy | sequences a step | tokens/s | of linear | ms a step | peak GiB | loss, last compared step "
-        "| one device's | apart |",
+        "| devices | strategy | sequences a step | tokens/s | of linear | ms a step | peak GiB "
+        "| loss, last compared step | one device's | apart |",
         "|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     alone = {case["global_batch"]: case for case in result["cases"] if case["strategy"] == "one"}

@@ -17,7 +17,7 @@ class Block(nn.Module):
         config: resolved (`T6Config.resolved`).
 
     `recompute` says what a call computes again on its way back; it is not for calls with a cache. `run` takes the place
-    of `compute`, `compute` compiled for one: hooks of the block, such as those that gather sharded weights, stay out of it.
+    of `compute`, compiled for one: hooks of the block, such as those that gather sharded weights, stay out of it.
     """
 
     def __init__(self, config: T6Config) -> None:

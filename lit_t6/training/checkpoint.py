@@ -73,7 +73,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Open a checkpoint that `fit` or `Trainer.save_checkpoint` wrote, a file or a folder of shards, once it is verified.
+    """Open a checkpoint that `fit` or `Trainer.save_checkpoint` wrote, a file or a folder, once it is verified.
 
     Raises:
         ValueError: no such file, a damaged one (the newest whole one beside it is named), or not one of LitT6.

@@ -43,7 +43,7 @@ def separate(content: Any) -> tuple[Any, list[Tensor]]:
         memory, as tied weights do, is kept once.
     """
     rows: list[Tensor] = []
-    numbers: dict[tuple[int, int, torch.Size], int] = {}
+    numbers: dict[tuple[Any, ...], int] = {}
 
     def take(value: Tensor) -> Any:
         if not isinstance(value, DTensor):

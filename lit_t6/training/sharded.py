@@ -124,7 +124,7 @@ class ShardedStrategy(DDPStrategy):
                 return value
             if not isinstance(value, DTensor):
                 return value.detach().cpu()
-            whole = value.detach().full_tensor()  # by all ranks, and so of tied ones twice
+            whole = value.full_tensor().detach()  # by all ranks, and so of tied ones twice
             return seen.setdefault(value.to_local().data_ptr(), whole.cpu()) if self.is_global_zero else None
 
         whole = gather(state)

@@ -1,4 +1,4 @@
-"""Counts what two ranks exchange: torchrun --nproc_per_node 2 tests/training/communication.py FOLDER OF PREPARED DATA."""
+"""Counts what two ranks exchange: torchrun --nproc_per_node 2 tests/training/communication.py PREPARED."""
 
 import json
 import sys
