@@ -4,6 +4,7 @@ python -m experiments.multi_gpu.scaling --output experiments/multi_gpu/results
 """
 
 import argparse
+import math
 import sys
 import tempfile
 import time
@@ -47,10 +48,11 @@ def check(found: Found, accelerator: str) -> list[str]:
                 problems.append(f"{name}: no step whose {what} could be compared")
                 continue
             apart = {step: abs(case[what][step] / reference[what][step] - 1) for step in steps}
+            apart = {step: math.inf if math.isnan(distance) else distance for step, distance in apart.items()}
             worst = max(steps, key=lambda step: apart[step])
             if what == "losses":
                 case["loss_difference"] = apart[worst]
-            if not apart[worst] <= tolerance[accelerator]:  # NaN too
+            if apart[worst] > tolerance[accelerator]:
                 problems.append(
                     f"{name}: {what} at step {worst} are {case[what][worst]:.6f}, and {reference[what][worst]:.6f} on "
                     f"one device; expected them within {tolerance[accelerator]:.1e} of each other"

@@ -147,7 +147,7 @@ class LitT6(L.LightningModule):
         self.check_trainer(self.trainer, stage == "fit")
         if self.hparams["compile"] and self.trainer.world_size > 1:
             # Blocks are compiled one by one, and DDP exchanges the gradients of one while the next runs: it needs no
-            # graphs cut at its buckets, and those with recomputation could not be cut.
+            # graphs cut at its buckets.
             torch._dynamo.config.optimize_ddp = False
         datamodule = getattr(self.trainer, "datamodule", None)
         if isinstance(datamodule, TokenDataModule):
