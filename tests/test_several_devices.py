@@ -193,65 +193,6 @@ def test_compiled_blocks_that_are_recomputed(runs, prepared, logs, name):
     assert result(logs, f"compiled-{name}").curves["train/loss"] == pytest.approx(expected, abs=1e-5)
 
 
-def by_torchrun(words):
-    return [start(["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *words])]
-
-
-def by_slurm(words):
-    job = {"SLURM_JOB_ID": "4243", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
-    job |= {"SLURM_NODEID": "0", "SLURM_NODELIST": "localhost"}
-    return [start(words, job | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank}) for rank in "01"]
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "starting"),
-    [
-        ("one", "shards", lambda words: [start(words)]),
-        ("shards", "one", lambda words: [start(words)]),
-        ("fsdp", "ddp", by_slurm),
-        ("ddp", "fsdp", by_torchrun),
-    ],
-)
-def test_a_checkpoint_goes_on_with_other_ranks(runs, prepared, logs, before, after, starting):
-    name = f"{before}-{after}"
-    last = runs[before].checkpoints / "step=4.ckpt"
-    finish(*starting(words_of(prepared, logs, name, f"--ckpt_path={last}", *WAYS[after])))
-    assert [path.name for path in (logs / name).iterdir()] == ["version_0"]
-    straight, more = runs["one"].curves, result(logs, name).curves
-    assert more["train/loss"] == pytest.approx(straight["train/loss"][4:], abs=1e-5)
-    assert more["val/loss"] == pytest.approx(straight["val/loss"][1:], abs=1e-5)
-    assert more["progress/tokens"] == straight["progress/tokens"][4:]
-    assert more["optim/lr"] == straight["optim/lr"][4:]
-
-
-def test_the_same_command_finds_its_shards(prepared, logs):
-    """Killed after a checkpoint to go on from, its newest one damaged."""
-    words = [*SHARDS, "--resume.every_n_steps=2", "--trainer.limit_val_batches=0"]
-    first = words_of(prepared, logs, "again", *words)
-    finish(start(first))
-    run = result(logs, "again")
-    (run.folder / "finished").unlink()
-    for path in (run.checkpoints / "last.ckpt", run.checkpoints / "resume" / "step=8.ckpt"):
-        (path / "shard-1-of-2.pt").unlink(missing_ok=True)
-    ((output, errors),) = finish(start(first))
-    assert "shard-1-of-2.pt is missing" in errors
-    assert "step=6.ckpt" in output + errors
-    assert read_checkpoint(run.checkpoints / "resume" / "step=8.ckpt").content["global_step"] == STEPS
-
-
-@pytest.mark.parametrize("name", ["ddp", "fsdp"])
-def test_compiled_blocks_larger_than_a_bucket(prepared, logs, name):
-    words = ["--model.compile=true", "--model.recompute=selective", "--model.d_model=256", "--trainer.max_steps=2"]
-    caches = {"XDG_CACHE_HOME": str(logs / "cache"), "TORCHINDUCTOR_CACHE_DIR": str(logs / "inductor")}
-    called = f"compiled-{name}"
-    finish(start(words_of(prepared, logs, called, *WAYS[name], *words), caches))
-    eager = "eager"
-    if not (logs / eager).exists():
-        finish(start(words_of(prepared, logs, eager, *words[2:])))
-    expected = result(logs, eager).curves["train/loss"]
-    assert result(logs, called).curves["train/loss"] == pytest.approx(expected, abs=1e-5)
-
-
 def test_accumulating_gradients_exchanges_none(prepared):
     ((output, _),) = finish(*by_torchrun(["tests/training/communication.py", str(prepared)]))
     counted = json.loads(output.partition("COUNTED ")[2].splitlines()[0])
