@@ -171,26 +171,25 @@ def test_a_checkpoint_goes_on_with_other_ranks(runs, prepared, logs, before, aft
 
 def test_the_same_command_finds_its_shards(prepared, logs):
     """Killed after a checkpoint to go on from, its newest one damaged."""
-    words = [*SHARDS, "--resume.every_n_steps=2", "--trainer.limit_val_batches=0"]
+    words = [*SHARDS, "--resume.every_n_steps=2", "--trainer.limit_val_batches=0", "--trainer.max_steps=4"]
     first = words_of(prepared, logs, "again", *words)
     finish(start(first))
     run = result(logs, "again")
     (run.folder / "finished").unlink()
-    for path in (run.checkpoints / "last.ckpt", run.checkpoints / "resume" / "step=8.ckpt"):
+    for path in (run.checkpoints / "last.ckpt", run.checkpoints / "resume" / "step=4.ckpt"):
         (path / "shard-1-of-2.pt").unlink(missing_ok=True)
     ((output, errors),) = finish(start(first))
     assert "shard-1-of-2.pt is missing" in errors
-    assert "step=6.ckpt" in output + errors
-    assert read_checkpoint(run.checkpoints / "resume" / "step=8.ckpt").content["global_step"] == STEPS
+    assert "step=2.ckpt" in output + errors
+    assert read_checkpoint(run.checkpoints / "resume" / "step=4.ckpt").content["global_step"] == 4
 
 
-@pytest.mark.parametrize("name", ["ddp", "fsdp"])
-def test_compiled_blocks_that_are_recomputed(runs, prepared, logs, name):
+def test_compiled_blocks_that_are_recomputed(runs, prepared, logs):
     words = ["--model.compile=true", "--model.recompute=selective", "--trainer.max_steps=2"]
     caches = {"XDG_CACHE_HOME": str(logs / "cache")}
-    finish(start(words_of(prepared, logs, f"compiled-{name}", *WAYS[name], *words), caches))
+    finish(start(words_of(prepared, logs, "compiled", *WAYS["fsdp"], *words), caches))
     expected = runs["one"].curves["train/loss"][:2]
-    assert result(logs, f"compiled-{name}").curves["train/loss"] == pytest.approx(expected, abs=1e-5)
+    assert result(logs, "compiled").curves["train/loss"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_accumulating_gradients_exchanges_none(prepared):
