@@ -242,8 +242,7 @@ class T6CLI(LightningCLI):
             self.steps_before = check_steps_left(self.trainer, self.goes_on_from)
         self.datamodule.accumulation(self.trainer)
         self.datamodule.prepare_data()
-        longest = self.model.config.max_seq_len
-        self.datamodule.fit_to_model(self.model.config.vocab_size, longest)
+        self.datamodule.fit_to_model(self.model.config.vocab_size, longest := self.model.config.max_seq_len)
         if self.datamodule.seq_len > longest:
             raise ValueError(
                 f"data.seq_len={self.datamodule.seq_len} is longer than what the model is for, model.max_seq_len="

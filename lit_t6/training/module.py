@@ -146,9 +146,7 @@ class LitT6(L.LightningModule):
         """
         self.check_trainer(self.trainer, stage == "fit")
         if self.hparams["compile"] and self.trainer.world_size > 1:
-            # Blocks are compiled one by one, and DDP exchanges the gradients of one while the next runs: it needs no
-            # graphs cut at its buckets.
-            torch._dynamo.config.optimize_ddp = False
+            torch._dynamo.config.optimize_ddp = False  # it cuts graphs for DDP to begin early: blocks are cuts enough
         datamodule = getattr(self.trainer, "datamodule", None)
         if isinstance(datamodule, TokenDataModule):
             datamodule.fit_to_model(self.config.vocab_size, self.config.max_seq_len)
@@ -188,7 +186,6 @@ class LitT6(L.LightningModule):
     ) -> None:
         """Clip as the trainer says, and leave the norm that the gradient had before for the logs and the guards."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        # Of shards, these functions give a norm that is still to be added up over the ranks.
         norm: Tensor | None = None
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
             norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)  # one pass for both
@@ -196,7 +193,7 @@ class LitT6(L.LightningModule):
             if self._guards is not None or self._logs_this_step():
                 norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        if isinstance(norm, DTensor):
+        if isinstance(norm, DTensor):  # of shards: still to be added up over the ranks
             norm = norm.full_tensor()
         if norm is not None and self._logs_this_step():
             self.step_figures["optim/grad_norm"] = norm
