@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from lit_t6.attention.cache import AttentionCache
 from lit_t6.attention.initialization import InitScheme
+from lit_t6.ops.alignment import is_plain
+from lit_t6.ops.token_linear import takes, token_linear
 
 HEAD_NORM_EPS = 1e-5  # upstream's
 
@@ -59,6 +61,7 @@ class AttentionModule(nn.Module, ABC):
         positions: Tensor | None = None,
         document_ids: Tensor | None = None,
         cache: AttentionCache | None = None,
+        residual: Tensor | None = None,
     ) -> Tensor:
         """Attend.
 
@@ -68,6 +71,7 @@ class AttentionModule(nn.Module, ABC):
             document_ids: integers (B, T): a position sees its own document only.
             cache: from `config.build_cache`: x are the next tokens of its rows, and are added to it. They see what it
                 holds, and those before them in x. No gradients are recorded then: decoding is inference.
+            residual: what the result is added to, (B, T, C).
 
         Returns:
             (B, T, C).
@@ -81,7 +85,12 @@ class AttentionModule(nn.Module, ABC):
             heads = self.attend(x, positions, document_ids, cache)
             if self.head_norm is not None:
                 heads = self.head_norm(heads)
-            return self.out(heads.flatten(-2))
+            heads = heads.flatten(-2)
+            if residual is None:
+                return self.out(heads)
+            if is_plain(self.out) and takes(heads, self.out.weight):
+                return token_linear(heads, self.out.weight, residual=residual)
+            return residual + self.out(heads)
 
     @abstractmethod
     def attend(

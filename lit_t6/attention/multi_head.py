@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lit_t6.attention.base import AttentionModule, check_divides, check_positive
 from lit_t6.attention.cache import AttentionCache, KeyValueCache
@@ -15,6 +15,7 @@ from lit_t6.attention.initialization import InitScheme, check_init, uniform_, va
 from lit_t6.attention.key_value import attention_to_cache, key_value_attention
 from lit_t6.attention.rotary import RotaryEmbedding
 from lit_t6.attention.rotary_config import RotaryAttentionConfig
+from lit_t6.ops.alignment import AlignedLinear
 
 
 @dataclass
@@ -108,7 +109,7 @@ class MultiHeadAttention(AttentionModule, config=MultiHeadConfig):
     def __init__(self, d_model: int, config: MultiHeadConfig, max_seq_len: int = 1024) -> None:
         super().__init__(d_model, config)
         self.config = config
-        self.qkv = nn.Linear(d_model, sum(config.projection_rows), bias=False)  # rows: q, k, v, each head-major
+        self.qkv = AlignedLinear(d_model, sum(config.projection_rows), bias=False)  # rows: q, k, v, each head-major
         self.rope = RotaryEmbedding(config.rope_dim, max_seq_len, config.rope_base, config.rope_decay)
         self.reset_parameters()
 

@@ -220,6 +220,7 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
             c_v=held.get("c_v"),
             lengths=cache.lengths,
             rope=rope,
+            zero_padding=True,  # a cache's
             impl=self.config.impl,
         )
 

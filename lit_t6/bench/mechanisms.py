@@ -191,7 +191,7 @@ def decode_factors(inputs: Inputs, impl: Impl) -> Tensor:
         inputs: the six factors, by name.
         impl: which implementation.
     """
-    return tpa_decode(*(inputs[name] for name in TPAFactors._fields), impl=impl)[:, 0]
+    return tpa_decode(*(inputs[name] for name in TPAFactors._fields), zero_padding=True, impl=impl)[:, 0]
 
 
 def _by_sequence(inputs: Inputs, attend: Callable[[Inputs], Tensor]) -> Tensor:

@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_t6.ops.alignment import padding
+from lit_t6.ops.alignment import is_plain, padding
 from lit_t6.ops.swiglu import swiglu_linear
+from lit_t6.ops.token_linear import MAX_SIZE, takes, token_linear
 
 
 def ffn_width(d_model: int, multiple_of: int) -> int:
@@ -34,16 +35,24 @@ class SwiGLU(nn.Module):
         self.gate_and_value.reset_parameters()
         nn.init.zeros_(self.out.weight)
 
-    @property
-    def _is_plain(self) -> bool:
-        """Whether nobody has put something in the place of the layers, or looks at what goes through them."""
+    def takes_tokens(self, x: Tensor) -> bool:
+        """Whether `after_norm` is for these hidden states: few tokens, on a GPU (`lit_t6.ops.token_linear`)."""
         layers = (self.gate_and_value, self.out)
-        hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-        return all(type(x) is nn.Linear and not any(getattr(x, name) for name in hooks) for x in layers)
+        return is_plain(*layers) and takes(x, *(layer.weight for layer in layers)) and self.out.in_features <= MAX_SIZE
+
+    def after_norm(self, x: Tensor, eps: float) -> Tensor:
+        """X + SwiGLU(RMSNorm(x)) in two kernels, of hidden states (…, C) that it takes.
+
+        Args:
+            x: before the norm.
+            eps: of the norm, which has no weights.
+        """
+        hidden = token_linear(x, self.gate_and_value.weight, eps=eps, gated=True)
+        return token_linear(hidden, self.out.weight, residual=x)
 
     def forward(self, x: Tensor) -> Tensor:
         width = self.out.in_features
-        plain = self._is_plain
+        plain = is_plain(self.gate_and_value, self.out)
         fill = padding(width, x) if plain else 0
         if not fill and not (plain and x.is_cuda and torch.is_grad_enabled()):
             gate, value = self.gate_and_value(x).chunk(2, dim=-1)

@@ -141,8 +141,8 @@ def _launch(
     cos: Tensor,
     sin: Tensor,
 ) -> None:
+    from lit_t6.ops.device import early_start
     from lit_t6.ops.kernels.append import _append_kernel  # needs Triton
-    from lit_t6.ops.splits import early_start
 
     assert len(new) <= MAX_PIECES, f"{len(new)} pieces, {MAX_PIECES} at most"
     batch, num_new = new[0].shape[:2]

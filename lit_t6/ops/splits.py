@@ -5,7 +5,6 @@ Letters: B batch, N new queries, M cached positions, H heads, E head size of the
 
 import functools
 import math
-import os
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -13,16 +12,17 @@ from torch import Tensor
 from triton import next_power_of_2
 
 from lit_t6.ops.alignment import ALIGNMENT
+from lit_t6.ops.device import early_start, no_gpu, num_multiprocessors, shared_memory
 from lit_t6.ops.kernels.merge import _merge_kernel
 
-SHARED_MEMORY = 200_000
-"""Bytes of a multiprocessor that a program may plan with."""
 MAX_QUERIES = 16
 """New tokens that such kernels are for: more read a cache as fast by matrix products."""
 MAX_LENGTH = 2**20
 """Tokens of a cache."""
 BLOCKS_AND_STAGES: Sequence[tuple[int, int]] = ((128, 3), (64, 3), (32, 3), (16, 3), (16, 2), (16, 1))
 """Tokens of a block, and blocks that are read ahead: the best first."""
+_BEGINNING = 2
+"""Blocks that a program could read while it begins and ends."""
 _AT_ONCE = 3
 """Programs for which a multiprocessor has registers."""
 
@@ -41,18 +41,6 @@ def refusal(limits: Mapping[str, tuple[int, int]], *cached: Tensor) -> str | Non
     if len(kinds) > 1 or not kinds <= {torch.float32, torch.float16, torch.bfloat16}:
         return f"a cache of {', '.join(sorted(map(str, kinds)))}, expected one of float32, float16, bfloat16"
     return no_gpu(cached[0].device)
-
-
-def no_gpu(device: torch.device) -> str | None:
-    """Why kernels do not run on a device, or None if they do."""
-    if device.type != "cuda" and not interpreted():
-        return f"tensors on {device}, expected a GPU (or TRITON_INTERPRET=1 before the start)"
-    return None
-
-
-def interpreted() -> bool:
-    """Whether Triton runs its kernels on a CPU, as TRITON_INTERPRET=1 asks."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def layout(x: Tensor | None) -> tuple[int, int, int, int]:
@@ -82,33 +70,11 @@ def positions(*cached: Tensor | None) -> int:
 
 
 @functools.cache
-def num_multiprocessors(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 8
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-@functools.cache
-def shared_memory(device: torch.device) -> int:
-    """Bytes of shared memory that a program may plan with: a GPU's own less a little, at most `SHARED_MEMORY`."""
-    if device.type != "cuda":
-        return SHARED_MEMORY
-    own = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", SHARED_MEMORY)
-    return min(SHARED_MEMORY, own - 8192)
-
-
-@functools.cache
-def early_start(device: torch.device) -> dict[str, bool]:
-    """How kernels that call `_start_early` are launched: from Hopper on, before the last one has ended."""
-    can = device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
-    return {"EARLY": True, "launch_pdl": True} if can else {"EARLY": False}
-
-
-@functools.cache
 def num_splits(num_rows: int, at_once: int, most: int) -> int:
     """Into how many parts to split the cache of each row, so that the whole GPU is busy to the end.
 
-    Programs run in waves. More waves even out what the last leaves over, and cost their beginnings.
+    Programs run in waves, each of which takes as long to begin and to end as for some blocks. More waves even out what
+    the last leaves over, and hinder each other.
 
     Args:
         num_rows: programs if nothing were split.
@@ -118,9 +84,10 @@ def num_splits(num_rows: int, at_once: int, most: int) -> int:
 
     def cost(splits: int) -> float:
         waves = -(-num_rows * splits // at_once)
-        return waves / splits * (1 + 0.03 * waves)
+        return waves * (-(-most // splits) + _BEGINNING) * (1 + 0.03 * waves)
 
-    return min(range(1, min(most, max(1, 4 * at_once // num_rows)) + 1), key=cost)
+    # Of equals the most: one program for each place, some without any block, is faster than a few less.
+    return min(range(min(most, max(1, 4 * at_once // num_rows)), 0, -1), key=cost)
 
 
 def blocks(

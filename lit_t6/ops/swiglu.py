@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lit_t6.ops.device import no_gpu
 from lit_t6.ops.implementation import HAS_TRITON
-from lit_t6.ops.splits import no_gpu
 
 _BLOCK = 4096
 """Features of a program at most: it has one token's, if they are not more."""

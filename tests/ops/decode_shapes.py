@@ -23,7 +23,7 @@ class Shape:
     num_queries: int
     dtype: torch.dtype
     dense_queries: bool
-    padded: bool
+    padding: float | None
     static: str
     third_order: bool
     rope: bool
@@ -45,7 +45,7 @@ def draw_shape(chance: random.Random, dtypes: list[torch.dtype], *, small: bool)
         num_queries=chance.choice([1, 1, 1, 2, 3, 5, 8, 16]),
         dtype=chance.choice(dtypes),
         dense_queries=chance.random() < 0.25,
-        padded=chance.random() < 0.6,
+        padding=chance.choice([None, None, NAN, 0.0, 0.0]),
         static=chance.choice(["", "", "", "a", "b"]),
         third_order=chance.random() < 0.2 and head_dim % 4 == 0 and value_dim % 4 == 0,
         rope=chance.random() < 0.3,
@@ -56,8 +56,8 @@ def check_decoding(shape: Shape, batch: int, length: int, lengths: list[int], de
     """Compare the kernel with the reference; what it must not read is poisoned."""
 
     def factor(positions: int, rank: int, size: int, kept: bool) -> torch.Tensor:
-        width = -(-size // 8) * 8 if shape.padded and kept else size
-        x = torch.full((batch, positions, rank, width), NAN, dtype=shape.dtype, device=device)
+        width = size if shape.padding is None or not kept else -(-size // 8) * 8
+        x = torch.full((batch, positions, rank, width), shape.padding or 0.0, dtype=shape.dtype, device=device)
         x[..., :size] = torch.randn(batch, positions, rank, size, device=device)
         return x[..., :size]
 
@@ -84,7 +84,8 @@ def check_decoding(shape: Shape, batch: int, length: int, lengths: list[int], de
     def decode(dtype: torch.dtype, impl: str) -> torch.Tensor:
         cache: dict[str, Any] = {name: x.to(dtype) for name, x in kept.items()} if dtype != shape.dtype else kept
         queries = (None if a_q is None else a_q.to(dtype), b_q.to(dtype))
-        return tpa_decode(*queries, **cache, lengths=rows, rope=rope, impl=impl)  # type: ignore[arg-type]
+        zeros = shape.padding == 0
+        return tpa_decode(*queries, **cache, lengths=rows, rope=rope, zero_padding=zeros, impl=impl)  # type: ignore[arg-type]
 
     exact, reference = decode(torch.float64, "reference"), decode(shape.dtype, "reference")
     for name in kept.keys() - static:

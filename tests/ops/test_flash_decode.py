@@ -4,14 +4,15 @@ import pytest
 import torch
 
 from lit_t6.ops import tpa_decode
+from lit_t6.ops.tpa import flash_decode as module
 from lit_t6.ops.tpa.flash_decode import flash_decode
 from lit_t6.testing import assert_as_exact_as
 
 from .decode_shapes import Shape, check_decoding, draw_shape
-from .seeds import INTERPRETED, QUIET, check_seed, check_seeds_on_a_gpu
+from .seeds import INTERPRETED, NAN, QUIET, check_seed, check_seeds_on_a_gpu
 
 pytestmark = QUIET
-ODD = Shape(7, 20, 24, (6, 3, 2), 1, torch.float32, False, True, "", False, False)
+ODD = Shape(7, 20, 24, (6, 3, 2), 1, torch.float32, False, NAN, "", False, False)
 
 
 @INTERPRETED
@@ -19,6 +20,30 @@ ODD = Shape(7, 20, 24, (6, 3, 2), 1, torch.float32, False, True, "", False, Fals
 def test_random_shapes_are_as_exact_as_the_reference(seed):
     problem = check_seed(seed, [torch.float32], "cpu", draw_shape, check_decoding, sizes=1)
     assert problem is None, problem
+
+
+@INTERPRETED
+@pytest.mark.parametrize("seed", range(100, 112))
+def test_tiles_the_other_way_round_give_the_same(seed, monkeypatch):
+    """As half precision has them on a GPU."""
+    calls = []
+    monkeypatch.setattr(module, "_rows_come_first", lambda rows, itemsize, finite: (calls.append(finite), finite)[1])
+    problem = check_seed(seed, [torch.float32], "cpu", draw_shape, check_decoding, sizes=1)
+    assert problem is None, problem
+    assert calls
+
+
+def test_many_rows_come_first_in_half_precision_where_nothing_foreign_is_read():
+    assert module._rows_come_first(64, 2, True)
+    assert not module._rows_come_first(32, 2, True)
+    assert not module._rows_come_first(64, 4, True)
+    assert not module._rows_come_first(64, 2, False)
+    padded, packed = (192, 96, 8, 48), (94, 47, 1, 47)
+    other = (0, 0, 1, 0)
+    assert module._reads_padding(47, [padded, other, other, packed, other, other])
+    assert module._reads_padding(47, [packed, other, other, padded, other, other])
+    assert not module._reads_padding(48, [padded, other, other, padded, other, other])
+    assert not module._reads_padding(47, [packed, padded, other, packed, padded, other])
 
 
 @INTERPRETED
@@ -39,7 +64,7 @@ def test_factors_of_queries_may_be_of_two_types(new):
 @INTERPRETED
 def test_the_operator_is_registered_rightly():
     f = [torch.randn(2, n, 2, size) for n, size in ((1, 7), (1, 16), (5, 7), (5, 16), (5, 7), (5, 16))]
-    arguments = (*f, None, None, None, None, torch.tensor([5, 3]), 0.25)
+    arguments = (*f, None, None, None, None, torch.tensor([5, 3]), 0.25, False)
     torch.library.opcheck(flash_decode, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
@@ -73,7 +98,7 @@ def test_hundreds_of_shapes_on_a_gpu():
 
 @pytest.mark.gpu
 def test_a_million_tokens_on_a_gpu():
-    shape = Shape(32, 64, 64, (16, 1, 1), 1, torch.bfloat16, False, True, "", False, False)
+    shape = Shape(32, 64, 64, (16, 1, 1), 1, torch.bfloat16, False, 0.0, "", False, False)
     check_decoding(shape, 1, 2**20, [2**20], "cuda")
 
 

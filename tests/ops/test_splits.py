@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ def test_parts_of_the_cache_fill_the_gpu():
     assert num_splits(16, 132, 4096) == 8  # 128 programs in one wave
     assert num_splits(1, 132, 5) == 5  # no more than there are blocks
     assert num_splits(500, 132, 4096) == 1  # four waves of whole rows
+    assert num_splits(16, 264, 64) == 16  # one wave, 33 were two
+    assert num_splits(70, 132, 4096) == 7  # nearly full waves, where whole rows would leave half of it idle
 
 
 @pytest.mark.parametrize("splits", [1, 2, 3])
@@ -99,4 +102,9 @@ def test_kernels_that_start_early_wait_before_anything_else():
         home = Path(*module.split(".")).with_suffix(".py")
         (kernel,) = [n for n in _parsed(home) if isinstance(n, ast.FunctionDef) and n.name == name]
         body = kernel.body[1:] if ast.get_docstring(kernel) else kernel.body
-        assert ast.unparse(body[0]) == "_start_early(EARLY)", f"{home}: {name}, which {path} starts early"
+        lines = [ast.unparse(line) for line in body]
+        if lines[0] == "_let_next_start(EARLY)":  # what it reads before it waits is written by no kernel of a step
+            before = "\n".join(lines[: lines.index("_wait_for_last(EARLY)")])
+            assert set(re.findall(r"\w+_ptr", before)) == {"weight_ptr"}, f"{home}: {name} reads before it waits"
+        else:
+            assert lines[0] == "_start_early(EARLY)", f"{home}: {name}, which {path} starts early"

@@ -11,17 +11,8 @@ from torch import Tensor
 from triton import next_power_of_2
 
 from lit_t6.ops.dense.kernels.decode import _dense_decode_fwd_kernel
-from lit_t6.ops.splits import (
-    MAX_LENGTH,
-    MAX_QUERIES,
-    Parts,
-    blocks,
-    early_start,
-    layout,
-    positions,
-    refusal,
-    shared_memory,
-)
+from lit_t6.ops.device import early_start, shared_memory
+from lit_t6.ops.splits import MAX_LENGTH, MAX_QUERIES, Parts, blocks, layout, positions, refusal
 
 MAX_SIZE = 256
 """Features of a key or a value."""

@@ -16,8 +16,7 @@ def _start_early(EARLY: tl.constexpr):
     (programmatic dependent launch).
     """
     _let_next_start(EARLY)
-    if EARLY:
-        gdc_wait()
+    _wait_for_last(EARLY)
 
 
 @triton.jit
@@ -25,6 +24,13 @@ def _let_next_start(EARLY: tl.constexpr):
     """The next kernel may start, if it is one that waits."""
     if EARLY:
         gdc_launch_dependents()
+
+
+@triton.jit
+def _wait_for_last(EARLY: tl.constexpr):
+    """Until the kernel before has ended, and what it wrote can be read."""
+    if EARLY:
+        gdc_wait()
 
 
 @triton.jit
@@ -36,23 +42,53 @@ def _span(length, split, num_splits, BLOCK_M: tl.constexpr):
 
 
 @triton.jit
-def _weights(logits, top, total):
-    """Weights (tokens, rows) of a block; by what sums before it shrink; the new largest logit and sum of weights."""
-    new_top = tl.maximum(top, tl.max(logits, axis=0))
-    base = tl.where(new_top == float("-inf"), 0.0, new_top)  # of a row that sees nothing yet
-    weights = tl.exp2(logits - base[None, :])
-    shrink = tl.exp2(top - base)
-    return weights, shrink, new_top, total * shrink + tl.sum(weights, axis=0)
+def _of_rows(x, ROWS_FIRST: tl.constexpr):
+    """A number a row, against tiles (·, rows) or, if ROWS_FIRST, (rows, ·)."""
+    return x[:, None] if ROWS_FIRST else x[None, :]
 
 
 @triton.jit
-def _store_part(out_ptr, top_ptr, total_ptr, place, mask_row, offs_e, acc, top, total, reads, VALUE_DIM: tl.constexpr):
-    """Keep sums (E, rows), largest logits and sums of weights of a part; `reads`: whether it has any token."""
+def _across_rows(x, ROWS_FIRST: tl.constexpr):
+    """Numbers that are the same for all rows, likewise."""
+    return x[None, :] if ROWS_FIRST else x[:, None]
+
+
+@triton.jit
+def _weights(logits, top, total, ROWS_FIRST: tl.constexpr = False):
+    """Weights of a block's logits, (tokens, rows) or, if ROWS_FIRST, (rows, tokens); by what sums before it shrink;
+    the new largest logit and sum of weights.
+    """
+    TOKENS: tl.constexpr = 1 if ROWS_FIRST else 0
+    new_top = tl.maximum(top, tl.max(logits, axis=TOKENS))
+    base = tl.where(new_top == float("-inf"), 0.0, new_top)  # of a row that sees nothing yet
+    weights = tl.exp2(logits - _of_rows(base, ROWS_FIRST))
+    shrink = tl.exp2(top - base)
+    return weights, shrink, new_top, total * shrink + tl.sum(weights, axis=TOKENS)
+
+
+@triton.jit
+def _store_part(
+    out_ptr,
+    top_ptr,
+    total_ptr,
+    place,
+    mask_row,
+    offs_e,
+    acc,
+    top,
+    total,
+    reads,
+    VALUE_DIM: tl.constexpr,
+    ROWS_FIRST: tl.constexpr = False,
+):
+    """Keep sums, (E, rows) or, if ROWS_FIRST, (rows, E), largest logits and sums of weights of a part; `reads`: whether
+    it has any token.
+    """
     tl.store(top_ptr + place, top, mask=mask_row)
     tl.store(total_ptr + place, total, mask=mask_row)
     if reads:  # nobody reads the others
         tl.store(
-            out_ptr + place[None, :] * VALUE_DIM + offs_e[:, None],
+            out_ptr + _of_rows(place, ROWS_FIRST) * VALUE_DIM + _across_rows(offs_e, ROWS_FIRST),
             acc,
-            mask=mask_row[None, :] & (offs_e < VALUE_DIM)[:, None],
+            mask=_of_rows(mask_row, ROWS_FIRST) & _across_rows(offs_e < VALUE_DIM, ROWS_FIRST),
         )

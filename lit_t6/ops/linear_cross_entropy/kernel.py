@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from triton import next_power_of_2
 
+from lit_t6.ops.device import no_gpu
 from lit_t6.ops.linear_cross_entropy.kernels.rows import _cross_entropy_kernel
-from lit_t6.ops.splits import no_gpu
 
 _BLOCK = 8192
 _NUMBERS_A_THREAD = 16

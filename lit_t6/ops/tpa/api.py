@@ -85,6 +85,7 @@ def tpa_decode(
     lengths: Tensor | None = None,
     scale: float | None = None,
     rope: tuple[Tensor, Tensor] | None = None,
+    zero_padding: bool = False,
     impl: Impl = "auto",
 ) -> Tensor:
     """Attention of N new tokens to a cache of factors, causal among themselves (paper Algorithms 2 and 3).
@@ -102,6 +103,8 @@ def tpa_decode(
         scale: of the logits; 1/√D if not given.
         rope: cosines and sines (at least M, P / 2) from `rope_angles` with which to rotate a `b_k` that is not rotated,
             entry m by row m.
+        zero_padding: rows of `a_k` and `a_v` that do not end at a multiple of 16 bytes are followed by zeros up to it,
+            as in a `FactorCache`: some head counts, such as 47, are faster then.
         impl: "reference" is the plain einsum; "triton" the FlashTPA kernel, which reads each factor once and writes
             nothing but the result; "auto" the fastest there is for the tensors: on a GPU "triton" where it can run,
             else matrix products that form neither keys nor values for few queries, and both for many.
@@ -129,7 +132,7 @@ def tpa_decode(
 
             tables = (None, None) if rope is None else rope
             factor = head_dim**-0.5 if scale is None else scale
-            return flash_decode(a_q, b_q, a_k, b_k, a_v, b_v, c_k, c_v, *tables, lengths, factor)
+            return flash_decode(a_q, b_q, a_k, b_k, a_v, b_v, c_k, c_v, *tables, lengths, factor, zero_padding)
         if impl == "triton":
             raise ValueError(f"impl='triton' cannot decode this: {problem}. Use impl='auto'.")
     b_k = b_k if rope is None else apply_rope(b_k, rope[0][:num_keys], rope[1][:num_keys])

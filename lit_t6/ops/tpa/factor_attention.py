@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lit_t6.ops import fused
-from lit_t6.ops.splits import no_gpu
+from lit_t6.ops.device import no_gpu
 from lit_t6.ops.tpa.factors import MAX_BATCH, MAX_HEADS, MAX_RANK, MAX_SIZE, SIZE_MULTIPLE
 from lit_t6.ops.tpa.heads import Tables, form_heads, form_heads_backward
 

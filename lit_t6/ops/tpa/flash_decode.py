@@ -10,18 +10,8 @@ import triton
 from torch import Tensor
 from triton import next_power_of_2
 
-from lit_t6.ops.splits import (
-    BLOCKS_AND_STAGES,
-    MAX_LENGTH,
-    MAX_QUERIES,
-    Parts,
-    blocks,
-    early_start,
-    layout,
-    positions,
-    refusal,
-    shared_memory,
-)
+from lit_t6.ops.device import early_start
+from lit_t6.ops.splits import BLOCKS_AND_STAGES, MAX_LENGTH, MAX_QUERIES, Parts, blocks, layout, positions, refusal
 from lit_t6.ops.tpa.factors import materialise
 from lit_t6.ops.tpa.kernels.decode import _tpa_decode_fwd_kernel
 
@@ -30,10 +20,8 @@ MAX_RANK = 8
 MAX_SIZE = 128
 _ROWS = 128
 """Heads times queries that one program takes at most."""
-_OF_SEVERAL = ((32, 4), (32, 3), (16, 3), (16, 2), (16, 1))
-"""Tokens of a block, and blocks that are read ahead, of 33 to 64 rows: computing then takes longer than reading on an
-H200, and several programs of a multiprocessor wait for different things.
-"""
+_ROWS_FIRST = ((64, 3), (32, 3), (16, 3), (16, 2), (16, 1))
+"""Tokens of a block, and blocks that are read ahead, of tiles whose rows come first."""
 
 
 def why_not(
@@ -71,6 +59,7 @@ def flash_decode(
     sin: Tensor | None,
     lengths: Tensor,
     scale: float,
+    zero_padding: bool,
 ) -> Tensor:
     """Arguments are those of `lit_t6.ops.tpa_decode`, checked there; `rope` as its two tables, `scale` given."""
     batch, num_queries = b_q.shape[:2]
@@ -95,10 +84,10 @@ def flash_decode(
     if cos is not None:  # what b_k is rotated with: its partners, cosines and sines
         bytes_per_token += rank_k * block_d * (b_k.itemsize + 2 * cos.itemsize)
     num_rows, num_cached = batch * tiles, positions(*kept)
-    rows, room, choices = block_h * block_n, shared_memory(b_k.device), BLOCKS_AND_STAGES
-    if 32 < rows <= 64 and b_k.itemsize == 2:
-        room, choices = room // 2, _OF_SEVERAL
-    plan = blocks(rows, bytes_per_token, b_k.itemsize, num_rows, num_cached, b_k.device, choices, room)
+    rows = block_h * block_n
+    rows_first = _rows_come_first(rows, b_k.itemsize, zero_padding or not _reads_padding(num_heads, layouts))
+    choices = _ROWS_FIRST if rows_first else BLOCKS_AND_STAGES
+    plan = blocks(rows, bytes_per_token, b_k.itemsize, num_rows, num_cached, b_k.device, choices)
     shape = (batch, num_queries, num_heads, value_dim)
     parts = Parts.planned(plan, bytes_per_token, num_rows, num_cached, shape, b_k.device)
     lengths = lengths.to(torch.int64)
@@ -133,12 +122,29 @@ def flash_decode(
         BLOCK_E=block_e,
         BLOCK_R=max(16, next_power_of_2(max(rank_q, 1))),
         PRECISION="ieee" if b_k.dtype == torch.float32 else "tf32",
+        ROWS_FIRST=rows_first,
         **plan,
         **early_start(b_k.device),
     )
     return parts.merge(lengths, plan["BLOCK_M"], 1 / rank_v, b_q.dtype)
 
 
+def _reads_padding(num_heads: int, layouts: list[tuple[int, int, int, int]]) -> bool:
+    """Whether rows of a_k or a_v, of which the layouts are the first and the fourth, are read beyond their end."""
+    return any(layouts[place][3] > num_heads for place in (0, 3))
+
+
+def _rows_come_first(rows: int, itemsize: int, finite: bool) -> bool:
+    """How tiles lie, see the kernel: many rows first, where wide tensor cores take their products.
+
+    Args:
+        rows: of a tile.
+        itemsize: bytes of a number.
+        finite: whether nothing is read that a product with zero does not make zero.
+    """
+    return rows > 32 and itemsize == 2 and finite
+
+
 @flash_decode.register_fake
-def _(a_q, b_q, a_k, b_k, a_v, b_v, c_k, c_v, cos, sin, lengths, scale):  # type: ignore[no-untyped-def]
+def _(a_q, b_q, a_k, b_k, a_v, b_v, c_k, c_v, cos, sin, lengths, scale, zero_padding):  # type: ignore[no-untyped-def]
     return b_q.new_empty(*b_q.shape[:2], a_k.shape[-1], _width(b_v, c_v))

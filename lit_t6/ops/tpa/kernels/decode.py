@@ -7,12 +7,16 @@ Strides between positions and ranks are compile-time constants: they belong to t
 must know that they are multiples of 16 bytes to read 16 bytes at once. The length of the cache is not: it is read from
 memory, so that neither a longer cache nor a replayed graph compiles anything; nor do numbers that follow from it, of
 which Triton would otherwise compile versions for 1 and for multiples of 16.
+
+Tiles are (tokens, rows), or the other way round (ROWS_FIRST) where there are many rows: sums over tokens then stay
+within a warp. What weighs the rows comes as (tokens, heads), and is turned by a product with ones and zeros: moving it
+from one layout to another takes longer, and the tensor cores have the time.
 """
 
 import triton
 import triton.language as tl
 
-from lit_t6.ops.kernels.parts import _span, _start_early, _store_part, _weights
+from lit_t6.ops.kernels.parts import _across_rows, _of_rows, _span, _start_early, _store_part, _weights
 
 
 @triton.jit
@@ -22,6 +26,24 @@ def _as_rows(x, BLOCK_N: tl.constexpr):
         return x
     repeated = tl.broadcast_to(x[:, None, :], (x.shape[0], BLOCK_N, x.shape[1]))
     return tl.reshape(repeated, (x.shape[0], BLOCK_N * x.shape[1]))
+
+
+@triton.jit
+def _dot(x, y, acc, ROWS_FIRST: tl.constexpr, PRECISION: tl.constexpr):
+    """Acc + x·y; if ROWS_FIRST, acc, y and the result are given the other way round."""
+    if ROWS_FIRST:
+        return tl.dot(y, tl.trans(x), acc, input_precision=PRECISION)
+    else:  # noqa: RET505 Triton compiles what follows an if
+        return tl.dot(x, y, acc, input_precision=PRECISION)
+
+
+@triton.jit
+def _weigh(x, heads, chosen, BLOCK_N: tl.constexpr, ROWS_FIRST: tl.constexpr, PRECISION: tl.constexpr):
+    """A tile of tokens and rows times `heads` (tokens, heads), each row by those of its head."""
+    if ROWS_FIRST:
+        return x * tl.dot(chosen, tl.trans(heads), input_precision=PRECISION)
+    else:  # noqa: RET505 likewise
+        return x * _as_rows(heads, BLOCK_N).to(tl.float32)
 
 
 @triton.jit
@@ -117,6 +139,7 @@ def _tpa_decode_fwd_kernel(
     BLOCK_R: tl.constexpr,  # Rq rounded up
     PRECISION: tl.constexpr,
     NUM_STAGES: tl.constexpr,
+    ROWS_FIRST: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     _start_early(EARLY)
@@ -136,7 +159,7 @@ def _tpa_decode_fwd_kernel(
     mask_row = (row_n < NUM_QUERIES) & (row_h < NUM_HEADS)
 
     length = tl.load(lengths_ptr + batch).to(tl.int32)  # first: the way to memory is long
-    # The queries, (D, rows): formed here from their factors, or read.
+    # The queries, (D, rows) or (rows, D): formed here from their factors, or read.
     kind = bk_ptr.dtype.element_ty
     if RANK_Q:
         offs_r = tl.arange(0, BLOCK_R)
@@ -150,14 +173,18 @@ def _tpa_decode_fwd_kernel(
             mask=(offs_r < RANK_Q)[:, None] & (offs_d < HEAD_DIM)[None, :],
             other=0.0,
         )
-        q = tl.dot(tl.trans(bq), aq, input_precision=PRECISION).to(kind)
+        x, y = (aq, bq) if ROWS_FIRST else (bq, aq)
+        q = tl.dot(tl.trans(x), y, input_precision=PRECISION).to(kind)
     else:
         place = ((batch * NUM_QUERIES + row_n) * NUM_HEADS + row_h) * HEAD_DIM
         q = tl.load(
-            bq_ptr + place[None, :] + offs_d[:, None],
-            mask=mask_row[None, :] & (offs_d < HEAD_DIM)[:, None],
+            bq_ptr + _of_rows(place, ROWS_FIRST) + _across_rows(offs_d, ROWS_FIRST),
+            mask=_of_rows(mask_row, ROWS_FIRST) & _across_rows(offs_d < HEAD_DIM, ROWS_FIRST),
             other=0.0,
         ).to(kind)
+
+    head = tl.arange(0, BLOCK_H)
+    chosen = (row[:, None] % BLOCK_H == head[None, :]).to(kind) if ROWS_FIRST else 0  # the head of a row
 
     sees = length - NUM_QUERIES + row_n + 1  # entries that the row sees
     first, last = _span(length, split, num_splits, BLOCK_M)
@@ -173,13 +200,14 @@ def _tpa_decode_fwd_kernel(
 
     top = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
-    acc = tl.zeros((BLOCK_E, ROWS), tl.float32)
+    acc = tl.zeros((ROWS, BLOCK_E) if ROWS_FIRST else (BLOCK_E, ROWS), tl.float32)
     for start in tl.range(first, last, BLOCK_M, num_stages=NUM_STAGES):
         start = tl.multiple_of(start, BLOCK_M)
         offs_m = tl.arange(0, BLOCK_M)
         mask_m = start + offs_m < length
         begin = start.to(tl.int64)
-        logits = tl.zeros((BLOCK_M, ROWS), tl.float32)
+        none = tl.zeros((ROWS, BLOCK_M) if ROWS_FIRST else (BLOCK_M, ROWS), tl.float32)
+        logits = none
         for r in tl.static_range(RANK_K):
             bk = _load_features(
                 bk_ptr + begin * BK[0] + r * BK[1],
@@ -189,12 +217,13 @@ def _tpa_decode_fwd_kernel(
                 offs_m, mask_m, offs_d, BK[0], CK[0], HEAD_DIM, THIRD_K, ROTATED,
             )  # fmt: skip
             ak = _load_heads(ak_ptr + begin * AK[0] + r * AK[1], offs_m, mask_m, offs_h, AK[0], AK[3])
-            logits += tl.dot(bk, q, input_precision=PRECISION) * _as_rows(ak, BLOCK_N).to(tl.float32)
-        logits = tl.where((start + offs_m)[:, None] < sees[None, :], logits * scale, float("-inf"))
-        weights, shrink, top, total = _weights(logits, top, total)
+            logits += _weigh(_dot(bk, q, none, ROWS_FIRST, PRECISION), ak, chosen, BLOCK_N, ROWS_FIRST, PRECISION)
+        seen = _across_rows(start + offs_m, ROWS_FIRST) < _of_rows(sees, ROWS_FIRST)
+        weights, shrink, top, total = _weights(tl.where(seen, logits * scale, float("-inf")), top, total, ROWS_FIRST)
+        shrink = _of_rows(shrink, ROWS_FIRST)
         # Exact products are sums one after the other: short sums of their own lose less than a single long one.
         APART: tl.constexpr = PRECISION == "ieee"
-        part = tl.zeros((BLOCK_E, ROWS), tl.float32) if APART else acc * shrink[None, :]
+        part = tl.zeros_like(acc) if APART else acc * shrink
         for r in tl.static_range(RANK_V):
             bv = _load_features(
                 bv_ptr + begin * BV[0] + r * BV[1],
@@ -203,9 +232,10 @@ def _tpa_decode_fwd_kernel(
                 offs_m, mask_m, offs_e, BV[0], CV[0], VALUE_DIM, THIRD_V, 0,
             )  # fmt: skip
             av = _load_heads(av_ptr + begin * AV[0] + r * AV[1], offs_m, mask_m, offs_h, AV[0], AV[3])
-            shares = (weights * _as_rows(av, BLOCK_N).to(tl.float32)).to(bv.dtype)
-            part = tl.dot(tl.trans(bv), shares, part, input_precision=PRECISION)
-        acc = tl.fma(acc, shrink[None, :], part) if APART else part
+            shares = _weigh(weights, av, chosen, BLOCK_N, ROWS_FIRST, PRECISION).to(bv.dtype)
+            part = _dot(tl.trans(bv), shares, part, ROWS_FIRST, PRECISION)
+        acc = tl.fma(acc, shrink, part) if APART else part
 
     place = ((batch * num_splits + split) * NUM_QUERIES + row_n) * NUM_HEADS + row_h
-    _store_part(out_ptr, top_ptr, total_ptr, place, mask_row, offs_e, acc, top, total, first < last, VALUE_DIM)
+    reads = first < last
+    _store_part(out_ptr, top_ptr, total_ptr, place, mask_row, offs_e, acc, top, total, reads, VALUE_DIM, ROWS_FIRST)
