@@ -62,26 +62,33 @@ def _budget(arguments: list[str]) -> Any:
 
 
 def _convert(arguments: list[str]) -> Any:
-    from lit_t6.conversion import convert_upstream
+    from lit_t6.command_line.options import arrange, option_value
+    from lit_t6.conversion import convert_shards, convert_upstream
     from lit_t6.interop import UPSTREAM_ARCHS
 
-    parser = _function_parser("convert", convert_upstream, skip={"path"})
+    of_shards = option_value(arrange(arguments), "--from") == "shards"
+    convert: Callable[..., Any] = convert_shards if of_shards else convert_upstream
+    parser = _function_parser("convert", convert, skip={"path"})
     archs = textwrap.fill(
         ", ".join(UPSTREAM_ARCHS), 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
     )
-    parser.epilog = f"archs, names of the authors' model files:\n{archs}\n\n{parser.epilog}"
+    if not of_shards:
+        parser.epilog = f"archs, names of the authors' model files:\n{archs}\n\n{parser.epilog}"
     parser.add_argument("path", help="what to convert: a folder, or one file of weights")
     parser.add_argument(
-        "--from", choices=("upstream",), required=True, help="whose checkpoint it is: the authors' code"
+        "--from",
+        choices=("upstream", "shards"),
+        required=True,
+        help="whose checkpoint it is: the authors' code, or ours in a folder of shards (--from shards --help)",
     )
     options = _given(parser, arguments)
-    del options["from"]  # one source so far
-    model = convert_upstream(**options)
+    del options["from"]
+    model = convert(**options)
     output = options["output"]
     print(f"{output}: {model.config.attention.label}, {sum(p.numel() for p in model.parameters()):,} parameters")
-    tokenizer = "" if options["tokenizer"] else " --tokenizer tokenizer.json"
+    tokenizer = "" if of_shards or options["tokenizer"] else " --tokenizer tokenizer.json"
     print(f"next: python cli.py generate --ckpt_path {output}{tokenizer}")
-    print(f"      python cli.py validate --ckpt_path {output} --data.path data/mine")
+    print(f"      python cli.py validate --ckpt_path {output}{'' if of_shards else ' --data.path data/mine'}")
     return model
 
 

@@ -16,6 +16,7 @@ EXAMPLES = {
   python cli.py fit --config configs/quickstart.yaml --model.attention.rank_q 4 --print_config
       what would run, as YAML; --model.attention.help TPA lists a mechanism's settings
   python cli.py fit --config configs/model/small.yaml --data.path data/mine --trainer.devices 8 --trainer.strategy ddp
+      several GPUs, the same batch and learning rate; fsdp instead of ddp shares out weights and optimizer as well
 """,
     "validate": f"""\
   python cli.py validate --ckpt_path {CHECKPOINT}
@@ -75,6 +76,8 @@ EXAMPLES = {
   python cli.py convert --from upstream --arch T6 T6-small/ --tokenizer gpt2/tokenizer.json --output t6-small.ckpt
       T6-small/ holds config.json beside pytorch_model.bin or model.safetensors, as the authors' code saves them
   python cli.py convert --from upstream --arch llama-gqa weights.pt --config_json config.json --output gqa.ckpt
+  python cli.py convert --from shards logs/large/version_0/checkpoints/last.ckpt --output large.ckpt
+      a folder that several devices wrote (ShardedStrategy, state_dict_type: sharded), as one file
 """,
     "completion": """\
   lit-t6 completion bash > ~/.local/share/bash-completion/completions/lit-t6
@@ -101,7 +104,7 @@ choose
   bench      speed beside peers and floors: bench decode, bench train
 use
   generate   continue prompts with a trained model
-  convert    make a checkpoint of a model that the authors' own code (tensorgi/TPA) trained
+  convert    make a checkpoint of a model that the authors' own code (tensorgi/TPA) trained, or of shards
   completion a script with which the shell completes commands and options
 
 examples

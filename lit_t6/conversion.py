@@ -1,4 +1,4 @@
-"""Checkpoints of other people made checkpoints of ours: what `python cli.py convert` does."""
+"""Checkpoints of other people, or in shards, made one file of ours: what `python cli.py convert` does."""
 
 from typing import TYPE_CHECKING
 
@@ -48,3 +48,28 @@ def convert_upstream(
     if also:
         print(f"Names and shapes of these weights fit {', '.join(also)} as well: only you know that it is {arch}.")
     return model
+
+
+def convert_shards(path: str, output: str, overwrite: bool = False) -> "T6Model":
+    """Make one file of a checkpoint that several ranks wrote in shards, with all that it holds to go on training.
+
+    Args:
+        path: the checkpoint's folder, of a training with `ShardedStrategy` and `state_dict_type: sharded`.
+        output: the checkpoint to write.
+        overwrite: replace `output` if it is there.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: `output` exists, or `path` is no such folder or a damaged one.
+    """
+    check_output(output, "--output", "model.ckpt", overwrite)
+    from lit_t6.training import read_checkpoint
+    from lit_t6.training.checkpoint_files import is_sharded, write_atomically
+
+    checkpoint = read_checkpoint(path)
+    if not is_sharded(path):
+        raise ValueError(f"{path}: is one file already; expected the folder of a checkpoint in shards.")
+    write_atomically(checkpoint.content, output)
+    return checkpoint.model()

@@ -89,7 +89,7 @@ GROUPS: dict[str, list[Option]] = {
         Option("trainer.accelerator", "auto", "cpu, gpu; auto takes a GPU if there is one"),
         Option("trainer.devices", "auto", "how many, or a list of which, as in [0,2]"),
         Option("trainer.num_nodes", "1", "hosts", _FIT),
-        Option("trainer.strategy", "auto", "ddp for several devices, fsdp, …", _FIT),
+        Option("trainer.strategy", "auto", "ddp for several devices; fsdp shares the model out among them", _FIT),
         Option("trainer.precision", "null", "bf16-mixed, 32-true, …; null is bf16-mixed on a GPU that has it"),
         Option("trainer.deterministic", "null", "true: the same numbers again on a GPU", _FIT),
         Option("trainer.enable_progress_bar", "null", "false: no bar, and no lines of progress in a log file"),

@@ -75,8 +75,8 @@ MHA = "configs/attention/mha.yaml"
         (["prepare", "--vocab_siz=9", "x"], "error: there is no option --vocab_siz; did you mean --vocab_size?"),
         (["generate"], "error: generate needs --ckpt_path; `python cli.py generate --help` explains."),
         (["prepare", "README.md"], "error: prepare needs --output;"),
-        (["convert", "x", "--arch=T6", "--output=y"], "error: convert needs --from upstream;"),
-        (["convert", "--from=foo", "x"], "error: --from: 'foo' is not one of its values. There are upstream."),
+        (["convert", "x", "--arch=T6", "--output=y"], "error: convert needs --from upstream|shards;"),
+        (["convert", "--from=foo", "x"], "error: --from: 'foo' is not one of its values. There are upstream, shards."),
         (["fit", "--data.path"], "error: --data.path needs a value."),
         (["fit", "--config=configs"], "error: configs: is a folder; expected a YAML file, such as configs/attention/g"),
         (

@@ -109,7 +109,7 @@ def test_a_failure_leaves_no_file(words, tmp_path, prepared, upstream_folder, ca
 @pytest.mark.parametrize(
     ("change", "words_of_error"),
     [
-        ({"--from": "hf"}, "--from: 'hf' is not one of its values. There are upstream."),
+        ({"--from": "hf"}, "--from: 'hf' is not one of its values. There are upstream, shards."),
         ({"--arch": "T7"}, "did you mean 'T6'?"),
         ({"--arch": "llama-mha"}, "the weights are those of T6, T6_ropek"),
         ({"--tokenizer": "nowhere.json"}, "nowhere.json: no such tokenizer file"),

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lit_t6.data.accumulation import batches_of_step, set_accumulation
 from lit_t6.data.dataset import EvaluationDataset, TokenWindows, TrainingDataset
 from lit_t6.data.manifest import TOKENIZER_NAME, Manifest, file_hash, read_manifest
 from lit_t6.data.order import GlobalOrderSampler, InOrderSampler, window_of_sample
@@ -126,24 +127,18 @@ class TokenDataModule(L.LightningDataModule):
                 )
             self._position.start(afresh=self.trainer.global_step == 0)
             if self.global_batch_size is not None:
-                self._set_accumulation(self.trainer, self.global_batch_size)
+                set_accumulation(self.trainer, self.accumulation(self.trainer))
 
-    def _set_accumulation(self, trainer: L.Trainer, global_batch_size: int) -> None:
-        at_once = self.batch_size * trainer.world_size
-        if global_batch_size % at_once:
-            raise ValueError(
-                f"data.global_batch_size={global_batch_size} is not a multiple of data.batch_size={self.batch_size} "
-                f"times {trainer.world_size} device(s); change one of them."
-            )
-        accumulate = global_batch_size // at_once
-        if trainer.accumulate_grad_batches not in (1, accumulate):
-            raise ValueError(
-                f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} contradicts "
-                f"data.global_batch_size={global_batch_size}, which needs {accumulate}; give one of the two."
-            )
-        if isinstance(getattr(trainer, "val_check_interval", None), int):  # a time is kept elsewhere
-            trainer.val_check_interval *= accumulate // trainer.accumulate_grad_batches
-        trainer.accumulate_grad_batches = accumulate
+    def accumulation(self, trainer: L.Trainer) -> int:
+        """Batches that an optimizer step takes from each device; see `batches_of_step`.
+
+        Args:
+            trainer: of the training.
+
+        Raises:
+            ValueError: a global batch that the devices do not divide, or that contradicts the trainer.
+        """
+        return batches_of_step(trainer, self.batch_size, self.global_batch_size)
 
     def fit_to_model(self, vocab_size: int, max_seq_len: int) -> None:
         """Take over the model's sequence length unless one was given, and check that the vocabularies fit.

@@ -1,5 +1,7 @@
 """One layer: attention and feed-forward, each behind a norm and beside a residual."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from lit_t6.attention import AttentionCache, AttentionModule
@@ -15,7 +17,8 @@ class Block(nn.Module):
     Args:
         config: resolved (`T6Config.resolved`).
 
-    `recompute` says what a call computes again on its way back; it is not for calls with a cache.
+    `recompute` says what a call computes again on its way back; it is not for calls with a cache. `run` takes the place
+    of `compute`, compiled for one: hooks of the block, such as those that gather sharded weights, stay out of it.
     """
 
     def __init__(self, config: T6Config) -> None:
@@ -32,7 +35,19 @@ class Block(nn.Module):
         document_ids: Tensor | None = None,
         cache: AttentionCache | None = None,
         recompute: Recompute = "none",
+        run: Callable[..., Tensor] | None = None,
     ) -> Tensor:
+        return (run or Block.compute)(self, x, positions, document_ids, cache, recompute)
+
+    def compute(
+        self,
+        x: Tensor,
+        positions: Tensor | None,
+        document_ids: Tensor | None,
+        cache: AttentionCache | None,
+        recompute: Recompute,
+    ) -> Tensor:
+        """What a call computes, without the hooks of one."""
         if recompute == "full":
             return recomputed(self._run, x, positions, document_ids, keep_attention=False)
         if recompute == "selective":

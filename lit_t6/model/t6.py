@@ -100,10 +100,11 @@ class T6Model(nn.Module):
                 cache.count(tokens.shape[1])
         with torch.set_grad_enabled(torch.is_grad_enabled() and cache is None):
             x = self.embedding(tokens)
-            run = _compiled_block(for_one_token=cache is not None) if compiled else _run_block
+            run = _compiled_block(for_one_token=cache is not None) if compiled else None
             recompute = recompute if torch.is_grad_enabled() else "none"
             for index, block in enumerate(self.blocks):
-                x = run(block, x, positions, document_ids, None if cache is None else cache.layers[index], recompute)
+                layer = None if cache is None else cache.layers[index]
+                x = block(x, positions, document_ids, layer, recompute, run)
             return self.norm(x)
 
     def forward(
@@ -206,14 +207,14 @@ class T6Model(nn.Module):
 
 
 def _run_block(
-    block: nn.Module,
+    block: Block,
     x: Tensor,
     positions: Tensor | None,
     document_ids: Tensor | None,
     cache: AttentionCache | None,
     recompute: Recompute,
 ) -> Tensor:
-    return block(x, positions, document_ids, cache, recompute)
+    return block.compute(x, positions, document_ids, cache, recompute)
 
 
 @functools.cache

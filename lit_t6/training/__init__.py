@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lit_t6.training.metrics import LanguageModelMetrics
     from lit_t6.training.module import LitT6
     from lit_t6.training.optimizer import OptimizerConfig
+    from lit_t6.training.sharded import ShardedStrategy
     from lit_t6.training.streaming import TextStream, generate_texts, stream_text
     from lit_t6.training.tensorboard_logger import LastingTensorBoardLogger
 
@@ -54,6 +55,7 @@ __all__ = [
     "SampleWriter",
     "SaveForResume",
     "SaveOnInterrupt",
+    "ShardedStrategy",
     "StartPanel",
     "TensorBoardPages",
     "TextStream",
@@ -87,6 +89,7 @@ _HOMES = {
     "SampleWriter": "lit_t6.training.callbacks",
     "SaveForResume": "lit_t6.training.callbacks",
     "SaveOnInterrupt": "lit_t6.training.callbacks",
+    "ShardedStrategy": "lit_t6.training.sharded",
     "StartPanel": "lit_t6.training.callbacks",
     "TensorBoardPages": "lit_t6.training.callbacks",
     "TextStream": "lit_t6.training.streaming",

@@ -11,7 +11,8 @@ from tokenizers import Tokenizer
 from lit_t6.data import parse_tokenizer
 from lit_t6.model import T6Model
 from lit_t6.training.checkpoint_choice import checkpoints_beside, newest_whole
-from lit_t6.training.checkpoint_files import DamagedCheckpoint, verify_file, write_atomically
+from lit_t6.training.checkpoint_files import DamagedCheckpoint, is_sharded, verify_file, write_atomically
+from lit_t6.training.checkpoint_shards import read_whole
 from lit_t6.training.module import LitT6, hyper_parameters
 from lit_t6.training.optimizer import OptimizerConfig
 
@@ -72,16 +73,16 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Open a checkpoint that `fit` or `Trainer.save_checkpoint` wrote, once it is verified.
+    """Open a checkpoint that `fit` or `Trainer.save_checkpoint` wrote, a file or a folder, once it is verified.
 
     Raises:
         ValueError: no such file, a damaged one (the newest whole one beside it is named), or not one of LitT6.
     """
-    if Path(path).is_dir():
+    if Path(path).is_dir() and not is_sharded(path):
         inside = max(Path(path).rglob("last.ckpt"), key=lambda file: file.stat().st_mtime, default=None)
         what = f"did you mean {inside}?" if inside else "expected the file of a checkpoint."
         raise ValueError(f"{path}: is a folder; {what}")
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise ValueError(f"{path}: no such checkpoint.")
     try:
         content = _load(path)
@@ -97,6 +98,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 def _load(path: str | Path) -> Any:
     verify_file(path)
     try:
+        if is_sharded(path):
+            return read_whole(Path(path))
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # an archive of something else raises anything, KeyError among it
         raise DamagedCheckpoint(path, "it holds other things than tensors and plain values") from error

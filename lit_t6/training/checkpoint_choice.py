@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lit_t6.training.checkpoint_files import FOLDER, DamagedCheckpoint, verify_file
+from lit_t6.training.checkpoint_files import FOLDER, META, DamagedCheckpoint, is_sharded, verify_file
 from lit_t6.training.messages import warn
 
 
@@ -168,10 +168,12 @@ def read_inside(path: Path) -> dict[str, Any]:
     """A checkpoint's dictionary, not verified, its tensors left in the file; empty if it is none.
 
     Args:
-        path: of the checkpoint.
+        path: of the checkpoint; of one in several files, the common one is read, in which tensors have no rows.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(
+            path / META if is_sharded(path) else path, map_location="cpu", weights_only=True, mmap=True
+        )
     except Exception:  # bytes that are no pickle raise anything; verify_file says what is wrong
         return {}
     known = isinstance(content, dict) and isinstance(content.get("global_step"), int)

@@ -29,7 +29,10 @@ _END = b"PK\x05\x06"
 _END_LENGTH = 22
 """Bytes of the record that ends a zip archive, up to its comment; the comment's length is the last two of them."""
 _CHUNK = 1 << 22
-_SETTLED_SECONDS = 2.0
+SETTLED_SECONDS = 2.0
+"""A file or folder that was written so long ago is not being made at this moment."""
+META = "meta.pt"
+"""In the folder of a checkpoint in several files: all but the tensors that are shared out; see `checkpoint_shards`."""
 
 _verified: set[tuple[int, ...]] = set()
 """Files that were found whole, by inode, size and times: one process asks for the same file several times."""
@@ -111,7 +114,7 @@ def write_atomically(content: Any, path: str | Path) -> None:
                 raise
             hashed.finish()
         beside.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         number = error.errno or errno.EIO
         size = hashed.size if hashed else 0
@@ -153,11 +156,11 @@ def _remove_leftovers(folder: Path) -> None:
     for leftover in folder.glob(f".*.ckpt.{'[0-9a-f]' * 8}.tmp"):
         with contextlib.suppress(OSError), leftover.open("rb") as file:
             # A file just created may not be locked yet.
-            if time.time() - os.fstat(file.fileno()).st_mtime > _SETTLED_SECONDS and _lock(file):
+            if time.time() - os.fstat(file.fileno()).st_mtime > SETTLED_SECONDS and _lock(file):
                 leftover.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Have the new name on the disk as well."""
     number = os.open(folder, os.O_RDONLY)
     try:
@@ -169,19 +172,64 @@ def _sync_folder(folder: Path) -> None:
         os.close(number)
 
 
+def shard_name(rank: int, world_size: int) -> str:
+    """Name of the file with a rank's share of a checkpoint in several files.
+
+    Args:
+        rank: from 0.
+        world_size: ranks that wrote it.
+    """
+    return f"shard-{rank}-of-{world_size}.pt"
+
+
+def is_sharded(path: str | Path) -> bool:
+    """Whether a checkpoint is a folder of several files, rather than one file.
+
+    Args:
+        path: of the checkpoint.
+    """
+    return (Path(path) / META).is_file()
+
+
+def shards_of(folder: str | Path) -> list[Path]:
+    """The files of a checkpoint in several: the common one, then those of the ranks in their order.
+
+    Args:
+        folder: of the checkpoint.
+
+    Raises:
+        DamagedCheckpoint: some are missing.
+    """
+    folder = Path(folder)
+    found = {path.name for path in folder.glob("shard-*-of-*.pt")}
+    counts = {name.removesuffix(".pt").rpartition("-")[2] for name in found}
+    world_size = int(counts.pop()) if len(counts) == 1 else 0
+    names = [META, *(shard_name(rank, world_size) for rank in range(world_size))]
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing or not world_size:
+        raise DamagedCheckpoint(folder, f"{missing[0] if missing else 'a shard'} is missing in this folder")
+    return [folder / name for name in names]
+
+
 def verify_file(path: str | Path) -> None:
     """Check that a checkpoint is what was written: by its hash, or without one by the archive's own checksums.
 
-    The file is read once, and not again in this process while it stays the same.
+    A file is read once, and not again in this process while it stays the same. Of a checkpoint in several files, all
+    are read.
 
     Raises:
         DamagedCheckpoint: it is truncated or changed, or no zip archive.
         OSError: it cannot be read.
     """
-    with Path(path).open("rb") as file:
+    for file in shards_of(path) if Path(path).is_dir() else [Path(path)]:
+        _verify_one(file)
+
+
+def _verify_one(path: Path) -> None:
+    with path.open("rb") as file:
         status = os.fstat(file.fileno())
         # Times are coarse: a file written a moment ago could change once more and look the same.
-        settled = time.time() - max(status.st_mtime, status.st_ctime) > _SETTLED_SECONDS
+        settled = time.time() - max(status.st_mtime, status.st_ctime) > SETTLED_SECONDS
         key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         if settled and key in _verified:
             return

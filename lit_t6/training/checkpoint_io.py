@@ -10,7 +10,8 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from lit_t6.training.checkpoint_files import verify_file, write_atomically
+from lit_t6.training.checkpoint_files import is_sharded, verify_file, write_atomically
+from lit_t6.training.checkpoint_shards import read_whole, set_aside
 from lit_t6.training.messages import warn
 
 OnSaveError = Literal["warn", "stop"]
@@ -23,8 +24,8 @@ class CheckpointNotSaved(OSError):
 class SafeCheckpointIO(TorchCheckpointIO):
     """Lightning plugin: writes checkpoints all or nothing, with their hash; verifies them before they are loaded.
 
-    Give it to any Trainer: `Trainer(plugins=[SafeCheckpointIO()])`. Strategies that write shards write them on their
-    own. Addresses with a scheme (s3://…) are left to Lightning, though loaded with `weights_only` as well.
+    Give it to any Trainer: `Trainer(plugins=[SafeCheckpointIO()])`. It also reads what `ShardedStrategy` writes in
+    several files. Addresses with a scheme (s3://…) are left to Lightning, though loaded with `weights_only` as well.
 
     Args:
         on_save_error: what `save_checkpoint` below does when the disk is full or fails: "warn" and go on training, or
@@ -44,13 +45,12 @@ class SafeCheckpointIO(TorchCheckpointIO):
         if storage_options is not None or _is_remote(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        try:
-            write_atomically(checkpoint, path)
-        except OSError as error:
-            message = _explain(Path(path), error)
-            if self._kept is None:
-                raise CheckpointNotSaved(message) from error
-            self._kept.append(message)
+        with self.noting_errors(Path(path)):
+            if is_sharded(path):
+                with set_aside(Path(path)):
+                    write_atomically(checkpoint, path)
+            else:
+                write_atomically(checkpoint, path)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Verify a checkpoint and load it, running nothing that it holds unless `weights_only=False` is asked for.
@@ -61,11 +61,31 @@ class SafeCheckpointIO(TorchCheckpointIO):
         """
         weights_only = True if weights_only is None else weights_only
         map_location = map_location or (lambda storage, location: storage)
-        if _is_remote(path) or not Path(path).is_file():
+        if _is_remote(path) or not (Path(path).is_file() or is_sharded(path)):
             return super().load_checkpoint(path, map_location, weights_only)
         verify_file(path)
+        if is_sharded(path):
+            return read_whole(Path(path), map_location, weights_only)
         # No mmap: an optimizer keeps tensors as they are, and they must not depend on the file from then on.
         return torch.load(path, map_location=map_location, weights_only=weights_only)
+
+    @contextlib.contextmanager
+    def noting_errors(self, path: Path) -> Iterator[None]:
+        """Explain what goes wrong in writing a checkpoint, and raise it, or keep it in `keeping_errors`.
+
+        Args:
+            path: of the checkpoint.
+
+        Raises:
+            CheckpointNotSaved: the disk is full or fails.
+        """
+        try:
+            yield
+        except OSError as error:
+            message = _explain(path, error)
+            if self._kept is None:
+                raise CheckpointNotSaved(message) from error
+            self._kept.append(message)
 
     @contextlib.contextmanager
     def keeping_errors(self) -> Iterator[list[str]]:
@@ -115,7 +135,7 @@ def _is_remote(path: Any) -> bool:
 
 
 def _explain(path: Path, error: OSError) -> str:
-    known = [p for p in path.parent.glob("*.ckpt") if p.is_file()]
+    known = [p for p in path.parent.glob("*.ckpt") if p.is_file() or is_sharded(p)]
     before = path if path in known else max(known, key=lambda p: p.stat().st_mtime, default=None)
     kept = f"The checkpoint before it, {before}, is whole." if before else "There is no checkpoint before it."
     try:

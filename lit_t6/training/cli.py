@@ -37,6 +37,7 @@ from lit_t6.training.outcome import say_outcome
 from lit_t6.training.places import folder_without_logger
 from lit_t6.training.refused_run import leaving_nothing
 from lit_t6.training.run_folder import RunFolder, find_unfinished, forget, tell_child_processes
+from lit_t6.training.sharded import ShardedStrategy
 from lit_t6.training.steps_left import check_limits, check_steps_left
 
 _LIGHTNINGS_WORDS = ("last", "best", "hpc")
@@ -135,6 +136,8 @@ class T6CLI(LightningCLI):
         evaluates = self.subcommand in ("validate", "test", "predict")
         if evaluates:
             kwargs["logger"] = False  # its figures are printed; the curves are those of training
+        if trainer_config.get("strategy") == "fsdp":
+            kwargs["strategy"] = ShardedStrategy()
         saves = not evaluates and trainer_config.get("enable_checkpointing") is not False
         kwargs["enable_checkpointing"] = True  # else Lightning refuses those that are there, and go out below
         trainer = super().instantiate_trainer(**kwargs)
@@ -237,9 +240,9 @@ class T6CLI(LightningCLI):
         check_monitors(self.trainer)
         if self.goes_on_from is not None:
             self.steps_before = check_steps_left(self.trainer, self.goes_on_from)
+        self.datamodule.accumulation(self.trainer)
         self.datamodule.prepare_data()
-        longest = self.model.config.max_seq_len
-        self.datamodule.fit_to_model(self.model.config.vocab_size, longest)
+        self.datamodule.fit_to_model(self.model.config.vocab_size, longest := self.model.config.max_seq_len)
         if self.datamodule.seq_len > longest:
             raise ValueError(
                 f"data.seq_len={self.datamodule.seq_len} is longer than what the model is for, model.max_seq_len="

@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import Callback
 
 from lit_t6.data import TokenDataModule
 from lit_t6.training.module import LitT6
+from lit_t6.training.sharded import ShardedStrategy
 
 HEADROOM = 0.03
 """Share of a GPU's memory that an advised batch leaves free."""
@@ -49,11 +50,13 @@ def explain_out_of_memory(
     training = not failure.evaluating
     name, size = ("batch_size", data.batch_size) if training else ("eval_batch_size", data.eval_batch_size)
     seq_len = data.seq_len or module.config.max_seq_len
+    refused = f"data.{name}={size} sequences of {seq_len} tokens do not fit into the memory of {failure.device}"
+    if isinstance(trainer.strategy, ShardedStrategy):  # no rank can take a step by itself
+        return f"{refused}, in {trainer.world_size} shards of the model: take a smaller --data.{name}."
     trainer.strategy._optimizers = []  # their states would take the room that is measured
     release_memory(module)
     print(f"Out of memory: {message}\nLooking for the largest batch that fits ...", flush=True)
     largest = largest_batch(module, size, seq_len, trainer, failure.device, training=training)
-    refused = f"data.{name}={size} sequences of {seq_len} tokens do not fit into the memory of {failure.device}"
     recomputes = training and module.hparams["recompute"] != "none"
     if not largest:
         or_recompute = ", or --model.recompute full" if training and not recomputes else ""

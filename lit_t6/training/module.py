@@ -9,9 +9,11 @@ from typing import Any, Self
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from lit_t6.data import TokenDataModule
@@ -29,7 +31,7 @@ from lit_t6.training.callbacks import (
     ValidateAtEnd,
     is_logging_step,
 )
-from lit_t6.training.checkpoint_files import verify_file
+from lit_t6.training.checkpoint_files import is_sharded, verify_file
 from lit_t6.training.metrics import LanguageModelMetrics
 from lit_t6.training.optimizer import OptimizerConfig
 from lit_t6.training.tensorboard_logger import make_lasting
@@ -90,9 +92,15 @@ class LitT6(L.LightningModule):
 
         Raises:
             DamagedCheckpoint: it is truncated or changed.
+            ValueError: it is a folder of shards.
         """
-        if isinstance(checkpoint_path, str | Path) and Path(checkpoint_path).is_file():
-            verify_file(checkpoint_path)
+        if isinstance(checkpoint_path, str | Path):
+            if is_sharded(checkpoint_path):
+                raise ValueError(
+                    f"{checkpoint_path}: is in shards: python cli.py convert --from shards makes a file of it."
+                )
+            if Path(checkpoint_path).is_file():
+                verify_file(checkpoint_path)
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     @property
@@ -109,8 +117,14 @@ class LitT6(L.LightningModule):
             fits: it trains, and does not only evaluate.
 
         Raises:
-            ValueError: an Apple GPU, which has no float64, or several devices whose clocks would say when to validate.
+            ValueError: an Apple GPU, which has no float64; several devices whose clocks would say when to validate; or
+                a strategy that would take steps which are not those of one device.
         """
+        if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
+            raise ValueError(
+                f"trainer.strategy: {type(trainer.strategy).__name__} of Lightning is not supported; use "
+                f"--trainer.strategy fsdp, or from Python strategy=lit_t6.training.ShardedStrategy()."
+            )
         if trainer.strategy.root_device.type == "mps":
             raise ValueError(
                 "accelerator mps: Apple's GPUs have no float64, which rotary tables and exact sums of losses need; "
@@ -131,6 +145,8 @@ class LitT6(L.LightningModule):
             ValueError: data of a larger vocabulary, or a trainer that cannot do it.
         """
         self.check_trainer(self.trainer, stage == "fit")
+        if self.hparams["compile"] and self.trainer.world_size > 1:
+            torch._dynamo.config.optimize_ddp = False  # it cuts graphs for DDP to begin early: blocks are cuts enough
         datamodule = getattr(self.trainer, "datamodule", None)
         if isinstance(datamodule, TokenDataModule):
             datamodule.fit_to_model(self.config.vocab_size, self.config.max_seq_len)
@@ -177,6 +193,8 @@ class LitT6(L.LightningModule):
             if self._guards is not None or self._logs_this_step():
                 norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        if isinstance(norm, DTensor):  # of shards: still to be added up over the ranks
+            norm = norm.full_tensor()
         if norm is not None and self._logs_this_step():
             self.step_figures["optim/grad_norm"] = norm
         if norm is not None and self._guards is not None:

@@ -99,7 +99,7 @@ def test_a_file_without_our_hash_is_checked_by_its_own_sums(real, tmp_path):
 def test_a_file_is_hashed_once_while_it_stays_the_same(tmp_path, monkeypatch):
     path = tmp_path / "a.ckpt"
     write_atomically(small(), path)
-    monkeypatch.setattr(checkpoint_files, "_SETTLED_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint_files, "SETTLED_SECONDS", 0.0)
     hashed = []
     monkeypatch.setattr(checkpoint_files, "_verify", lambda file, size: hashed.append(size))
     time.sleep(0.05)

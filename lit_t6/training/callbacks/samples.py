@@ -11,6 +11,7 @@ from lit_t6.data import TokenDataModule
 from lit_t6.model import SamplingConfig, T6Model
 from lit_t6.training.callbacks.text_page import add_text, as_code
 from lit_t6.training.callbacks.throughput import logged_step
+from lit_t6.training.sharded import whole_model
 from lit_t6.training.streaming import stream_text
 
 
@@ -53,10 +54,17 @@ class SampleWriter(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data, model = getattr(trainer, "datamodule", None), getattr(pl_module, "model", None)
         loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if trainer.sanity_checking or not trainer.is_global_zero or not self.max_new_tokens or not loggers:
+        if trainer.sanity_checking or not self.max_new_tokens or not loggers:
             return
         if trainer.state.fn != "fit" or not isinstance(data, TokenDataModule) or not isinstance(model, T6Model):
             return
+        whole = whole_model(model, trainer.is_global_zero)
+        if whole is not None:
+            self._write(trainer, data, whole, loggers)
+
+    def _write(
+        self, trainer: L.Trainer, data: TokenDataModule, model: T6Model, loggers: list[TensorBoardLogger]
+    ) -> None:
         began = time.perf_counter()
         last = began + self.max_share * (began - self._since)
         text = self.prompt
