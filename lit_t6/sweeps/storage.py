@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -154,6 +153,28 @@ def reason(error: BaseException) -> str:
     return f"{said.rstrip('.')}."
 
 
+class Flag:
+    """Something to wait for that a handler of signals may set; `threading.Event` may hang there."""
+
+    def __init__(self) -> None:
+        self._set = False
+
+    def set(self) -> None:
+        """It has come."""
+        self._set = True
+
+    def is_set(self) -> bool:
+        """Whether it has come."""
+        return self._set
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it comes within so many seconds."""
+        until = time.monotonic() + seconds
+        while not self._set and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))
+        return self._set
+
+
 class Patience:
     """Waits for a storage that cannot be reached, or a disk without space, instead of giving up what was computed.
 
@@ -165,7 +186,7 @@ class Patience:
     """
 
     def __init__(
-        self, say: Callable[[str], None], stopped: threading.Event, seconds: float = 0.5, longest: float = 15.0
+        self, say: Callable[[str], None], stopped: Flag, seconds: float = 0.5, longest: float = 15.0
     ) -> None:
         self._say, self._stopped, self._first, self._longest = say, stopped, seconds, longest
         self.failed_at = float("-inf")
