@@ -29,7 +29,7 @@ _PRUNERS: dict[str, Callable[..., BasePruner]] = {
 }
 
 
-def suggest(study: Study, trial: optuna.Trial) -> Cell:
+def suggest(study: Study, trial: optuna.Trial, name: str | None = None) -> Cell:
     """The setting that a trial of a search is to try.
 
     Parameters are asked for in the order of the file, each only where its condition holds, so that Optuna knows of
@@ -38,9 +38,10 @@ def suggest(study: Study, trial: optuna.Trial) -> Cell:
     Args:
         study: with a search.
         trial: of Optuna.
+        name: of the cell; "trial-007" after the trial's number if not given.
 
     Returns:
-        A cell called after the trial's number, such as "trial-0007", with head counts solved if `match` asks for it.
+        The cell, its head count solved if `match` asks for it.
 
     Raises:
         ValueError: no head count will do.
@@ -49,7 +50,7 @@ def suggest(study: Study, trial: optuna.Trial) -> Cell:
     for parameter in study.search or ():
         if parameter.is_there(chosen):
             chosen[parameter.name] = _ask(trial, parameter)
-    return matched(study, (cell_of(f"trial-{trial.number:04}", study.search or (), chosen),))[0]
+    return matched(study, (cell_of(name or f"trial-{trial.number:03}", study.search or (), chosen),))[0]
 
 
 def _ask(trial: optuna.Trial, parameter: Parameter) -> Value:
