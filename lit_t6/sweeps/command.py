@@ -16,13 +16,24 @@ def fit_command(study: Study, cell: Cell, seed: int, folder: Path) -> list[str]:
     Args:
         study: whose files and options come first.
         cell: whose files and options come over them.
-        seed: of weights and order of the data.
+        seed: of the weights, and of the order of the data unless the study sets `data.seed`.
         folder: of the trial: curves, configuration and checkpoints lie directly in it.
 
     Returns:
         The interpreter, the front door, "fit", and its options.
     """
-    return [*front_door(), "fit", *fit_options(study, cell), f"--seed_everything={seed}", *_log_to(folder)]
+    return [*front_door(), "fit", *fit_options(study, cell), *own_options(study, cell, seed, folder)]
+
+
+def own_options(study: Study, cell: Cell, seed: int, folder: Path) -> list[str]:
+    """The options of `fit` that the sweep itself sets; arguments as of `fit_command`."""
+    ordered = "data.seed" in {**study.options, **cell.options}
+    return [
+        f"--seed_everything={seed}",
+        *([] if ordered else [f"--data.seed={seed}"]),
+        f"--trainer.devices={study.gpus_per_trial}",
+        *_log_to(folder),
+    ]
 
 
 def front_door() -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from lit_t6.command_line.complaints import nearest
 from lit_t6.sweeps.cells import plain_cells
+from lit_t6.sweeps.digest import digest
 from lit_t6.sweeps.parameters import Parameter, read_grid, read_search
 from lit_t6.sweeps.reading import KINDS, Place, read_files, seconds
 from lit_t6.sweeps.settings import Settings, flat_options, read_settings
@@ -104,6 +105,10 @@ class Study:
     gpus_per_trial: int = 1
     time_limit: float | None = None
     retries: Mapping[str, int] = field(default_factory=lambda: dict(RETRIES))
+
+    def digest(self) -> str:
+        """A fingerprint of what decides the results of each trial, the cells apart; see `lit_t6.sweeps.digest`."""
+        return digest(self)
 
     @property
     def num_runs(self) -> int:
