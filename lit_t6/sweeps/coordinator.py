@@ -7,12 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import lit_t6
 from lit_t6.sweeps import tether
@@ -43,8 +42,7 @@ class _Process:
         package = str(Path(lit_t6.__file__).parents[1])
         paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", tether.__file__, str(os.getpid())]
-            + [sys.executable, "-m", "lit_t6.sweeps.worker"],
+            tether.words([sys.executable, "-m", "lit_t6.sweeps.worker"]),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -74,9 +72,7 @@ class Coordinator:
         screen: where it is told.
     """
 
-    def __init__(
-        self, plan: Plan, ledger: Ledger, environments: Sequence[Mapping[str, str]], screen: Screen
-    ) -> None:
+    def __init__(self, plan: Plan, ledger: Ledger, environments: Sequence[Mapping[str, str]], screen: Screen) -> None:
         self.ledger, self.screen = ledger, screen
         self._plans = [replace(plan, number=n, environment=env) for n, env in enumerate(environments)]
         self._folder = plan.folder
@@ -100,9 +96,10 @@ class Coordinator:
         before = {number: signal.signal(number, self._note) for number in SIGNALS}
         events = Events()
         try:
+            stands = self._look(None)
+            events.since(stands)
             for plan in self._plans:
                 self._add(_Process(plan))
-            stands = self._look(None)
             while self._processes:
                 self._listen()
                 self._replace_the_dead()
@@ -176,7 +173,9 @@ class Coordinator:
             worker.deaths = worker.deaths + 1 if soon else 1
             how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
             if worker.deaths >= _DEATHS:
-                self.screen.say(f"worker {worker.plan.number} {how}, for the {_DEATHS}th time; it is not started again.")
+                self.screen.say(
+                    f"worker {worker.plan.number} {how}, for the {_DEATHS}th time; it is not started again."
+                )
                 if not self._processes:
                     self._gave_up = f"every worker died {_DEATHS} times; see above why."
                 continue
@@ -208,4 +207,3 @@ class Coordinator:
         for path in (self._folder / WORKERS).glob("*.lock"):
             if is_unheld(path):
                 path.unlink(missing_ok=True)
-

@@ -55,7 +55,9 @@ def share_out(gpus: list[str], per_trial: int, per_gpu: int, workers: int | None
     places = [",".join(group) for _ in range(per_gpu) for group in groups]
     count = len(places) if workers is None else workers
     if count > len(places):
-        more = f"--workers_per_gpu {-(-count // len(groups))} lets several share one" if per_trial == 1 else "take fewer"
+        more = (
+            f"--workers_per_gpu {-(-count // len(groups))} lets several share one" if per_trial == 1 else "take fewer"
+        )
         raise ValueError(f"--workers {count} is more than this machine has GPUs for, {len(places)}; {more}.")
     return [{"CUDA_VISIBLE_DEVICES": place, **_threads(count)} for place in places[:count]]
 

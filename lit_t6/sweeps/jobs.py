@@ -1,12 +1,11 @@
 """What a study has to train: its jobs, and how each of them stands, given the trials that were made for it.
 
-A job is a cell with a seed, or one trial of a search. A trial that ends in vain stays as it is; another trial of the same
+A job is a cell with a seed, or one trial of a search. A trial that ends in vain stays as it is; another one of the same
 job, an attempt more, takes its place.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -161,4 +160,3 @@ def by_job(trials: Sequence[FrozenTrial]) -> dict[str, list[FrozenTrial]]:
         if (key := trial.user_attrs.get("job")) is not None:
             found.setdefault(key, []).append(trial)
     return found
-

@@ -14,6 +14,7 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -88,15 +89,17 @@ class Ledger:
             before, now = theirs.get("common") or {}, mine["common"]
             differ = [key for key in {**before, **now} if before.get(key) != now.get(key)]
             raise ValueError(
-                f"the storage holds another study called {self.study.name!r}: its {', '.join(differ)} differ. Give this "
-                f"one another name, with --name, or go on with the one that was begun."
+                f"the storage holds another study called {self.study.name!r}: its {', '.join(differ)} differ. Give "
+                f"this one another name, with --name, or go on with the one that was begun."
             )
-        others = {key for key, trials in by_job(self.trials()).items() if key in self.jobs and self._differs(key, trials)}
+        others = {
+            key for key, trials in by_job(self.trials()).items() if key in self.jobs and self._differs(key, trials)
+        }
         if others:
             cells = dict.fromkeys(self.jobs[key].cell for key in self.jobs if key in others)
             raise ValueError(
-                f"the storage's study {self.study.name!r} has trained {', '.join(cells)} with other settings. Give these "
-                f"cells other names, or the study another one, with --name."
+                f"the storage's study {self.study.name!r} has trained {', '.join(cells)} with other settings. Give "
+                f"these cells other names, or the study another one, with --name."
             )
 
     def _differs(self, key: str, trials: Sequence[FrozenTrial]) -> bool:
@@ -212,6 +215,18 @@ class Ledger:
             return False
         return True
 
+    def report(self, claim: Claim, at: int, value: float, pruner: BasePruner) -> bool:
+        """Write down a value of the objective on the way; whether the pruner sees no use in going on.
+
+        Args:
+            claim: what is at work.
+            at: steps, or tokens; equal ones are compared.
+            value: of the objective there.
+            pruner: of the study.
+        """
+        self.storage.set_trial_intermediate_value(claim.trial_id, at, value)
+        return pruner.prune(self.optuna, self.storage.get_trial(claim.trial_id))
+
     # Ending.
 
     def finish(self, claim: Claim, outcome: str, value: float | None, said: Mapping[str, Any]) -> bool:
@@ -247,8 +262,8 @@ class Ledger:
         """Give up the trials whose workers are gone, and make others in their places.
 
         Args:
-            failed_at: when the storage was last out of reach, by `time.monotonic()`. Workers could give no sign then, and
-                have a whole grace since.
+            failed_at: when the storage was last out of reach, by `time.monotonic()`. Workers could give no sign then,
+                and have a whole grace since.
 
         Returns:
             The jobs concerned.

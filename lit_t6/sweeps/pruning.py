@@ -27,9 +27,9 @@ _ANSWER_SECONDS = 10.0
 class ReportToStudy(Callback):
     """Reports to the worker of a sweep, and stops the training on all ranks where the study's pruner says so.
 
-    Reports are by optimizer steps or tokens: the objective's last value, at the first moment at or after each multiple of
-    `every` when there is a new one; or at every validation. The validation before the first step is none. Rank 0 alone
-    speaks with the worker, and tells the others what was said, at the step that they all are at.
+    Reports are by optimizer steps or tokens: the objective's last value, at the first moment at or after each multiple
+    of `every` when there is a new one; or at every validation. The validation before the first step is none. Rank 0
+    alone speaks with the worker, and tells the others what was said, at the step that they all are at.
 
     The last figures, of each validation and of the end, are written into metrics.json in the run's folder.
 
@@ -186,4 +186,3 @@ def _tokens(trainer: L.Trainer) -> int:
 def _throughput(trainer: L.Trainer) -> Throughput | None:
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set outside of its class
     return next((callback for callback in callbacks if isinstance(callback, Throughput)), None)
-

@@ -1,4 +1,4 @@
-"""What is kept of a trial beside the storage: a file in its folder, from which reports are made, and a lost storage again."""
+"""What is kept of a trial beside the storage: a file in its folder, for reports, and in case the storage is lost."""
 
 import json
 import math

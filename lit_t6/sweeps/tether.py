@@ -10,6 +10,15 @@ import sys
 PR_SET_PDEATHSIG, SIGKILL = 1, 9
 
 
+def words(command: list[str]) -> list[str]:
+    """The command line of a command that is to die with this process.
+
+    Args:
+        command: its own words, a path first.
+    """
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
+
+
 def main(parent: int, command: list[str]) -> None:
     """Become the command.
 

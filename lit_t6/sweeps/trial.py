@@ -7,7 +7,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -74,12 +73,11 @@ class TrialProcess:
         self._kills = _kernel_kills()
         mine, theirs = socket.socketpair()
         told = {**settings, "descriptor": theirs.fileno()}
-        words = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), *command]
         with self._output.open("ab") as output:
             output.write(f"\n{time.strftime('%Y-%m-%d %H:%M:%S')}: {' '.join(command)}\n".encode())
             self._from = output.tell()
             self.process = subprocess.Popen(
-                words,
+                tether.words([*command]),
                 env={**_clean(os.environ), "PYTHONUNBUFFERED": "1", **environment, "LIT_T6_TRIAL": json.dumps(told)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
