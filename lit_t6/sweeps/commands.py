@@ -18,6 +18,7 @@ from lit_t6.sweeps.ledger import Ledger
 from lit_t6.sweeps.pack import give_up_running, pack, unpack
 from lit_t6.sweeps.presence import Presence
 from lit_t6.sweeps.records import write_record
+from lit_t6.sweeps.same_study import agree
 from lit_t6.sweeps.saved_study import STUDY_NAME, save_study
 from lit_t6.sweeps.screen import Screen
 from lit_t6.sweeps.status import overview, summary, table
@@ -74,8 +75,7 @@ def sweep_run(
     """
     if heartbeat <= 0:
         raise ValueError(f"--heartbeat must be above 0 seconds, got {heartbeat:g}.")
-    asked = _load(study, overrides, logs, from_archive)
-    folder = Path(logs) / FOLDER / asked.name
+    asked, folder = _load(study, overrides, logs, from_archive)
     if dry_run:
         return _preview(asked, workers, folder, rate, format)
     with Screen() as screen:
@@ -107,21 +107,20 @@ def sweep_run(
 
 def _load(
     study: Sequence[str], overrides: Mapping[str, Any] | None, logs: str, from_archive: str | None = None
-) -> Study:
-    """A study from its files, its folder, or an archive."""
+) -> tuple[Study, Path]:
+    """A study from its files, its folder, or an archive; and its folder."""
     if from_archive is not None:
         if study:
             raise ValueError(f"--from {from_archive} brings its study along; leave {shlex.join(study)} out.")
-        return load_study([unpack(Path(from_archive), Path(logs) / FOLDER)], overrides or {})
-    if not study:
+        study = [str(unpack(Path(from_archive), Path(logs) / FOLDER))]
+    elif not study:
         raise ValueError("sweep needs the file of a study, such as configs/sweep/rank.yaml, or the folder of one.")
-    return load_study([_file(name) for name in study], overrides or {})
-
-
-def _file(name: str) -> str:
-    """A file of a study; in the folder of one that was begun, the one that is kept there."""
-    kept = Path(name) / STUDY_NAME
-    return str(kept) if kept.is_file() else name
+    kept = [str(path) if (path := Path(name) / STUDY_NAME).is_file() else name for name in study]
+    asked = load_study(kept, overrides or {})
+    begun = Path(kept[0]).parent
+    if begun.name == asked.name and Path(kept[0]).name == STUDY_NAME:  # wherever it lies
+        return asked, begun
+    return asked, Path(logs) / FOLDER / asked.name
 
 
 def _check_changes(study: Study, folder: Path) -> None:
@@ -179,7 +178,7 @@ def _begin(plan: Plan, screen: Screen, unpacked: bool, retry_failed: bool) -> tu
         presence = Presence(plan.folder / WORKERS)
         grace = GRACE * plan.heartbeat
         ledger = Ledger(plan.study, jobs_of(plan.study), storage, plan.folder, grace, presence.identity)
-        ledger.agree()
+        agree(ledger)
         if unpacked and (plan.storage is None or Path(plan.storage) == plan.folder / JOURNAL):
             give_up_running(ledger)
         save_study(plan.study, plan.folder)
@@ -227,7 +226,7 @@ def sweep_status(
     Raises:
         ValueError: the study has not been begun, or the storage cannot be reached.
     """
-    ledger = _open(_load(study, overrides, logs), storage, logs, heartbeat)
+    ledger = _open(*_load(study, overrides, logs), storage, heartbeat)
     stands = overview(ledger.study, ledger.jobs, ledger.standings())
     if format == "json":
         print(json.dumps(stands.to_dict(), indent=2, ensure_ascii=False))
@@ -236,9 +235,8 @@ def sweep_status(
     return stands
 
 
-def _open(study: Study, storage: str | None, logs: str, heartbeat: float) -> Ledger:
+def _open(study: Study, folder: Path, storage: str | None, heartbeat: float) -> Ledger:
     """The ledger of a study that was begun."""
-    folder = Path(logs) / FOLDER / study.name
     if storage is None and not (folder / JOURNAL).exists():
         raise ValueError(
             f"{folder / JOURNAL}: there is no such journal: the study has not been begun here. Where it was begun with "
@@ -276,11 +274,11 @@ def sweep_pack(
     """
     from lit_t6.training.places import check_output
 
-    asked = _load(study, overrides, logs)
+    asked, folder = _load(study, overrides, logs)
     target = Path(output or f"{asked.name}.tar.gz")
     check_output(target, "--output", f"{asked.name}.tar.gz", overwrite)
-    ledger = _open(asked, storage, logs, HEARTBEAT_SECONDS)
-    ended, size = pack(ledger, ledger.folder, target)
+    ledger = _open(asked, folder, storage, HEARTBEAT_SECONDS)
+    ended, size = pack(ledger, folder, target)
     print(f"{target}: {ended} of {len(ledger.jobs)} trials, {size:,} bytes")
     print(f"next: python cli.py sweep run --from {target}")
     return target

@@ -4,7 +4,7 @@ A trial is only ever made, claimed, and ended. A second attempt is another trial
 give back, so that no two can believe that they hold it.
 """
 
-import json
+import copy
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,6 @@ from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from lit_t6.sweeps.digest import common
 from lit_t6.sweeps.jobs import DUE, VOID, Job, Standing, by_job, is_needless, standing
 from lit_t6.sweeps.presence import is_dead
 from lit_t6.sweeps.records import restored
@@ -68,46 +67,14 @@ class Ledger:
         self.optuna = optuna.create_study(
             study_name=study.name, storage=storage, direction=study.objective.direction, load_if_exists=True
         )
-        self._id = storage.get_study_id_from_name(study.name)
+        self.study_id = storage.get_study_id_from_name(study.name)
         self._heartbeats: Any = storage if hasattr(storage, "record_heartbeat") else None
         self._seen: dict[int, tuple[Any, float]] = {}  # of running trials: the last sign of life, and when it changed
         self._beats = 0
 
-    def agree(self) -> None:
-        """Make sure that the storage's study of this name is this one.
-
-        Raises:
-            ValueError: it is another one; says what differs.
-        """
-        mine = json.loads(json.dumps({"digest": self.study.digest(), "common": common(self.study)}, default=str))
-        theirs = self.storage.get_study_user_attrs(self._id)
-        if "digest" not in theirs:
-            for name, value in mine.items():
-                self.storage.set_study_user_attr(self._id, name, value)
-            theirs = self.storage.get_study_user_attrs(self._id)
-        if theirs["digest"] != mine["digest"]:
-            before, now = theirs.get("common") or {}, mine["common"]
-            differ = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-            raise ValueError(
-                f"the storage holds another study called {self.study.name!r}: its {', '.join(differ)} differ. Give "
-                f"this one another name, with --name, or go on with the one that was begun."
-            )
-        others = {
-            key for key, trials in by_job(self.trials()).items() if key in self.jobs and self._differs(key, trials)
-        }
-        if others:
-            cells = dict.fromkeys(self.jobs[key].cell for key in self.jobs if key in others)
-            raise ValueError(
-                f"the storage's study {self.study.name!r} has trained {', '.join(cells)} with other settings. Give "
-                f"these cells other names, or the study another one, with --name."
-            )
-
-    def _differs(self, key: str, trials: Sequence[FrozenTrial]) -> bool:
-        return any(trial.user_attrs.get("fingerprint", "") != self.jobs[key].fingerprint for trial in trials)
-
     def trials(self) -> list[FrozenTrial]:
         """All trials, those of no job of ours among them."""
-        return self.storage.get_all_trials(self._id, deepcopy=False)
+        return self.storage.get_all_trials(self.study_id, deepcopy=False)
 
     def standings(self) -> dict[str, Standing]:
         """How each job stands."""
@@ -134,7 +101,7 @@ class Ledger:
             if stands.status != DUE and not asked:
                 continue
             template = restored(self.folder / key, self.study, self.jobs[key]) if stands.trial is None else None
-            self.storage.create_new_trial(self._id, template or self._new(self.jobs[key], stands, asked))
+            self.storage.create_new_trial(self.study_id, template or self._new(self.jobs[key], stands, asked))
             made += template is None
         return made
 
@@ -160,7 +127,7 @@ class Ledger:
         The storage changes its state from waiting to running once: a row of a database is locked for it, and of two
         records in a journal, which lie one after the other, the first counts for all who read it.
         """
-        for trial in self.storage.get_all_trials(self._id, deepcopy=False, states=(TrialState.WAITING,)):
+        for trial in self.storage.get_all_trials(self.study_id, deepcopy=False, states=(TrialState.WAITING,)):
             job = self.jobs.get(str(trial.user_attrs.get("job")))
             if job is None:  # of a larger study that somebody else runs
                 continue
@@ -225,7 +192,10 @@ class Ledger:
             pruner: of the study.
         """
         self.storage.set_trial_intermediate_value(claim.trial_id, at, value)
-        return pruner.prune(self.optuna, self.storage.get_trial(claim.trial_id))
+        trial = copy.copy(self.storage.get_trial(claim.trial_id))
+        # An earlier attempt may have come further.
+        trial.intermediate_values = {step: each for step, each in trial.intermediate_values.items() if step <= at}
+        return pruner.prune(self.optuna, trial)
 
     # Ending.
 
@@ -288,11 +258,17 @@ class Ledger:
         self.make_due()
         return found
 
-    def lose(self, trial: FrozenTrial) -> bool:
-        """Give up a running trial, its worker being gone; false if somebody else did, or it ended."""
+    def lose(self, trial: FrozenTrial, outcome: str = "lost", reason: str = "") -> bool:
+        """Give up a running trial whose worker is gone; false if somebody else did, or it ended.
+
+        Args:
+            trial: that nobody is at work on.
+            outcome: to record.
+            reason: in a line.
+        """
         worker = trial.user_attrs.get("worker") or {}
         who = f"its worker, process {worker['pid']} on {worker['host']}," if worker else "its worker"
-        said = {"outcome": "lost", "reason": f"{who} was killed or gave no sign of life"}
+        said = {"outcome": outcome, "reason": reason or f"{who} was killed or gave no sign of life"}
         try:
             for name, value in said.items():
                 self.storage.set_trial_user_attr(trial._trial_id, name, value)

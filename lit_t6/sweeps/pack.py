@@ -12,6 +12,7 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.trial import TrialState
 
+from lit_t6.sweeps.jobs import INTERRUPTED
 from lit_t6.sweeps.journal import LastingJournal
 from lit_t6.sweeps.ledger import Ledger
 from lit_t6.sweeps.records import METRICS, RECORD, record_of
@@ -121,4 +122,4 @@ def give_up_running(ledger: Ledger) -> None:
     """Nobody is at work on what has just come out of an archive: what was running then is to be done again."""
     for trial in ledger.trials():
         if trial.state == TrialState.RUNNING:
-            ledger.lose(trial)
+            ledger.lose(trial, INTERRUPTED, "it was running when the study was packed")

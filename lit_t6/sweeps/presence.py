@@ -21,9 +21,9 @@ class Presence:
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.path = (folder / f"{name}.lock").resolve()
-        self._file = self.path.open("w")
+        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         with suppress(OSError):  # a file system without locks: then heartbeats alone tell
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.identity: dict[str, Any] = {
             "id": name,
             "host": socket.gethostname(),
@@ -35,7 +35,7 @@ class Presence:
     def close(self) -> None:
         """The process has no work any more."""
         self.path.unlink(missing_ok=True)
-        self._file.close()
+        os.close(self.descriptor)
 
 
 def boot_id() -> str:

@@ -25,8 +25,8 @@ OUTPUT = "output.log"
 FINISHED = "finished"
 EXIT_SAVED = 75
 _PROCESS = "process.json"
-_STOP_SECONDS = 90.0
-"""How long a training may take to finish its step and save, when it is asked to stop."""
+STOP_SECONDS = 90.0
+"""How long a training may take to finish its step and save, when it is asked to stop; at most its time limit."""
 _TAIL_BYTES = 20_000
 _OUT_OF_MEMORY = re.compile(
     r"^Out of memory: |do not fit into the memory|CUDA out of memory|DefaultCPUAllocator|^MemoryError", re.M
@@ -71,23 +71,24 @@ class TrialProcess:
         self.folder, self.started = folder, time.time()
         self._output = folder / OUTPUT
         self._kills = _kernel_kills()
-        mine, theirs = socket.socketpair()
-        told = {**settings, "descriptor": theirs.fileno()}
-        with self._output.open("ab") as output:
+        with self._output.open("ab", buffering=0) as output:
             output.write(f"\n{time.strftime('%Y-%m-%d %H:%M:%S')}: {' '.join(command)}\n".encode())
             self._from = output.tell()
-            self.process = subprocess.Popen(
-                tether.words([*command]),
-                env={**_clean(os.environ), "PYTHONUNBUFFERED": "1", **environment, "LIT_T6_TRIAL": json.dumps(told)},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        theirs.close()
+            mine, theirs = socket.socketpair()
+            with theirs:
+                told = json.dumps({**settings, "descriptor": theirs.fileno()})
+                self.process = subprocess.Popen(
+                    tether.words([*command]),
+                    env={**_clean(os.environ), "PYTHONUNBUFFERED": "1", **environment, "LIT_T6_TRIAL": told},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
         self._socket, self._received = mine, b""
         self._asked_at: float | None = None
+        self.stop_seconds = STOP_SECONDS
         self.why_asked = ""
         with suppress(OSError):  # the lock tells it too, and a disk may be full
             who = {"pid": self.process.pid, "boot": boot_id(), "start": start_of(self.process.pid)}
@@ -136,7 +137,7 @@ class TrialProcess:
             self._asked_at, self.why_asked = time.monotonic(), why
             with suppress(ProcessLookupError):
                 self.process.send_signal(signal.SIGTERM)
-        elif time.monotonic() - self._asked_at > _STOP_SECONDS:
+        elif time.monotonic() - self._asked_at > self.stop_seconds:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
 

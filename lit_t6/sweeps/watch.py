@@ -10,7 +10,7 @@ from optuna.pruners import BasePruner
 
 from lit_t6.sweeps.ledger import Claim, Ledger
 from lit_t6.sweeps.storage import Flag, is_out_of_reach, reason
-from lit_t6.sweeps.trial import TrialProcess
+from lit_t6.sweeps.trial import STOP_SECONDS, TrialProcess
 
 _LISTEN_SECONDS = 0.5
 
@@ -54,6 +54,7 @@ class Watch:
 
     def see_to_its_end(self, process: TrialProcess) -> bool:
         """Listen to a training, answer, and stop it when it is time to; false if the trial is no longer ours."""
+        process.stop_seconds = min(STOP_SECONDS, self.limit)
         while not process.has_ended():
             self._hear(process, _LISTEN_SECONDS)
             if not self.is_ours():
