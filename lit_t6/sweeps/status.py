@@ -2,13 +2,13 @@
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from lit_t6.sweeps.jobs import DONE, DUE, Job, Standing, seconds_of, step_of
+from lit_t6.sweeps.jobs import DONE, DUE, Job, Standing, outcome_of, seconds_of, step_of
 from lit_t6.sweeps.study import Study
 
 
@@ -187,34 +187,30 @@ class Events:
     """Tells of what has changed since it was last asked."""
 
     def __init__(self) -> None:
-        self._before: dict[str, tuple[str, int | None]] | None = None
+        self._before: dict[str, Standing] = {}
 
     def since(self, now: Overview) -> list[str]:
         """A line for each trial that began or ended, in any process; none at the first time."""
-        states = {
-            job.key: (stands.status, stands.trial.number if stands.trial else None, stands.attempts)
-            for job, stands in now.rows
-        }
-        before, self._before = self._before, states  # type: ignore[assignment]
-        if before is None:
-            return []
+        before, self._before = self._before, {job.key: stands for job, stands in now.rows}
         clock = time.strftime("%H:%M:%S")
-        changed = [row for row in now.rows if before.get(row[0].key) != states[row[0].key]]
-        return [f"{clock}  {said}" for job, stands in changed if (said := _told(now.study, job, stands))]
+        found = [(job, before[job.key], stands) for job, stands in now.rows if job.key in before]
+        return [f"{clock}  {job.key}: {said}" for job, old, new in found for said in _changes(now.study, job, old, new)]
 
 
-def _told(study: Study, job: Job, stands: Standing) -> str:
-    row = _row(job, stands)
-    if stands.status == "running":
-        again = f" (attempt {row['attempts']})" if row["attempts"] > 1 else ""
-        return f"{job.key}: begins{again}"
-    spent = duration(row["seconds"])
-    if stands.status == "completed":
-        return f"{job.key}: {study.objective.metric} {row['value']:.4f}, after {spent}"
-    if stands.status == "pruned":
-        return f"{job.key}: {row['reason']}, after {spent}"
-    if not stands.failures:
-        return ""
-    last = stands.failures[-1].user_attrs
-    what = f"{job.key}: {str(last.get('outcome', 'lost')).replace('_', ' ')}: {last.get('reason') or 'no sign of life'}"
-    return what if stands.is_over else f"{what}; it is tried again"
+def _changes(study: Study, job: Job, old: Standing, new: Standing) -> Iterator[str]:
+    """What has become of a job since."""
+    row = _row(job, new)
+    for trial in new.failures[len(old.failures) :]:
+        what = outcome_of(trial).replace("_", " ")
+        again = "" if new.is_over and new.status not in DONE else "; it is tried again"
+        yield f"{what}: {trial.user_attrs.get('reason') or 'its worker gave no sign of life'}{again}"
+    if new.trial is None or (
+        old.trial is not None and (old.status, old.trial.number) == (new.status, new.trial.number)
+    ):
+        return
+    if new.status == "running":
+        yield f"begins (attempt {row['attempts']})" if row["attempts"] > 1 else "begins"
+    elif new.status == "completed":
+        yield f"{study.objective.metric} {row['value']:.4f}, after {duration(row['seconds'])}"
+    elif new.status == "pruned":
+        yield f"{row['reason']}, after {duration(row['seconds'])}"

@@ -3,11 +3,12 @@
 import json
 import os
 import random
+import signal
 import socket
 import statistics
 import subprocess
+import sys
 import time
-import signal
 
 import pytest
 
@@ -59,9 +60,11 @@ def test_between_two_trials_little_time_is_lost(undisturbed, tmp_path):
     gaps = [b["first_step"] - a["ended"] for times in by_worker.values() for a, b in zip(times, times[1:])]
     study = load_study([path])
     cell, _ = check_study(study)[0]
-    bare = [seconds for number in range(3) for seconds in first_steps(study, cell, tmp_path / str(number))]
+    bare = [seconds for number in range(2) for seconds in first_steps(study, cell, tmp_path / str(number))]
     over = statistics.median(gaps) - statistics.median(bare)
-    print(f"overhead {over:.2f} s: {statistics.median(gaps):.2f} s between trials, {statistics.median(bare):.2f} s bare")
+    print(
+        f"overhead {over:.2f} s: {statistics.median(gaps):.2f} s between trials, {statistics.median(bare):.2f} s bare"
+    )
     assert over <= 2.0
 
 
@@ -90,13 +93,15 @@ def test_killed_three_times_it_comes_to_the_same(undisturbed, prepared, tmp_path
     path = study_file(tmp_path, prepared, "rank", **RANK_STUDY)
     words = [path, "--logs", tmp_path, "--workers", 2]
     said, kills, running = [], [], Sweep(words, tmp_path)
+    planned = ["coordinator", "worker", chance.choice(["coordinator", "worker"])]
+    chance.shuffle(planned)
     while len(kills) < 3:
         wait_until(lambda: running.trainings() or running.process.poll() is not None, 60)
         if running.process.poll() is not None:
             break
         time.sleep(chance.uniform(0, 9))
         victims = {"coordinator": [running.process.pid], "worker": running.workers()}
-        who = chance.choice(list(victims))
+        who = planned[len(kills)]
         if not victims[who]:
             continue
         family = running.descendants()
@@ -119,25 +124,6 @@ def test_killed_three_times_it_comes_to_the_same(undisturbed, prepared, tmp_path
     assert any(trial.user_attrs.get("outcome") == "lost" for trial in trials)
 
 
-def test_stopped_by_a_signal_it_saves_and_goes_on(prepared, tmp_path):
-    options = {"trainer.max_steps": 600, "trainer.val_check_interval": 300, "resume.every_n_steps": 0}
-    path = study_file(tmp_path, prepared, "long", options, cells={"a": {}})
-    words = [path, "--logs", tmp_path]
-    folder = tmp_path / "sweeps" / "long" / "a" / "seed-0"
-    with Sweep(words, tmp_path) as running:
-        wait_until(lambda: list(folder.glob("events*")) or running.process.poll() is not None, 60)
-        time.sleep(1.0)
-        running.process.send_signal(signal.SIGTERM)
-        assert running.status(60) == 75, running.said()
-        assert "Stopped; the same command goes on." in running.said()
-    saved = (folder / "output.log").read_text()
-    assert "the same command goes on" in saved
-    status, said = sweep(words, tmp_path)
-    assert status == 0, said
-    assert "Going on with" in (folder / "output.log").read_text()
-    assert records(tmp_path / "sweeps" / "long")["a/seed-0"]["step"] == 600
-
-
 def test_every_fault_is_reported_and_the_rest_completes(prepared, tmp_path):
     def spoilt(name):
         return {"trainer.callbacks": [{"class_path": f"tests.sweeps.faulty.{name}"}]}
@@ -148,7 +134,6 @@ def test_every_fault_is_reported_and_the_rest_completes(prepared, tmp_path):
         "nan": {"model.optimizer.lr": 1e30, "trainer.gradient_clip_val": 0},
         "hangs": spoilt("Hangs"),
         "memory": spoilt("EndsMemory"),
-        "also fine": {},
     }
     path = study_file(tmp_path, prepared, "faults", cells=cells, time_limit="15s", retries={"failed": 1})
     words = [path, "--logs", tmp_path, "--workers", 2]
@@ -161,10 +146,9 @@ def test_every_fault_is_reported_and_the_rest_completes(prepared, tmp_path):
         "nan": "diverged",
         "hangs": "timed_out",
         "memory": "out_of_memory",
-        "also fine": "completed",
     }, said
     assert status == 1
-    assert "error: 4 of 6 trials failed: " in said
+    assert "error: 4 of 5 trials failed: " in said
     assert "the shapes differ" in found["raises"]["reason"]
     assert found["raises"]["attempts"] == 2
     assert "step " in found["nan"]["reason"]
@@ -191,6 +175,7 @@ def test_a_conditional_search_with_pruning(prepared, tmp_path):
         tmp_path,
         prepared,
         "search",
+        {"model.optimizer.min_lr": 0.0},
         search=search,
         num_trials=20,
         sampler={"name": "tpe", "n_startup_trials": 6, "seed": 1},
@@ -225,19 +210,28 @@ def test_several_devices_a_trial_agree_on_pruning(prepared, tmp_path):
     assert (record["outcome"], record["step"]) == ("pruned", 4)
 
 
-def test_packed_it_goes_on_elsewhere(prepared, tmp_path):
-    path = study_file(tmp_path, prepared, "packed", cells={"a": {}})
-    status, said = sweep([path, "--logs", tmp_path / "here"], tmp_path)
+def test_stopped_it_saves_and_goes_on_and_packed_it_goes_on_elsewhere(prepared, tmp_path):
+    options = {"trainer.max_steps": 400, "trainer.val_check_interval": 200, "resume.every_n_steps": 0}
+    path = study_file(tmp_path, prepared, "long", options, cells={"a": {}})
+    here, there, archive = tmp_path / "here", tmp_path / "there", tmp_path / "long.tar.gz"
+    words, folder = [path, "--logs", here], here / "sweeps" / "long" / "a" / "seed-0"
+    with Sweep(words, tmp_path) as running:
+        wait_until(lambda: list(folder.glob("events*")) or running.process.poll() is not None, 60)
+        time.sleep(0.5)
+        running.process.send_signal(signal.SIGTERM)
+        assert running.status(60) == 75, running.said()
+        assert "Stopped; the same command goes on." in running.said()
+    assert "; the same command goes on." in (folder / "output.log").read_text()
+    status, said = sweep(words, tmp_path)
     assert status == 0, said
-    archive, there = tmp_path / "packed.tar.gz", tmp_path / "there"
-    command = ["python", "cli.py", "sweep", "pack", str(path), "--logs", str(tmp_path / "here"), "--output", str(archive)]
-    from .ledgers import sys
-
-    subprocess.run([sys.executable, *command[1:]], cwd=ROOT, env=environment(), check=True, capture_output=True)
+    assert "Going on with" in (folder / "output.log").read_text()
+    assert losses(here)["sweeps/long/a/seed-0"][:2] == ("completed", 400)
+    command = [sys.executable, "cli.py", "sweep", "pack", path, "--logs", here, "--output", archive]
+    subprocess.run(command, cwd=ROOT, env=environment(), check=True, capture_output=True)
     path.unlink()
     status, said = sweep(["--from", archive, "--logs", there, "--seeds", "0,1"], tmp_path)
     assert status == 0, said
     assert said.count("begins") == 1
     assert "a/seed-1: begins" in said
-    assert {**losses(tmp_path / "here" / "sweeps" / "packed")}.items() <= losses(there / "sweeps" / "packed").items()
-    assert list((there / "sweeps" / "packed" / "a" / "seed-0").glob("events*"))
+    assert losses(here).items() <= losses(there).items()
+    assert list((there / "sweeps" / "long" / "a" / "seed-0").glob("events*"))

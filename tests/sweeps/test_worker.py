@@ -201,9 +201,7 @@ SEARCH = {
 
 def test_a_search_asks_for_ranks_only_where_there_are_any_and_tries_lost_ones_again(work, tmp_path):
     behaviour = {"trial-0002/seed-0": {"1": {"signal": signal.SIGKILL}, "each": {}}}
-    ledger = work(
-        behaviour, cells=None, search=SEARCH, num_trials=8, seeds=[0], sampler={"name": "random", "seed": 1}
-    )
+    ledger = work(behaviour, cells=None, search=SEARCH, num_trials=8, seeds=[0], sampler={"name": "random", "seed": 1})
     assert set(statuses(ledger).values()) == {"completed"}
     for trial in ledger.trials():
         assert ("rank" in trial.params) == (trial.params["kind"] == "p")
