@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from optuna.storages.journal import BaseJournalFileLock, JournalFileBackend
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock
 
 _NOTHING = b'{"op_code":10}'
 """A record that Optuna passes over."""
@@ -150,5 +151,7 @@ def _mended(path: Path, number: int, line: bytes) -> bytes:
     if start > 0 and _is_record(body[start:]):
         return b" " * start + line[start:]
     if len(body) < len(_NOTHING) or b"op_code" not in body:
-        raise ValueError(f"{path}, line {number}: is no record of an Optuna journal: {body[:60]!r}. Is it another file?")
+        raise ValueError(
+            f"{path}, line {number}: is no record of an Optuna journal: {body[:60]!r}. Is it another file?"
+        )
     return _NOTHING.ljust(len(body)) + b"\n"

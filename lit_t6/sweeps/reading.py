@@ -21,6 +21,9 @@ KINDS = ("cells", "grid", "search")
 """What there is to vary; a file that says one of these replaces what earlier files say."""
 
 
+_LISTS = ("seeds", "record", "configs")
+
+
 @dataclass(frozen=True)
 class Place:
     """A value of a study, and where it stands.
@@ -159,6 +162,25 @@ def read_files(paths: Sequence[str | Path], overrides: Mapping[str, Any]) -> dic
             if isinstance(value, dict) and isinstance(before, dict) and (key in MERGED or typed_below):
                 value = {**{name: said for name, said in before.items() if name not in value}, **value}
             found[key] = Place(value, key, source)
+    return found
+
+
+def typed_settings(words: Sequence[str]) -> dict[str, Any]:
+    """Settings of a study that were typed, such as "--seeds=0,1" and "--options.trainer.max_steps=9".
+
+    Args:
+        words: --KEY=VALUE each.
+
+    Raises:
+        ValueError: a value that is not YAML.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        key, _, text = word.removeprefix("--").partition("=")
+        try:
+            found[key] = get_loader("yaml")(f"[{text}]" if key in _LISTS and not text.startswith("[") else text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--{key} {text}: is not a value as YAML has it.") from error
     return found
 
 

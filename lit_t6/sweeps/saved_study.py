@@ -6,10 +6,10 @@ from typing import Any
 
 import yaml
 
+from lit_t6.sweeps.files import replace_bytes
 from lit_t6.sweeps.parameters import Parameter
 from lit_t6.sweeps.settings import Settings
 from lit_t6.sweeps.study import Chosen, Study
-from lit_t6.training.checkpoint_files import replace_file
 
 STUDY_NAME = "study.yaml"
 CONFIGS_NAME = "configs"
@@ -43,8 +43,8 @@ def save_study(study: Study, folder: Path) -> Path:
     contents = {name: path.read_bytes() for path, name in names.items()}
     (folder / CONFIGS_NAME).mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        replace_file(folder / name, content)
-    replace_file(folder / STUDY_NAME, text.encode())
+        replace_bytes(folder / name, content)
+    replace_bytes(folder / STUDY_NAME, text.encode())
     return folder / STUDY_NAME
 
 

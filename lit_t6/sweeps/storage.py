@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -50,8 +49,8 @@ def open_storage(
     assert address is not None
     if kind.startswith("sqlite"):
         raise ValueError(
-            f"--storage {address}: SQLite is not for several processes. Leave --storage out for a journal file, or name "
-            f"a server: postgresql://USER:PASSWORD@HOST/DATABASE."
+            f"--storage {address}: SQLite is not for several processes. Leave --storage out for a journal file, or "
+            f"name a server: postgresql://USER:PASSWORD@HOST/DATABASE."
         )
     try:
         return _proxy(address) if kind == "grpc" else _database(address, heartbeat)
@@ -82,8 +81,8 @@ def _database(address: str, heartbeat: float) -> BaseStorage:
     kind, _, rest = address.partition("://")
     if kind not in (*_DRIVERS, "postgres") and "+" not in kind:
         raise ValueError(
-            f"--storage {hidden(address)}: {kind!r} is not known. Expected postgresql://…, mysql://…, grpc://HOST:PORT, "
-            f"or the path of a journal file."
+            f"--storage {hidden(address)}: {kind!r} is not known. Expected postgresql://…, mysql://…, "
+            f"grpc://HOST:PORT, or the path of a journal file."
         )
     seconds = max(1, round(heartbeat))
     for patience in range(5, -1, -1):
@@ -96,7 +95,7 @@ def _database(address: str, heartbeat: float) -> BaseStorage:
             )
         except Exception as error:
             # Two who come first both make the tables.
-            if not patience or "already exists" not in str(error) and "duplicate key" not in str(error):
+            if not patience or ("already exists" not in str(error) and "duplicate key" not in str(error)):
                 raise
             time.sleep(0.5)
     raise AssertionError("unreachable")
@@ -154,6 +153,28 @@ def reason(error: BaseException) -> str:
     return f"{said.rstrip('.')}."
 
 
+class Flag:
+    """Something to wait for that a handler of signals may set; `threading.Event` may hang there."""
+
+    def __init__(self) -> None:
+        self._set = False
+
+    def set(self) -> None:
+        """It has come."""
+        self._set = True
+
+    def is_set(self) -> bool:
+        """Whether it has come."""
+        return self._set
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it comes within so many seconds."""
+        until = time.monotonic() + seconds
+        while not self._set and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))
+        return self._set
+
+
 class Patience:
     """Waits for a storage that cannot be reached, or a disk without space, instead of giving up what was computed.
 
@@ -164,9 +185,7 @@ class Patience:
         longest: pause, in seconds.
     """
 
-    def __init__(
-        self, say: Callable[[str], None], stopped: threading.Event, seconds: float = 0.5, longest: float = 15.0
-    ) -> None:
+    def __init__(self, say: Callable[[str], None], stopped: Flag, seconds: float = 0.5, longest: float = 15.0) -> None:
         self._say, self._stopped, self._first, self._longest = say, stopped, seconds, longest
         self.failed_at = float("-inf")
         """When something last did not work, by `time.monotonic()`."""
