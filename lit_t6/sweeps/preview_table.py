@@ -105,7 +105,7 @@ def _time(seen: Preview) -> list[str]:
             "Time: not known. There is no GPU here to measure a few steps on; state a rate, such as --rate 2.5e14, "
             "FLOP/s that your GPU reaches in training."
         ]
-    lines = [f"Time: FLOPs of training and validations over the rate of {seen.rate.origin}."]
+    lines = [f"Time: FLOPs of training and validations over a rate, {seen.rate.origin}."]
     if seen.rate.finished:
         lines = [f"Time: as {seen.rate.origin} took, of other cells by their FLOPs."]
     if seen.seconds is not None:

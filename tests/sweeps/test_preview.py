@@ -40,7 +40,7 @@ def test_figures_say_what_they_are_from(quick, capsys):
         "rank-quick: Which ranks of queries",
         "12 trials: 6 cells, each with seeds 0, 1.",
         "Head counts are solved for the 560,128 parameters of cell 6,2,2; they come within 0.55 % of it.",
-        "Time: FLOPs of training and validations over the rate of the rate that was stated, 1e+09 FLOP/s",
+        "Time: FLOPs of training and validations over a rate, 1e+09 FLOP/s as stated, and 6 s for the start",
         "All 12 trials, 2 at a time: about",
         "Memory, of tensors on each device: weights, gradients and two moments of AdamW",
         "On a CPU the process itself takes about 0.7 GiB more.",

@@ -22,7 +22,7 @@ def finish(folder, cell, seed, seconds, outcome="completed"):
 def test_a_stated_rate():
     rate = stated_rate(2e12)
     assert rate.estimate("a", 4e12) == START_SECONDS + 2
-    assert "the rate that was stated, 2e+12 FLOP/s" in rate.origin
+    assert "2e+12 FLOP/s as stated" in rate.origin
     with pytest.raises(ValueError, match="rate: expected FLOP/s above 0, such as 2.5e14, got 0"):
         stated_rate(0)
 
@@ -58,7 +58,7 @@ def test_a_few_steps_are_measured(reader):
     threads = torch.get_num_threads()
     rate = measured_rate(settings, workers=64)
     assert 1e8 < rate.flops_per_second < 1e14
-    assert "3 training steps measured here (16 × 128 tokens; 1 CPU thread): " in rate.origin
+    assert "FLOP/s in 3 training steps measured here (16 × 128 tokens; 1 CPU thread), and 6 s" in rate.origin
     assert torch.get_num_threads() == threads
 
 
