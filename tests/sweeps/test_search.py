@@ -115,3 +115,11 @@ def test_options_that_there_are_not(tmp_path):
         build_sampler(study(tmp_path, f"{search}sampler: {{name: tpe, n_startup: 3}}\n"))
     with pytest.raises(ValueError, match=r"study.yaml: pruner: percentile: .*missing 1 required .* 'percentile'"):
         build_pruner(study(tmp_path, f"{search}pruner: percentile\n"))
+
+
+@pytest.mark.parametrize(("name", "package"), [("qmc", "scipy"), ("gp", "scipy"), ("cmaes", "cmaes")])
+def test_samplers_whose_package_is_not_there(tmp_path, monkeypatch, name, package):
+    monkeypatch.setattr("lit_t6.sweeps.search.find_spec", lambda package: None)
+    read = study(tmp_path, f"sampler: {name}\nsearch: {{model.d_model: {{type: int, low: 64, high: 128}}}}\n")
+    with pytest.raises(ValueError, match=f"sampler: {name} needs the package {package}, which is not installed: pip "):
+        build_sampler(read)
