@@ -1,6 +1,7 @@
 """The cells of a study: what is trained with each seed, and compared."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -110,7 +111,5 @@ def name_of(parameters: tuple[Parameter, ...], chosen: Mapping[str, Value]) -> s
 
 
 def _shown(value: Value) -> str:
-    text = (
-        {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
-    )
-    return text.replace("/", "_")
+    text = value if isinstance(value, str) else json.dumps(value)
+    return re.sub(r"[^\w.+=()@ -]", "_", text)

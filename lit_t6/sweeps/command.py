@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 
-import lit_t6
 from lit_t6.sweeps.cells import Cell, fit_options
 from lit_t6.sweeps.study import Study
 
@@ -38,7 +37,7 @@ def own_options(study: Study, cell: Cell, seed: int, folder: Path) -> list[str]:
 
 def front_door() -> list[str]:
     """What `python cli.py` is: the file beside the package where it is a working tree, else the installed package."""
-    script = Path(lit_t6.__file__).resolve().parents[1] / "cli.py"
+    script = Path(__file__).resolve().parents[2] / "cli.py"
     if script.is_file() and "lit_t6" in script.read_text(encoding="utf-8"):
         return [sys.executable, str(script)]
     return [sys.executable, "-m", "lit_t6"]

@@ -164,7 +164,8 @@ def check(study: Study) -> tuple[tuple[Cell, ...], bool]:
 
 
 def _preview(study: Study, workers: int | None, folder: Path, rate: float | None, format: Any) -> Any:
-    from lit_t6.sweeps.preview import preview, print_preview
+    from lit_t6.sweeps.preview import preview
+    from lit_t6.sweeps.preview_table import print_preview
 
     seen = preview(study, workers or 1, folder, rate)
     print_preview(seen, format)

@@ -71,4 +71,9 @@ def match_heads(words: Mapping[str, Sequence[str]], baseline: str, match_to: int
 def _solve(model: T6Config, target: int) -> int:
     some = replace(model, attention=model.attention.with_num_heads(model.attention.num_heads_multiple))
     beside = some.num_parameters() - some.num_layers * some.attention.num_parameters(some.d_model)
+    if beside >= target:
+        raise ValueError(
+            f"without attention the model has {beside:,} parameters already, and {target:,} are aimed at; make it "
+            f"narrower or take fewer layers."
+        )
     return solve_num_heads(model.attention, model.d_model, (target - beside) // model.num_layers).heads()

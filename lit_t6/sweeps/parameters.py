@@ -94,15 +94,15 @@ def read_search(place: Place) -> tuple[Parameter, ...]:
     found: dict[str, Parameter] = {}
     for name, below in _named(place):
         if not isinstance(below.value, dict) or "type" not in below.value:
-            raise below.error("type: int, float or categorical, and what belongs to it,")
+            raise below.error("type: int, float or categorical, and what belongs to it")
         found[name] = _read(name, below.known(_KEYS), found)
     return tuple(found.values())
 
 
 def _named(place: Place) -> list[tuple[str, Place]]:
-    given = place.mapping("parameters, such as model.attention.rank_q,")
+    given = place.mapping("parameters, such as model.attention.rank_q")
     if not given:
-        raise place.error("parameters, such as model.attention.rank_q,")
+        raise place.error("parameters, such as model.attention.rank_q")
     return [(option_key(str(name)), Place(value, f"{place.key}.{name}", place.source)) for name, value in given.items()]
 
 

@@ -16,6 +16,7 @@ from lit_t6.sweeps.fit_reader import FitSettings
 
 START_SECONDS = 6.0
 """From the start of a process to its first step, roughly; on a GPU, compiling comes on top."""
+_AND_A_START = f", and {START_SECONDS:.0f} s for the start of a process"
 _FLOPS_AT_ONCE = {"cpu": 2e11, "cuda": 2e14}
 """Of a measured step, at most: a second or so on two cores, and on a large GPU."""
 _STEPS = 3
@@ -52,7 +53,7 @@ def stated_rate(flops_per_second: float) -> Rate:
     """
     if not flops_per_second > 0:
         raise ValueError(f"rate: expected FLOP/s above 0, such as 2.5e14, got {flops_per_second}.")
-    return Rate(flops_per_second, START_SECONDS, f"the rate that was stated, {flops_per_second:.3g} FLOP/s")
+    return Rate(flops_per_second, START_SECONDS, f"{flops_per_second:.3g} FLOP/s as stated{_AND_A_START}")
 
 
 def rate_of_finished(folder: Path, flops: Mapping[str, float | None]) -> Rate | None:
@@ -109,8 +110,8 @@ def measured_rate(settings: FitSettings, workers: int = 1) -> Rate | None:
         torch.set_num_threads(threads)
     where = f"{cores} CPU thread{'s' if cores > 1 else ''}" if device.type == "cpu" else torch.cuda.get_device_name()
     compiled = ", not compiled as the trials are" if settings.compiles else ""
-    origin = f"{_STEPS} training steps measured here ({what}; {where}{compiled}): {rate:.3g} FLOP/s"
-    return Rate(rate, START_SECONDS, f"{origin}, and {START_SECONDS:.0f} s for the start of a process")
+    origin = f"{rate:.3g} FLOP/s in {_STEPS} training steps measured here ({what}; {where}{compiled}){_AND_A_START}"
+    return Rate(rate, START_SECONDS, origin)
 
 
 def _measure(settings: FitSettings, device: torch.device) -> tuple[float, str]:

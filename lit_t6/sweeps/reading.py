@@ -66,12 +66,12 @@ class Place:
                 )
         return self
 
-    def mapping(self, of: str = "settings") -> dict[str, Any]:
+    def mapping(self, of: str = "settings below it") -> dict[str, Any]:
         """The value, which must be a mapping that is not empty, or be left out."""
         if self.value is None:
             return {}
         if not isinstance(self.value, dict):
-            raise self.error(f"{of} below it")
+            raise self.error(of)
         return self.value
 
     def integer(self, default: int, least: int = 1) -> int:
@@ -160,7 +160,7 @@ def read_files(paths: Sequence[str | Path], overrides: Mapping[str, Any]) -> dic
             if key in ("sampler", "pruner") and isinstance(before, str):
                 before = {"name": before}
             if isinstance(value, dict) and isinstance(before, dict) and (key in MERGED or typed_below):
-                value = {**before, **value}
+                value = {**{name: said for name, said in before.items() if name not in value}, **value}
             found[key] = Place(value, key, source)
     return found
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import optuna
@@ -19,6 +20,8 @@ _SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
     "gp": optuna.samplers.GPSampler,
     "cmaes": optuna.samplers.CmaEsSampler,
 }
+_NEEDS = {"qmc": "scipy", "gp": "scipy", "cmaes": "cmaes"}
+"""Packages that samplers load when they first choose, and that come with them only if asked for."""
 _PRUNERS: dict[str, Callable[..., BasePruner]] = {
     "none": optuna.pruners.NopPruner,
     "median": optuna.pruners.MedianPruner,
@@ -111,6 +114,12 @@ def build_sampler(study: Study, worker: int = 0) -> BaseSampler:
         ValueError: options that it does not have, or a package that it needs.
     """
     options = dict(study.sampler.options)
+    needed = _NEEDS.get(study.sampler.name)
+    if needed is not None and find_spec(needed) is None:
+        raise ValueError(
+            f"{study.files[-1]}: sampler: {study.sampler.name} needs the package {needed}, which is not installed: pip "
+            f"install {needed}, or take tpe or random."
+        )
     if isinstance(options.get("seed"), int):
         options["seed"] += worker
     if study.sampler.name == "tpe" and any(parameter.when for parameter in study.search or ()):
@@ -137,5 +146,3 @@ def _build(
             return classes[chosen.name](**options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {' '.join(str(error).split())} Its options are those of Optuna's class.") from error
-    except ImportError as error:
-        raise ValueError(f"{where}: needs a package that is not installed: {error.name}.") from error

@@ -17,6 +17,9 @@ SET_BY_SWEEP = {
     "trainer.devices": "gpus_per_trial says how many",
     "trainer.default_root_dir": "each trial is logged into its own folder",
     "checkpoint.dirpath": "each trial keeps its checkpoints in its own folder",
+    "trainer.fast_dev_run": "a trial is trained, and its figures are kept",
+    "print_config": "a trial is trained",
+    "help": "a trial is trained",
 }
 """Options of `fit` that a study must leave alone, and why."""
 
@@ -45,7 +48,7 @@ def read_settings(place: Place) -> Settings:
     Raises:
         ValueError: files that are not there, or no options.
     """
-    given = place.mapping("options, or configs and options,")
+    given = place.mapping("options, or configs and options, below it")
     if given and set(given) <= {"configs", "options"}:
         return Settings(place.at("configs").files(), flat_options(place.at("options")))
     return Settings((), flat_options(place))
@@ -60,7 +63,7 @@ def flat_options(place: Place) -> dict[str, Any]:
         ValueError: no options, or one that the sweep sets itself.
     """
     options: dict[str, Any] = {}
-    for key, value in place.mapping("options of fit, such as trainer.max_steps: 500,").items():
+    for key, value in place.mapping("options of fit, such as trainer.max_steps: 500").items():
         if not isinstance(key, str) or not key.strip("-"):
             raise ValueError(f"{place.source}: {place.key}: {key!r} is not an option, such as trainer.max_steps.")
         options |= _flat(option_key(key), value)
@@ -81,8 +84,8 @@ def refuse_own(key: str, place: Place) -> None:
         ValueError: it does.
     """
     for own, why in SET_BY_SWEEP.items():
-        if key == own or key.startswith(f"{own}."):
-            raise ValueError(f"{place.source}: {place.key}: {key} is set by the sweep: {why}. Leave it out.")
+        if key == own or key.startswith(f"{own}.") or (own == "help" and key.endswith(".help")):
+            raise ValueError(f"{place.source}: {place.key}: {key} is the sweep's own business: {why}. Leave it out.")
 
 
 def _flat(key: str, value: Any) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def _name(place: Place, default: str) -> str:
 
 
 def _cells(place: Place) -> dict[str, Settings]:
-    given = place.mapping("cells, each a name with its options below it,")
+    given = place.mapping("cells, each a name with its options below it")
     if not given:
         raise place.error("cells, each a name with its options below it")
     cells: dict[str, Settings] = {}
@@ -192,6 +192,8 @@ def _baseline(place: Place) -> str:
 
 
 def _seeds(place: Place) -> tuple[int, ...]:
+    if place.value is not None and not isinstance(place.value, list):
+        raise place.error("a list of seeds, such as [0, 1, 2]")
     seeds = place.listed("whole numbers of at least 0, such as [0, 1, 2]", lambda seed: type(seed) is int and seed >= 0)
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"{place.source}: seeds: a seed stands there twice: {seeds}.")
@@ -242,6 +244,11 @@ def _check_together(study: Study, at: Mapping[str, Place]) -> None:
     names = [cell.name for cell in plain_cells(study)]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"{source}: grid: two cells would be called {twice[0]!r}.")
+    if too_long := [name for name in names if not _NAME.fullmatch(name)]:
+        raise ValueError(
+            f"{source}: grid: {too_long[0]!r} is too long for the name of a folder; give the parameters short names, "
+            f"with option: what each of them is."
+        )
     if study.search is not None:
         _check_search(study, at)
         return
