@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-import lit_t6
 from lit_t6.sweeps import tether
 from lit_t6.sweeps.ledger import Ledger
 from lit_t6.sweeps.presence import is_unheld
@@ -39,7 +38,7 @@ class _Process:
     def start(self) -> None:
         """Start it, again or for the first time. It dies with this process."""
         self.started, self.said = time.monotonic(), b""
-        package = str(Path(lit_t6.__file__).parents[1])
+        package = str(Path(__file__).resolve().parents[2])
         paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
             tether.words([sys.executable, "-m", "lit_t6.sweeps.worker"]),

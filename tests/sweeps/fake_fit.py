@@ -15,7 +15,7 @@ def main(folder, behaviour):
         started.write("x")
     attempt = len((folder / "started").read_text())
     behaviour = behaviour.get(str(attempt), behaviour.get("each", behaviour))
-    lock = open(folder / "run.lock", "w")
+    lock = os.open(folder / "run.lock", os.O_RDWR | os.O_CREAT)  # until the end
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     trial = json.loads(os.environ["LIT_T6_TRIAL"])
     channel = socket.socket(fileno=trial["descriptor"])

@@ -102,6 +102,17 @@ class Sweep:
     def trainings(self):
         return [pid for worker in self.workers() for pid in children(worker) if b"fit" in words_of(pid).split(b"\0")]
 
+    def kill_coordinator(self):
+        """Kill it, and see all that it started die with it."""
+        family = self.descendants()
+        assert self.process.poll() is None, self.said()
+        self.process.kill()
+        self.process.wait()
+        until = time.monotonic() + 10
+        while any(map(lives, family)):
+            assert time.monotonic() < until, [words_of(pid) for pid in family if lives(pid)]
+            time.sleep(0.02)
+
 
 def sweep(words, folder, **variables):
     """Run it to its end: its status, and what it said."""

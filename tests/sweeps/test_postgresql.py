@@ -1,4 +1,4 @@
-"""Studies in a real PostgreSQL, on workers of several machines: here of several folders, which know nothing of each other."""
+"""Studies in a real PostgreSQL; the folders of two coordinators stand for two machines."""
 
 import signal
 import time

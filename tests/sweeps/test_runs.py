@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -18,7 +19,7 @@ from lit_t6.sweeps.study import load_study
 from lit_t6.sweeps.worker import REPORTER
 
 from .ledgers import make_ledger, wait_until
-from .running import ROOT, Sweep, environment, kill, lives, losses, records, study_file, sweep
+from .running import ROOT, Sweep, environment, kill, losses, records, study_file, sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 RANKS = {f"{q},{k},{v}": (q, k, v) for q, k, v in ((6, 2, 2), (2, 1, 1), (6, 1, 1), (6, 2, 1), (8, 2, 2), (6, 3, 3))}
@@ -40,7 +41,7 @@ def undisturbed(tmp_path_factory, prepared):
 
 
 def test_a_rank_study_ends_with_status_0(undisturbed):
-    folder, path, said = undisturbed
+    folder, _, said = undisturbed
     found = records(folder)
     assert len(found) == 12
     assert {record["outcome"] for record in found.values()} == {"completed"}
@@ -57,7 +58,7 @@ def test_between_two_trials_little_time_is_lost(undisturbed, tmp_path):
     by_worker = {}
     for record in sorted(records(folder).values(), key=lambda record: record["times"]["started"]):
         by_worker.setdefault(record["worker"]["id"], []).append(record["times"])
-    gaps = [b["first_step"] - a["ended"] for times in by_worker.values() for a, b in zip(times, times[1:])]
+    gaps = [b["first_step"] - a["ended"] for times in by_worker.values() for a, b in pairwise(times)]
     study = load_study([path])
     cell, _ = check_study(study)[0]
     bare = [seconds for number in range(2) for seconds in first_steps(study, cell, tmp_path / str(number))]
@@ -92,31 +93,21 @@ def test_killed_three_times_it_comes_to_the_same(undisturbed, prepared, tmp_path
     chance = random.Random(seed)
     path = study_file(tmp_path, prepared, "rank", **RANK_STUDY)
     words = [path, "--logs", tmp_path, "--workers", 2]
-    said, kills, running = [], [], Sweep(words, tmp_path)
     planned = ["coordinator", "worker", chance.choice(["coordinator", "worker"])]
     chance.shuffle(planned)
-    while len(kills) < 3:
-        wait_until(lambda: running.trainings() or running.process.poll() is not None, 60)
-        if running.process.poll() is not None:
-            break
-        time.sleep(chance.uniform(0, 9))
-        victims = {"coordinator": [running.process.pid], "worker": running.workers()}
-        who = planned[len(kills)]
-        if not victims[who]:
-            continue
-        family = running.descendants()
-        assert kill(chance.choice(victims[who]), signal.SIGKILL)
-        kills.append(who)
-        if who == "coordinator":
-            running.process.wait()
-            wait_until(lambda: not any(map(lives, family)), 10)
-            said.append(running.said())
+    print(planned)
+    running = Sweep(words, tmp_path)
+    for who in planned:
+        wait_until(running.trainings, 60)
+        time.sleep(chance.uniform(0, 8))
+        if who == "worker":
+            wait_until(running.workers)
+            kill(chance.choice(running.workers()), signal.SIGKILL)
+        else:
+            running.kill_coordinator()
             running = Sweep(words, tmp_path)
     with running:
         assert running.status() == 0, running.said()
-        said.append(running.said())
-    print(kills)
-    assert len(kills) == 3, said
     assert losses(tmp_path / "sweeps" / "rank") == losses(undisturbed[0])
     trials = make_ledger(load_study([path]), tmp_path / "sweeps" / "rank").trials()
     done = [trial.user_attrs["job"] for trial in trials if trial.state.name == "COMPLETE"]
