@@ -5,10 +5,11 @@ import multiprocessing
 import shlex
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lit_t6.sweeps.cells import Cell
+from lit_t6.sweeps.cells import Cell, plain_cells
 from lit_t6.sweeps.coordinator import Coordinator
 from lit_t6.sweeps.devices import share_out, visible_gpus
 from lit_t6.sweeps.digest import changes
@@ -86,6 +87,7 @@ def sweep_run(
         environments = share_out([] if on_cpu else visible_gpus(), asked.gpus_per_trial, workers_per_gpu, workers)
         plan = Plan(asked, cells, storage, folder.resolve(), heartbeat)
         ledger, presence = _begin(plan, screen, from_archive is not None, retry_failed)
+        plan = _of_kept_files(plan)
         try:
             coordinator = Coordinator(plan, ledger, environments, screen)
             stands = coordinator.run()
@@ -187,6 +189,14 @@ def _begin(plan: Plan, screen: Screen, unpacked: bool, retry_failed: bool) -> tu
         ledger.make_due(lambda stands: retry_failed or stands.status == "lost")
         _write_records(ledger)
     return ledger, presence
+
+
+def _of_kept_files(plan: Plan) -> Plan:
+    """The same plan with the files kept in the study's folder: trials agree, whatever becomes of the others."""
+    kept = load_study([plan.folder / STUDY_NAME])
+    options = {cell.name: cell.options for cell in plan.cells}  # with head counts solved
+    cells = tuple(replace(cell, options=options[cell.name]) for cell in plain_cells(kept))
+    return replace(plan, study=kept, cells=cells)
 
 
 def _write_records(ledger: Ledger) -> None:

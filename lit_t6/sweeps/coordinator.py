@@ -92,7 +92,8 @@ class Coordinator:
             ValueError: the workers cannot work.
             SystemExit: a second signal, with 128 + its number.
         """
-        before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # not those of nohup
+        before = {number: signal.signal(number, self._note) for number in heard}
         events = Events()
         try:
             stands = self._look(None)

@@ -122,6 +122,8 @@ def build_sampler(study: Study, worker: int = 0) -> BaseSampler:
         )
     if isinstance(options.get("seed"), int):
         options["seed"] += worker
+    if study.sampler.name == "tpe":
+        options = {"constant_liar": True, **options}  # keeps away from what other workers are trying
     if study.sampler.name == "tpe" and any(parameter.when for parameter in study.search or ()):
         options = {"multivariate": True, "group": True, **options}  # parameters that come and go, learnt together
     return _build(study, "sampler", _SAMPLERS, study.sampler, options)

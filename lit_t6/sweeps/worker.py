@@ -143,7 +143,8 @@ class Worker:
         if self.study.search is None:
             return self._cells[claim.job.cell]
         study = self.ledger.optuna
-        study.sampler = build_sampler(self.study, claim.number)
+        # Quasi-random settings are spread well only if all are drawn by the same seed.
+        study.sampler = build_sampler(self.study, 0 if self.study.sampler.name == "qmc" else claim.number)
         cell = suggest(self.study, optuna.Trial(study, claim.trial_id))
         return replace(cell, name=claim.job.cell)
 
