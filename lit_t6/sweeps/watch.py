@@ -85,8 +85,9 @@ class Watch:
     def _hear(self, process: TrialProcess, seconds: float) -> None:
         for message in process.listen(seconds):
             self.step, self.of = message["step"], message["of"]
-            if "time" in message:
-                self.times.setdefault("first_step", message["time"])
+            if "time" in message and "first_step" not in self.times:
+                self.times["first_step"] = message["time"]
+                self._beat_at = float("-inf")  # now there is something to tell
             if "report" in message:
                 process.answer(self._decide(message))
 
