@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Literal
 
-from lit_t6.command_help import EXAMPLES, OVERVIEW
+from lit_t6.command_help import EXAMPLES, OVERVIEW, SWEEP_OVERVIEW
 from lit_t6.command_line.trainers import TRAINERS
 from lit_t6.process_end import ProcessEnd, hold_everything, reader_is_gone
 from lit_t6.training_help import help_section, section_help, short_help
@@ -131,6 +131,53 @@ def _bench_train(arguments: list[str]) -> Any:
 BENCHMARKS: dict[str, Callable[[list[str]], Any]] = {"decode": _bench_decode, "train": _bench_train}
 
 
+def _sweep(arguments: list[str]) -> Any:
+    from lit_t6.command_line.complaints import nearest
+
+    name = arguments[0] if arguments else ""
+    if name in ("-h", "--help"):
+        print(SWEEP_OVERVIEW, end="")
+        raise SystemExit(0)
+    if name not in SWEEPS:
+        near = nearest(name, SWEEPS) if name else ", which needs to know what to do."
+        what = f"there is no sweep {name!r}" if name else "sweep: runs an ablation study"
+        raise ValueError(f"{what}{near} There are {', '.join(SWEEPS)}.")
+    return SWEEPS[name](arguments[1:])
+
+
+def _sweep_command(name: str, arguments: list[str]) -> Any:
+    from lit_t6.command_line.options import take_options
+    from lit_t6.sweeps import commands, typed_settings
+    from lit_t6.sweeps.study import KEYS
+
+    function = getattr(commands, f"sweep_{name}")
+    settings: list[str] = []
+    others = [_with_underscores(word) for word in arguments]
+    for key in KEYS:
+        taken, others = take_options(others, f"--{key}")
+        settings += taken
+    parser = _function_parser(f"sweep {name}", function, skip={"study", "overrides", "from_archive"}, config=False)
+    parser.add_argument(
+        "study", nargs="*", help="its YAML file, several that stack, or the folder of one that was begun"
+    )
+    if name == "run":
+        parser.add_argument("--from", metavar="ARCHIVE", help="go on with the study in this file, from `sweep pack`")
+    options = _given(parser, others)
+    archive = {"from_archive": options.pop("from")} if name == "run" else {}
+    return function(options.pop("study"), typed_settings(settings), **archive, **options)
+
+
+def _with_underscores(word: str) -> str:
+    """An option as it is spelt here, where a person typed dashes, as in --workers-per-gpu."""
+    name, equals, value = word.partition("=")
+    return f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") else word
+
+
+SWEEPS: dict[str, Callable[[list[str]], Any]] = {
+    name: partial(_sweep_command, name) for name in ("run", "status", "pack")
+}
+
+
 def print_completion(shell: Literal["bash", "zsh", "tcsh"]) -> None:
     """Print a script with which the shell completes `lit-t6`: commands, options, files.
 
@@ -146,8 +193,9 @@ def print_completion(shell: Literal["bash", "zsh", "tcsh"]) -> None:
 
     from lit_t6.completion import completion_script
 
-    alone = [[command] for command in COMMANDS if command not in (*TRAINERS, "bench")]
-    commands = [*alone, *(["bench", name] for name in BENCHMARKS)]
+    groups = {"bench": BENCHMARKS, "sweep": SWEEPS}
+    commands = [[command] for command in COMMANDS if command not in (*TRAINERS, *groups)]
+    commands += [[group, name] for group, names in groups.items() for name in names]
     parsers = {" ".join(words): capture_parser(partial(run, words)) for words in commands}
     print(completion_script(shell, parsers | _trainer_parsers()))
 
@@ -214,6 +262,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     **{command: partial(_run_trainer, command) for command in TRAINERS},
     "budget": _budget,
     "bench": _bench,
+    "sweep": _sweep,
     "generate": _generate,
     "convert": _convert,
     "completion": _completion,
@@ -229,7 +278,8 @@ def run(words: Sequence[str], ends_process: bool = False) -> Any:
             see `SaveOnInterrupt`.
 
     Returns:
-        The manifest of `prepare`, the rows of `budget`, the results of a benchmark, what `generate` printed, the
+        The manifest of `prepare`, the rows of `budget`, the results of a benchmark, how a study stands, what
+        `generate` printed, the
         model of `convert`; of the others the finished run, with its `trainer`, `model` and `datamodule`.
 
     Raises:

@@ -72,6 +72,30 @@ EXAMPLES = {
   python cli.py bench train --output tiny --device cpu --compile false --config configs/quickstart.yaml --batch 2
       on a CPU, to see how it goes
 """,
+    "sweep run": """\
+  python cli.py sweep run configs/sweep/rank.yaml --dry_run true
+      what would be trained: every cell with its parameters, cache, estimated time and memory
+  python cli.py sweep run configs/sweep/rank.yaml
+      on all GPUs of this machine; the same command again goes on, whatever interrupted it
+  python cli.py sweep run configs/sweep/rank.yaml configs/sweep/rank-quick.yaml --workers 2
+      files stack: a small version on a CPU, two trainings at a time
+  python cli.py sweep run configs/sweep/rank.yaml --storage postgresql://me:secret@db.example.org/studies
+      on several machines: the same on each
+  python cli.py sweep run configs/sweep/rank.yaml --workers_per_gpu 2 --seeds 0,1 --options.trainer.max_steps 1000
+      small models share a GPU; settings of the study are typed as they stand in its file
+  python cli.py sweep run --from rank.tar.gz
+      goes on with a study that `sweep pack` has put into a file
+""",
+    "sweep status": """\
+  python cli.py sweep status configs/sweep/rank.yaml
+      at any time, also while it runs
+  python cli.py sweep status logs/sweeps/rank --format json
+      the folder of a study that was begun will do; with --storage from any machine
+""",
+    "sweep pack": """\
+  python cli.py sweep pack configs/sweep/rank.yaml --output rank.tar.gz
+      the journal, and metrics and curves of all trials that ended; no checkpoints
+""",
     "convert": """\
   python cli.py convert --from upstream --arch T6 T6-small/ --tokenizer gpt2/tokenizer.json --output t6-small.ckpt
       T6-small/ holds config.json beside pytorch_model.bin or model.safetensors, as the authors' code saves them
@@ -87,6 +111,20 @@ EXAMPLES = {
   lit-t6 completion zsh > "${fpath[1]}/_lit-t6"
 """,
 }
+SWEEP_OVERVIEW = """\
+usage: python cli.py sweep {{run,status,pack}} STUDY [options]
+
+Run an ablation study: a YAML file says what is compared, every trial is a training of its own, on all GPUs, of several
+machines too, and what is interrupted goes on.
+
+  run        train what the study asks for; --dry_run true shows it first
+  status     how it stands: done, running, pruned, failed, the best so far, the time left
+  pack       put it into one small file, to be gone on with elsewhere
+
+examples:
+{examples}
+`python cli.py sweep run --help` explains the options; configs/sweep/rank.yaml, how a study is written.
+""".format(examples="".join(EXAMPLES[f"sweep {command}"] for command in ("run", "status", "pack")))
 OVERVIEW = """\
 usage: python cli.py COMMAND [options]          (or: lit-t6 COMMAND [options])
 
@@ -102,6 +140,8 @@ training (Lightning; every option of a YAML file is also a --dotted.option)
 choose
   budget     parameters, cache bytes and decode cost of configurations, as a table; needs no data
   bench      speed beside peers and floors: bench decode, bench train
+compare
+  sweep      an ablation study from one YAML file, on all GPUs: sweep run, sweep status, sweep pack
 use
   generate   continue prompts with a trained model
   convert    make a checkpoint of a model that the authors' own code (tensorgi/TPA) trained, or of shards

@@ -8,7 +8,7 @@ from lit_t6.attention import LatentConfig, MultiHeadConfig, TPAConfig
 from lit_t6.model import T6Config
 from lit_t6.training.cli import T6CLI
 
-FILES = sorted(str(path) for path in Path("configs").rglob("*.yaml"))
+FILES = sorted(str(path) for path in Path("configs").rglob("*.yaml") if path.parent.name != "sweep")
 PAPER = [path for path in FILES if path.startswith("configs/paper/")]
 SIZES = {"small": 124e6, "medium": 353e6, "large": 772e6, "xl": 1.55e9}
 ROUNDING = {"small": 0.5e6, "medium": 0.5e6, "large": 0.5e6, "xl": 5e6}  # half a unit of the last printed digit

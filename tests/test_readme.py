@@ -17,6 +17,7 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.S)
 TARGETS = set(re.findall(r"(?:`|^    )make ([a-z-]+)", README + Path("CONTRIBUTING.md").read_text(), re.M))
 TINY = ["--model.d_model=64", "--model.num_layers=1", "--model.attention.head_dim=8", "--model.max_seq_len=32"]
 TINY += ["--trainer.max_steps=3", "--trainer.limit_val_batches=2", "--model.compile=false", "--trainer.accelerator=cpu"]
+TINY_SWEEP = ["--seeds=0", "--options.trainer.max_steps=3", "--options.data.eval_windows=8"]
 TINY += ["--data.batch_size=2", "--data.global_batch_size=null", "--data.num_workers=0"]
 
 
@@ -57,6 +58,11 @@ def workplace(tmp_path_factory, texts, prepared, upstream_folder):
     return folder
 
 
+def tiny(words):
+    """Options that make a command short."""
+    return TINY if words[0] == "fit" else TINY_SWEEP if words[:2] == ["sweep", "run"] else []
+
+
 def run(command, folder):
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=280)
     assert result.returncode == 0, f"{shlex.join(command)}\n{result.stdout[-2000:]}\n{result.stderr[-3000:]}"
@@ -67,7 +73,7 @@ def run(command, folder):
 def test_commands_run_in_the_order_of_the_readme(workplace):
     for line in COMMANDS:
         words = [sys.executable, *shlex.split(line)[1:]]
-        run(words + (TINY if words[2] == "fit" else []), workplace)
+        run(words + tiny(words[2:]), workplace)
     assert (workplace / "predictions.jsonl").exists()
     assert {path.name for path in (workplace / "logs").iterdir()} >= {"quickstart", "mha", "gqa", "small"}
 

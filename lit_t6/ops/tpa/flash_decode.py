@@ -4,6 +4,7 @@ Letters: B batch, N new queries, M cached positions, H heads, D and E head sizes
 """
 
 import math
+from typing import Any
 
 import torch
 import triton
@@ -11,7 +12,7 @@ from torch import Tensor
 from triton import next_power_of_2
 
 from lit_t6.ops.device import early_start
-from lit_t6.ops.splits import BLOCKS_AND_STAGES, MAX_LENGTH, MAX_QUERIES, Parts, blocks, layout, positions, refusal
+from lit_t6.ops.splits import MAX_LENGTH, MAX_QUERIES, Parts, blocks, layout, positions, refusal
 from lit_t6.ops.tpa.factors import materialise
 from lit_t6.ops.tpa.kernels.decode import _tpa_decode_fwd_kernel
 
@@ -20,8 +21,10 @@ MAX_RANK = 8
 MAX_SIZE = 128
 _ROWS = 128
 """Heads times queries that one program takes at most."""
-_ROWS_FIRST = ((64, 3), (32, 3), (16, 3), (16, 2), (16, 1))
+_ROWS_FIRST = ((64, 3), (32, 5), (32, 3), (16, 3), (16, 2), (16, 1))
 """Tokens of a block, and blocks that are read ahead, of tiles whose rows come first."""
+_LARGE_BLOCKS = 4.0
+"""Blocks of 64 tokens a multiprocessor, from which on they are faster than those of 32."""
 
 
 def why_not(
@@ -86,8 +89,8 @@ def flash_decode(
     num_rows, num_cached = batch * tiles, positions(*kept)
     rows = block_h * block_n
     rows_first = _rows_come_first(rows, b_k.itemsize, zero_padding or not _reads_padding(num_heads, layouts))
-    choices = _ROWS_FIRST if rows_first else BLOCKS_AND_STAGES
-    plan = blocks(rows, bytes_per_token, b_k.itemsize, num_rows, num_cached, b_k.device, choices)
+    taste: dict[str, Any] = dict(choices=_ROWS_FIRST, programs=_LARGE_BLOCKS) if rows_first else {}
+    plan = blocks(rows, bytes_per_token, b_k.itemsize, num_rows, num_cached, b_k.device, **taste)
     shape = (batch, num_queries, num_heads, value_dim)
     parts = Parts.planned(plan, bytes_per_token, num_rows, num_cached, shape, b_k.device)
     lengths = lengths.to(torch.int64)

@@ -1,0 +1,127 @@
+"""What is wrong with a study is said before anything starts: every cell is read as `fit` would read it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from lit_t6.command_line.complaints import nearest
+from lit_t6.data import TokenDataModule
+from lit_t6.sweeps.cells import Cell, fit_options, matched, plain_cells
+from lit_t6.sweeps.command import own_options
+from lit_t6.sweeps.fit_reader import FitReader, FitSettings
+from lit_t6.sweeps.search import build_pruner, build_sampler, probes
+from lit_t6.sweeps.study import Study
+
+FIGURES = (
+    *("val/bits_per_byte", "val/loss", "val/perplexity", "train/loss"),
+    *("perf/tokens_per_sec", "perf/step_ms", "perf/mfu", "memory/peak_gib", "cache/bytes_per_token"),
+    *("optim/lr", "optim/grad_norm", "progress/tokens", "guards/skipped_steps", "guards/overflows", "guards/spikes"),
+)
+"""Tags that every training may log."""
+_FACTORS = "factors/"
+_NOWHERE = Path("logs/sweeps/study/cell/seed-0")
+
+
+def check_study(study: Study, reader: FitReader | None = None) -> list[tuple[Cell, FitSettings]]:
+    """Read every cell as `fit` does; of a search, settings at its borders.
+
+    Args:
+        study: to look at.
+        reader: of options; made, which takes seconds, if not given.
+
+    Returns:
+        Each cell, head counts solved where `match` asks for it, with its settings.
+
+    Raises:
+        ValueError: the first thing that is wrong, with the cell that has it.
+    """
+    build_pruner(study)
+    if study.search:
+        build_sampler(study)
+    reader = reader or FitReader()
+    cells = probes(study) if study.search else tuple(plain_cells(study))
+    if study.match != "none":  # what is wrong with an option shall not be said as one of head counts
+        for cell in cells:
+            read_cell(study, cell, reader, heads=False)
+        cells = matched(study, cells)
+    read = [(cell, read_cell(study, cell, reader)) for cell in cells]
+    for cell, settings in read:
+        _check_figures(study, cell, settings)
+    return read
+
+
+def read_cell(study: Study, cell: Cell, reader: FitReader, heads: bool = True) -> FitSettings:
+    """What `fit` makes of a cell.
+
+    Args:
+        study: of the cell.
+        cell: whose options are read.
+        reader: of options.
+        heads: solve a head count that is null.
+
+    Raises:
+        ValueError: what `fit` refuses; with the name of the cell, or of the study if all cells have it in common.
+    """
+    try:
+        return reader.read([*fit_options(study, cell), *own_options(study, cell, 0, _NOWHERE)], heads)
+    except ValueError as error:
+        what = "search" if study.search else "cell"
+        where = f"{study.files[-1]}: {what} {cell.name!r}"
+        if _is_of_the_study(study, cell, reader, str(error)):
+            where = f"{study.files[-1]}: in configs or options"
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _is_of_the_study(study: Study, cell: Cell, reader: FitReader, said: str) -> bool:
+    """Whether the same is wrong without any cell."""
+    alone = Cell("")
+    try:
+        reader.read([*fit_options(study, alone), *own_options(study, alone, 0, _NOWHERE)], heads=False)
+    except ValueError as error:
+        return str(error) == said
+    return False
+
+
+def check_data(study: Study, read: Sequence[tuple[Cell, FitSettings]]) -> None:
+    """Look at the data of all cells as `fit` does before it starts; each folder once.
+
+    Args:
+        study: of the cells.
+        read: from `check_study`.
+
+    Raises:
+        ValueError: no prepared data, a damaged shard, or a vocabulary or length that does not go with a model.
+    """
+    seen: set[str] = set()
+    for cell, settings in read:
+        model = settings.model
+        key = json.dumps([settings.data, model.vocab_size, model.max_seq_len], sort_keys=True, default=str)
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            data = TokenDataModule(**settings.data)
+            data.prepare_data()
+            data.fit_to_model(model.vocab_size, model.max_seq_len)
+            data.windows("train", cover=False)
+            data.windows("validation", cover=True)
+        except ValueError as error:
+            raise ValueError(f"{study.files[-1]}: cell {cell.name!r}: {error}") from error
+
+
+def _check_figures(study: Study, cell: Cell, settings: FitSettings) -> None:
+    """Refuse a figure that nobody logs; where there are callbacks of the user's, these may."""
+    if settings.trainer.get("callbacks"):
+        return
+    for key, tags in {"objective": (study.objective.metric,), "record": study.record}.items():
+        for tag in tags:
+            if tag not in FIGURES and not tag.startswith(_FACTORS):
+                raise ValueError(
+                    f"{study.files[-1]}: {key}: {tag!r} is not logged{nearest(tag, FIGURES)} There are "
+                    f"{', '.join(FIGURES)}."
+                )
+    if study.objective.metric.startswith("val/") and settings.trainer.get("limit_val_batches") == 0:
+        raise ValueError(
+            f"{study.files[-1]}: objective: {study.objective.metric} is of validations, which "
+            f"trainer.limit_val_batches=0 leaves out."
+        )

@@ -1,0 +1,295 @@
+"""What `python cli.py sweep run`, `status` and `pack` do."""
+
+import json
+import multiprocessing
+import shlex
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from lit_t6.sweeps.cells import Cell, plain_cells
+from lit_t6.sweeps.coordinator import Coordinator
+from lit_t6.sweeps.devices import share_out, visible_gpus
+from lit_t6.sweeps.digest import changes
+from lit_t6.sweeps.files import locked
+from lit_t6.sweeps.jobs import Standing, jobs_of
+from lit_t6.sweeps.ledger import Ledger
+from lit_t6.sweeps.pack import give_up_running, pack, unpack
+from lit_t6.sweeps.presence import Presence
+from lit_t6.sweeps.records import write_record
+from lit_t6.sweeps.same_study import agree
+from lit_t6.sweeps.saved_study import STUDY_NAME, save_study
+from lit_t6.sweeps.screen import Screen
+from lit_t6.sweeps.status import overview, summary, table
+from lit_t6.sweeps.storage import GRACE, HEARTBEAT_SECONDS, JOURNAL, open_storage
+from lit_t6.sweeps.study import Study, load_study
+from lit_t6.sweeps.worker import WORKERS, Plan
+
+EXIT_AGAIN = 75
+"""The same command goes on."""
+FOLDER = "sweeps"
+"""Of all studies, in that of all logs."""
+
+
+def sweep_run(
+    study: Sequence[str],
+    overrides: Mapping[str, Any] | None = None,
+    storage: str | None = None,
+    workers: int | None = None,
+    workers_per_gpu: int = 1,
+    logs: str = "logs",
+    dry_run: bool = False,
+    rate: float | None = None,
+    format: Literal["table", "json"] = "table",
+    from_archive: str | None = None,
+    retry_failed: bool = False,
+    heartbeat: float = HEARTBEAT_SECONDS,
+) -> Any:
+    """Train every cell of a study with every seed, or as many trials as a search has, one after the other on each GPU.
+
+    Every trial is a process of its own, `cli.py fit`, in LOGS/sweeps/NAME/CELL/seed-N. What is interrupted goes on when
+    the same command is typed again, and nothing that is finished is trained twice. The same command on another machine,
+    with the same --storage, takes a part of the work. Settings of the study can be typed too, such as --num_trials 50,
+    --seeds 0,1 or --options.trainer.max_steps 100.
+
+    Args:
+        study: YAML file of the study, or several that stack, or the folder of one that was begun.
+        overrides: settings of the study that were typed.
+        storage: where trials are kept: postgresql://USER:PASSWORD@HOST/DATABASE for several machines, grpc://HOST:PORT
+            of a proxy before one, or a journal file; by default journal.log in the study's folder.
+        workers: trials at a time on this machine; by default one a GPU, or one on a CPU.
+        workers_per_gpu: trials that share a GPU.
+        logs: folder of all logs; the study's is LOGS/sweeps/NAME.
+        dry_run: only show what would be trained: sizes, caches, estimated time and memory.
+        rate: with dry_run, FLOP/s that training reaches, to estimate times from.
+        format: with dry_run, a table for people or JSON for programs.
+        from_archive: go on with the study in this file, which `sweep pack` made.
+        retry_failed: try trials again that failed, as often as the study says.
+        heartbeat: seconds between two signs of life of a worker; one that misses four is replaced. The same for all
+            workers of a study.
+
+    Raises:
+        ValueError: what is wrong with the study or the storage; or, at the end, trials that failed.
+        SystemExit: with 75 where a signal ended it: the same command goes on.
+    """
+    if heartbeat <= 0:
+        raise ValueError(f"--heartbeat must be above 0 seconds, got {heartbeat:g}.")
+    asked, folder = _load(study, overrides, logs, from_archive)
+    if dry_run:
+        return _preview(asked, workers, folder, rate, format)
+    with Screen() as screen:
+        if asked.question:
+            screen.say(f"{asked.name}: {asked.question}")
+        _check_changes(asked, folder)
+        cells, on_cpu = _checked(asked)
+        environments = share_out([] if on_cpu else visible_gpus(), asked.gpus_per_trial, workers_per_gpu, workers)
+        plan = Plan(asked, cells, storage, folder.resolve(), heartbeat)
+        ledger, presence = _begin(plan, screen, from_archive is not None, retry_failed)
+        plan = _of_kept_files(plan)
+        try:
+            coordinator = Coordinator(plan, ledger, environments, screen)
+            stands = coordinator.run()
+        finally:
+            presence.close()
+    for line in [*summary(stands), "", *table(stands)]:
+        print(line)
+    if coordinator.interrupted and not stands.is_over:
+        print("Stopped; the same command goes on.", flush=True)
+        raise SystemExit(EXIT_AGAIN)
+    if stands.failed:
+        names = ", ".join(job.key for job, _ in stands.failed)
+        raise ValueError(
+            f"{len(stands.failed)} of {len(stands.rows)} trials failed: {names}. The table says why, and output.log in "
+            f"their folders in {folder} more. The same command with --retry_failed true tries them again."
+        )
+    return stands
+
+
+def _load(
+    study: Sequence[str], overrides: Mapping[str, Any] | None, logs: str, from_archive: str | None = None
+) -> tuple[Study, Path]:
+    """A study from its files, its folder, or an archive; and its folder."""
+    if from_archive is not None:
+        if study:
+            raise ValueError(f"--from {from_archive} brings its study along; leave {shlex.join(study)} out.")
+        study = [str(unpack(Path(from_archive), Path(logs) / FOLDER))]
+    elif not study:
+        raise ValueError("sweep needs the file of a study, such as configs/sweep/rank.yaml, or the folder of one.")
+    kept = [str(path) if (path := Path(name) / STUDY_NAME).is_file() else name for name in study]
+    asked = load_study(kept, overrides or {})
+    begun = Path(kept[0]).parent
+    if begun.name == asked.name and Path(kept[0]).name == STUDY_NAME:  # wherever it lies
+        return asked, begun
+    return asked, Path(logs) / FOLDER / asked.name
+
+
+def _check_changes(study: Study, folder: Path) -> None:
+    """Refuse to mix a study with another one that was begun in its folder."""
+    kept = folder / STUDY_NAME
+    if kept.is_file() and (lines := changes(load_study([kept]), study)):
+        more = f" (and {len(lines) - 3} more)" if len(lines) > 3 else ""
+        raise ValueError(
+            f"{folder}: the study that was begun here is another one: {'; '.join(lines[:3])}{more}. Give this one "
+            f"another name, with --name, go on with that one by `sweep run {folder}`, or remove the folder."
+        )
+
+
+def _checked(study: Study) -> tuple[tuple[Cell, ...], bool]:
+    """The cells of a study, looked at as `fit` does, and whether they are trained on a CPU.
+
+    In a process of its own, since that loads PyTorch and Lightning, which the coordinator has no use for.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(check, study).result()
+
+
+def check(study: Study) -> tuple[tuple[Cell, ...], bool]:
+    """Look at a study as `fit` would.
+
+    Args:
+        study: to look at.
+
+    Returns:
+        Its cells, with head counts solved, none of a search; and whether all are trained on CPUs.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    from lit_t6.sweeps.checking import check_data, check_study
+
+    read = check_study(study)
+    check_data(study, read)
+    cells = () if study.search is not None else tuple(cell for cell, _ in read)
+    return cells, all(settings.on_cpu for _, settings in read)
+
+
+def _preview(study: Study, workers: int | None, folder: Path, rate: float | None, format: Any) -> Any:
+    from lit_t6.sweeps.preview import preview
+    from lit_t6.sweeps.preview_table import print_preview
+
+    seen = preview(study, workers or 1, folder, rate)
+    print_preview(seen, format)
+    return seen
+
+
+def _begin(plan: Plan, screen: Screen, unpacked: bool, retry_failed: bool) -> tuple[Ledger, Presence]:
+    """Have a trial for each job in the storage, and a record in each folder of one that has ended."""
+    storage = open_storage(plan.storage, plan.folder, plan.heartbeat, screen.say)
+    with locked(plan.folder / WORKERS / "begin"):  # another coordinator on this machine makes the same trials
+        presence = Presence(plan.folder / WORKERS)
+        grace = GRACE * plan.heartbeat
+        ledger = Ledger(plan.study, jobs_of(plan.study), storage, plan.folder, grace, presence.identity)
+        agree(ledger)
+        if unpacked and (plan.storage is None or Path(plan.storage) == plan.folder / JOURNAL):
+            give_up_running(ledger)
+        save_study(plan.study, plan.folder)
+        ledger.reap()
+        ledger.make_due(lambda stands: retry_failed or stands.status == "lost")
+        _write_records(ledger)
+    return ledger, presence
+
+
+def _of_kept_files(plan: Plan) -> Plan:
+    """The same plan with the files kept in the study's folder: trials agree, whatever becomes of the others."""
+    kept = load_study([plan.folder / STUDY_NAME])
+    options = {cell.name: cell.options for cell in plan.cells}  # with head counts solved
+    cells = tuple(replace(cell, options=options[cell.name]) for cell in plain_cells(kept))
+    return replace(plan, study=kept, cells=cells)
+
+
+def _write_records(ledger: Ledger) -> None:
+    """Write the records that a process had no time to write."""
+    for key, stands in ledger.standings().items():
+        folder = ledger.folder / key
+        if stands.is_over and stands.trial is not None and folder.is_dir() and not _recorded(folder, stands):
+            write_record(folder, stands.trial, ledger.study)
+
+
+def _recorded(folder: Path, stands: Standing) -> bool:
+    from lit_t6.sweeps.records import read_record
+
+    record = read_record(folder)
+    return record is not None and record.get("outcome") == stands.status
+
+
+def sweep_status(
+    study: Sequence[str],
+    overrides: Mapping[str, Any] | None = None,
+    storage: str | None = None,
+    logs: str = "logs",
+    format: Literal["table", "json"] = "table",
+    heartbeat: float = HEARTBEAT_SECONDS,
+) -> Any:
+    """Show how a study stands: what is done, running, pruned, failed, the best so far, and the time left.
+
+    It asks the storage, from any machine, and disturbs nobody.
+
+    Args:
+        study: as of `sweep run`: its files, or its folder.
+        overrides: settings of the study that were typed.
+        storage: as of `sweep run`.
+        logs: folder of all logs.
+        format: a table for people, or JSON for programs.
+        heartbeat: as of `sweep run`.
+
+    Raises:
+        ValueError: the study has not been begun, or the storage cannot be reached.
+    """
+    ledger = _open(*_load(study, overrides, logs), storage, heartbeat)
+    stands = overview(ledger.study, ledger.jobs, ledger.standings())
+    if format == "json":
+        print(json.dumps(stands.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        print("\n".join([*summary(stands), "", *table(stands)]))
+    return stands
+
+
+def _open(study: Study, folder: Path, storage: str | None, heartbeat: float) -> Ledger:
+    """The ledger of a study that was begun."""
+    if storage is None and not (folder / JOURNAL).exists():
+        raise ValueError(
+            f"{folder / JOURNAL}: there is no such journal: the study has not been begun here. Where it was begun with "
+            f"--storage or --logs, give the same."
+        )
+    opened = open_storage(storage, folder, heartbeat)
+    if study.name not in [other.study_name for other in opened.get_all_studies()]:
+        raise ValueError(f"the storage has no study called {study.name!r}: it has not been begun.")
+    return Ledger(study, jobs_of(study), opened, folder, GRACE * heartbeat, {})
+
+
+def sweep_pack(
+    study: Sequence[str],
+    overrides: Mapping[str, Any] | None = None,
+    output: str | None = None,
+    overwrite: bool = False,
+    storage: str | None = None,
+    logs: str = "logs",
+) -> Path:
+    """Put a study into one small file: its settings, the journal, and metrics and curves of every trial that ended.
+
+    Checkpoints stay where they are. `sweep run --from FILE` goes on with it on another machine; `sweep status` works
+    there too.
+
+    Args:
+        study: as of `sweep run`: its files, or its folder.
+        overrides: settings of the study that were typed.
+        output: the file; by default NAME.tar.gz.
+        overwrite: replace the file if it is there.
+        storage: as of `sweep run`.
+        logs: folder of all logs.
+
+    Raises:
+        ValueError: the study has not been begun, or the file is there already.
+    """
+    from lit_t6.training.places import check_output
+
+    asked, folder = _load(study, overrides, logs)
+    target = Path(output or f"{asked.name}.tar.gz")
+    check_output(target, "--output", f"{asked.name}.tar.gz", overwrite)
+    ledger = _open(asked, folder, storage, HEARTBEAT_SECONDS)
+    ended, size = pack(ledger, folder, target)
+    print(f"{target}: {ended} of {len(ledger.jobs)} trials, {size:,} bytes")
+    print(f"next: python cli.py sweep run --from {target}")
+    return target

@@ -1,0 +1,125 @@
+"""A study in one small file: what was found, without checkpoints; and a study from such a file."""
+
+import io
+import json
+import os
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.trial import TrialState
+
+from lit_t6.sweeps.jobs import INTERRUPTED
+from lit_t6.sweeps.journal import LastingJournal
+from lit_t6.sweeps.ledger import Ledger
+from lit_t6.sweeps.records import METRICS, RECORD, record_of
+from lit_t6.sweeps.saved_study import CONFIGS_NAME, STUDY_NAME, save_study
+from lit_t6.sweeps.storage import JOURNAL
+
+_OF_A_TRIAL = (METRICS, "config.yaml", "hparams.yaml", "guards.jsonl", "finished")
+_EVENTS = "events.out.tfevents."
+
+
+def pack(ledger: Ledger, folder: Path, output: Path) -> tuple[int, int]:
+    """Write a study into an archive: the study with its files, a journal of all trials, and of each that has ended its
+    record, metrics, configuration and curves.
+
+    Trials whose folders are on another machine come with their records alone, which are in the storage.
+
+    Args:
+        ledger: of the study.
+        folder: of the study on this machine.
+        output: the archive, tar with gzip.
+
+    Returns:
+        How many trials have ended, and the size of the archive in bytes.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    ended = {key: stands.trial for key, stands in ledger.standings().items() if stands.is_over and stands.trial}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    beside = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        with tarfile.open(beside, "w:gz") as archive, tempfile.TemporaryDirectory() as scratch:
+            name = ledger.study.name
+            study = save_study(ledger.study, Path(scratch))
+            for path in (study, *sorted((Path(scratch) / CONFIGS_NAME).iterdir())):
+                archive.add(path, f"{name}/{path.relative_to(scratch)}")
+            archive.add(_journal(ledger.storage, name, Path(scratch) / JOURNAL), f"{name}/{JOURNAL}")
+            for key, trial in ended.items():
+                _add_text(archive, f"{name}/{key}/{RECORD}", json.dumps(record_of(trial, ledger.study), indent=1))
+                for path in _files(folder / key):
+                    archive.add(path, f"{name}/{key}/{path.relative_to(folder / key)}")
+        beside.replace(output)
+    finally:
+        beside.unlink(missing_ok=True)
+    return len(ended), output.stat().st_size
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """What is packed of a trial."""
+    yield from (folder / name for name in _OF_A_TRIAL if (folder / name).is_file())
+    yield from sorted(path for path in folder.rglob(f"{_EVENTS}*") if path.is_file())
+
+
+def _journal(storage: BaseStorage, name: str, path: Path) -> Path:
+    """The study's trials as a journal, whatever storage they are in."""
+    to = JournalStorage(LastingJournal(path))
+    optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=to)
+    return path
+
+
+def _add_text(archive: tarfile.TarFile, name: str, text: str) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(text.encode())
+    archive.addfile(entry, io.BytesIO(text.encode()))
+
+
+def unpack(archive: Path, root: Path) -> Path:
+    """Take a study out of an archive.
+
+    Args:
+        archive: from `pack`.
+        root: where studies are kept.
+
+    Returns:
+        The file of the study, in its folder.
+
+    Raises:
+        ValueError: it is no such archive, or the study is there already.
+        OSError: it cannot be read or written.
+    """
+    try:
+        with tarfile.open(archive, "r:gz") as packed:
+            names = [member.name for member in packed.getmembers()]
+            (name,) = {Path(member).parts[0] for member in names} or {""}
+            if f"{name}/{STUDY_NAME}" not in names:
+                raise ValueError(
+                    f"{archive}: is no archive of a study: it has no {STUDY_NAME}. `sweep pack` makes one."
+                )
+            folder = root / name
+            if folder.exists() and any(folder.iterdir()):
+                raise ValueError(
+                    f"{folder}: is there already. Go on with it by `sweep run {folder}`, or unpack to another place "
+                    f"with --logs."
+                )
+            root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=root) as scratch:
+                packed.extractall(scratch, filter="data")
+                if folder.exists():
+                    folder.rmdir()
+                (Path(scratch) / name).rename(folder)
+    except (tarfile.TarError, EOFError) as error:
+        raise ValueError(f"{archive}: cannot be read as an archive of a study: {error}.") from error
+    return folder / STUDY_NAME
+
+
+def give_up_running(ledger: Ledger) -> None:
+    """Nobody is at work on what has just come out of an archive: what was running then is to be done again."""
+    for trial in ledger.trials():
+        if trial.state == TrialState.RUNNING:
+            ledger.lose(trial, INTERRUPTED, "it was running when the study was packed")

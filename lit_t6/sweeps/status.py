@@ -1,0 +1,216 @@
+"""How a study stands, as text: while it runs, and whenever somebody asks."""
+
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from lit_t6.sweeps.jobs import DONE, DUE, Job, Standing, outcome_of, seconds_of, step_of
+from lit_t6.sweeps.study import Study
+
+
+@dataclass(frozen=True)
+class Overview:
+    """How a study stands.
+
+    Args:
+        study: that is meant.
+        rows: each job, and how it stands.
+    """
+
+    study: Study
+    rows: Sequence[tuple[Job, Standing]]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Jobs that are completed, running, pruned, failed and waiting."""
+        names = {"completed": "done", "pruned": "pruned", "running": "running", "waiting": "waiting", DUE: "waiting"}
+        counts = dict.fromkeys(("done", "running", "pruned", "failed", "waiting"), 0)
+        for _, stands in self.rows:
+            counts[names.get(stands.status, "failed")] += 1
+        return counts
+
+    @property
+    def failed(self) -> list[tuple[Job, Standing]]:
+        """Jobs that are given up."""
+        return [(job, stands) for job, stands in self.rows if stands.is_over and stands.status not in DONE]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        return all(stands.is_over for _, stands in self.rows)
+
+    def best(self) -> tuple[str, float, int] | None:
+        """The best cell so far, the mean of its values, and how many they are; of a search, the best trial."""
+        values: dict[str, list[float]] = {}
+        for job, stands in self.rows:
+            if stands.status == "completed" and stands.trial is not None and stands.trial.value is not None:
+                values.setdefault(job.cell, []).append(stands.trial.value)
+        means = {cell: statistics.fmean(found) for cell, found in values.items()}
+        if not means:
+            return None
+        choose = min if self.study.objective.direction == "minimize" else max
+        cell = choose(means, key=lambda name: means[name])
+        return cell, means[cell], len(values[cell])
+
+    def seconds_left(self) -> float | None:
+        """About how long it will take, as many trials at a time as now; None as long as nothing tells."""
+        running = [stands.trial for _, stands in self.rows if stands.status == "running" and stands.trial]
+        waiting = sum(stands.status in ("waiting", DUE) for _, stands in self.rows)
+        if not running:
+            return None
+        whole = [
+            seconds_of(stands.trial) + stands.seconds
+            for _, stands in self.rows
+            if stands.status == "completed" and stands.trial is not None
+        ]
+        totals = [seconds for trial in running if (seconds := _estimate(trial)) is not None]
+        mean = statistics.fmean(whole or totals) if whole or totals else None
+        if mean is None:
+            return None
+        left = waiting * mean
+        for trial in running:
+            total = _estimate(trial)
+            left += max(0.0, (mean if total is None else total) - seconds_of(trial))
+        return left / len(running)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, for programs."""
+        best = self.best()
+        return {
+            "study": self.study.name,
+            **self.counts,
+            "best": None if best is None else {"cell": best[0], "value": best[1], "trials": best[2]},
+            "seconds_left": self.seconds_left(),
+            "trials": [_row(job, stands) for job, stands in self.rows],
+        }
+
+
+def overview(study: Study, jobs: Mapping[str, Job], standings: Mapping[str, Standing]) -> Overview:
+    """How a study stands, from how its jobs stand."""
+    return Overview(study, [(job, standings[key]) for key, job in jobs.items()])
+
+
+def _beat(trial: FrozenTrial) -> list[float]:
+    return list(trial.user_attrs.get("beat") or [0, 0, 0, 0.0])
+
+
+def _estimate(trial: FrozenTrial) -> float | None:
+    """How long a running trial will take in all."""
+    _, step, of, seconds = _beat(trial)
+    return seconds * of / step if step and of else None
+
+
+def _row(job: Job, stands: Standing) -> dict[str, Any]:
+    trial = stands.trial
+    worker = (trial.user_attrs.get("worker") or {}) if trial else {}
+    status = "waiting" if stands.status == DUE else stands.status
+    return {
+        "trial": job.key,
+        "cell": job.cell,
+        "seed": job.seed,
+        "status": status,
+        "value": trial.values[0] if trial is not None and trial.values else None,
+        "step": step_of(trial) if trial is not None and status != "waiting" else None,
+        "seconds": seconds_of(trial) + stands.seconds * (trial not in stands.failures) if trial else 0.0,
+        "attempts": stands.attempts + (status in (*DONE, "running")),
+        "reason": trial.user_attrs.get("reason") or "" if trial and status not in ("waiting", "running") else "",
+        "worker": f"{worker['host']}:{worker['pid']}" if worker and status == "running" else "",
+        "parameters": trial.params if trial else {},
+    }
+
+
+def summary(of: Overview) -> list[str]:
+    """A study in two lines: how many of what, the time left, and the best so far."""
+    counts = ", ".join(f"{number} {name}" for name, number in of.counts.items())
+    left = of.seconds_left()
+    lines = [f"{of.study.name}: {len(of.rows)} trials: {counts}{f'; about {duration(left)} left' if left else ''}"]
+    if best := of.best():
+        cell, value, number = best
+        of_several = f", mean of {number} seeds" if number > 1 else ""
+        lines.append(f"best so far: {cell}, {of.study.objective.metric} {value:.4f}{of_several}")
+    return lines
+
+
+def table(of: Overview, most: int | None = None) -> list[str]:
+    """Every trial, a line each.
+
+    Args:
+        of: the study.
+        most: lines; those that run, failed or ended last are shown then.
+    """
+    rows = [_row(job, stands) for job, stands in of.rows]
+    if most is not None and len(rows) > most:
+        interest = {"running": 0, "waiting": 3, "completed": 2, "pruned": 2}
+        chosen = sorted(rows, key=lambda row: interest.get(row["status"], 1))[: max(0, most)]
+        rows = [row for row in rows if row in chosen]
+    metric = of.study.objective.metric
+    heads = ("cell", "seed", "status", metric, "step", "attempts", "time", "")
+    cells = [heads, *(_shown(row) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(heads) - 1)]
+    right = (False, True, False, True, True, True, True)
+    found = []
+    for line in cells:
+        texts = [
+            text.rjust(width) if at_right else text.ljust(width)
+            for text, width, at_right in zip(line, widths, right, strict=False)
+        ]
+        found.append("  ".join([*texts, line[-1]]).rstrip())
+    return found
+
+
+def _shown(row: Mapping[str, Any]) -> tuple[str, ...]:
+    value = "" if row["value"] is None else f"{row['value']:.4f}"
+    step = "" if row["step"] is None else f"{row['step']:,}"
+    attempts = str(row["attempts"]) if row["attempts"] else ""
+    spent = duration(row["seconds"]) if row["seconds"] else ""
+    about = row["reason"] or row["worker"] or ", ".join(f"{name}={value}" for name, value in row["parameters"].items())
+    return row["cell"], str(row["seed"]), row["status"], value, step, attempts, spent, about
+
+
+def duration(seconds: float) -> str:
+    """A time in words: "42 s", "3.5 min", "2 h 5 min"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    return f"{hours / 24:.1f} days"
+
+
+class Events:
+    """Tells of what has changed since it was last asked."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, Standing] = {}
+
+    def since(self, now: Overview) -> list[str]:
+        """A line for each trial that began or ended, in any process; none at the first time."""
+        before, self._before = self._before, {job.key: stands for job, stands in now.rows}
+        clock = time.strftime("%H:%M:%S")
+        found = [(job, before[job.key], stands) for job, stands in now.rows if job.key in before]
+        return [f"{clock}  {job.key}: {said}" for job, old, new in found for said in _changes(now.study, job, old, new)]
+
+
+def _changes(study: Study, job: Job, old: Standing, new: Standing) -> Iterator[str]:
+    """What has become of a job since."""
+    row = _row(job, new)
+    for trial in new.failures[len(old.failures) :]:
+        what = outcome_of(trial).replace("_", " ")
+        again = "" if new.is_over and new.status not in DONE else "; it is tried again"
+        yield f"{what}: {trial.user_attrs.get('reason') or 'its worker gave no sign of life'}{again}"
+    if new.trial is None or (
+        old.trial is not None and (old.status, old.trial.number) == (new.status, new.trial.number)
+    ):
+        return
+    if new.status == "running":
+        yield f"begins (attempt {row['attempts']})" if row["attempts"] > 1 else "begins"
+    elif new.status == "completed":
+        yield f"{study.objective.metric} {row['value']:.4f}, after {duration(row['seconds'])}"
+    elif new.status == "pruned":
+        yield f"{row['reason']}, after {duration(row['seconds'])}"

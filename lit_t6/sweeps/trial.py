@@ -1,0 +1,253 @@
+"""A trial as a process: started, listened to, stopped, and what became of it."""
+
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lit_t6.sweeps import tether
+from lit_t6.sweeps.files import replace_text
+from lit_t6.sweeps.presence import boot_id, start_of
+from lit_t6.sweeps.records import read_metrics
+from lit_t6.training.run_lock import is_held
+
+OUTPUT = "output.log"
+"""What the trainings of a trial print, all attempts one after the other."""
+FINISHED = "finished"
+EXIT_SAVED = 75
+_PROCESS = "process.json"
+STOP_SECONDS = 90.0
+"""How long a training may take to finish its step and save, when it is asked to stop; at most its time limit."""
+_TAIL_BYTES = 20_000
+_OUT_OF_MEMORY = re.compile(
+    r"^Out of memory: |do not fit into the memory|CUDA out of memory|DefaultCPUAllocator|^MemoryError", re.M
+)
+_DIVERGED = re.compile(r"^error: .*\bstep \d+: loss .*The step was not taken", re.M)
+_TAKEN = "in this folder; wait for it, or stop it"
+_OF_ANOTHER_LAUNCH = ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_OF_ANOTHER_RUN = ("LIT_T6_LAUNCHER", "LIT_T6_TAKEN_OVER")
+
+
+@dataclass
+class Ended:
+    """What became of a training.
+
+    Args:
+        outcome: completed, pruned, one of REASONS, interrupted; or "taken": another process works in the folder.
+        reason: why, in a line; empty where it completed.
+        found: what it wrote last: its step, metrics and facts.
+    """
+
+    outcome: str
+    reason: str = ""
+    found: Mapping[str, Any] = field(default_factory=dict)
+
+
+class TrialProcess:
+    """The process of a trial.
+
+    It dies with the thread that made it. What it prints goes to output.log in its folder.
+
+    Args:
+        command: its words.
+        folder: of the trial.
+        settings: what `ReportToStudy` is to know.
+        environment: variables over those of this process.
+    """
+
+    def __init__(
+        self, command: Sequence[str], folder: Path, settings: Mapping[str, Any], environment: Mapping[str, str]
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.started = folder, time.time()
+        self._output = folder / OUTPUT
+        self._kills = _kernel_kills()
+        with self._output.open("ab", buffering=0) as output:
+            output.write(f"\n{time.strftime('%Y-%m-%d %H:%M:%S')}: {' '.join(command)}\n".encode())
+            self._from = output.tell()
+            mine, theirs = socket.socketpair()
+            with theirs:
+                told = json.dumps({**settings, "descriptor": theirs.fileno()})
+                self.process = subprocess.Popen(
+                    tether.words([*command]),
+                    env={**_clean(os.environ), "PYTHONUNBUFFERED": "1", **environment, "LIT_T6_TRIAL": told},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+        self._socket, self._received = mine, b""
+        self._asked_at: float | None = None
+        self.stop_seconds = STOP_SECONDS
+        self.why_asked = ""
+        with suppress(OSError):  # the lock tells it too, and a disk may be full
+            who = {"pid": self.process.pid, "boot": boot_id(), "start": start_of(self.process.pid)}
+            replace_text(folder / _PROCESS, json.dumps(who))
+
+    def listen(self, seconds: float) -> list[dict[str, Any]]:
+        """What it has said, waiting at most so long for something, or for its end."""
+        try:
+            descriptor = os.pidfd_open(self.process.pid)
+        except (OSError, AttributeError):  # it has ended
+            descriptor = None
+        watched: list[Any] = [] if descriptor is None else [descriptor]
+        if self._socket is not None:
+            watched.append(self._socket)
+        try:
+            ready = select.select(watched, [], [], seconds if descriptor is not None else 0)[0]
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+        if self._socket in ready:
+            with suppress(OSError):
+                received = self._socket.recv(1 << 16, socket.MSG_DONTWAIT)
+                self._received += received
+                if not received:  # it closed its end
+                    self._socket.close()
+                    self._socket = None  # type: ignore[assignment]
+        *lines, self._received = self._received.split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def answer(self, word: str) -> None:
+        """Answer a report."""
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.sendall(word.encode() + b"\n")
+
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def ask_to_stop(self, why: str) -> None:
+        """Have it finish its step, save and end; asked again, kill it once it had time for that.
+
+        Args:
+            why: "interrupted" or "timed_out".
+        """
+        if self._asked_at is None:
+            self._asked_at, self.why_asked = time.monotonic(), why
+            with suppress(ProcessLookupError):
+                self.process.send_signal(signal.SIGTERM)
+        elif time.monotonic() - self._asked_at > self.stop_seconds:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End it at once if it has not ended, and what it started: its loaders may live a moment longer."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        if self._socket is not None:
+            self._socket.close()
+
+    def outcome(self, metric: str, pruned_at: int | None) -> Ended:
+        """What became of it, now that it has ended.
+
+        Args:
+            metric: of the objective.
+            pruned_at: the step at which it was told to stop for good, if it was.
+        """
+        status = self.process.returncode
+        found = read_metrics(self.folder) or {}
+        if status == 0:
+            return ended_well(found, metric, pruned_at)
+        if self.why_asked == "timed_out":
+            return Ended("timed_out", "it took longer than its time limit", found)
+        if status == EXIT_SAVED or self.why_asked:
+            return Ended("interrupted", "it was stopped", found)
+        return self._failed(status, found)
+
+    def _failed(self, status: int, found: Mapping[str, Any]) -> Ended:
+        with self._output.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(self._from, size - _TAIL_BYTES))
+            tail = file.read().decode(errors="replace")
+        said = last_error(tail)
+        if _TAKEN in tail:
+            return Ended("taken", said)
+        if _OUT_OF_MEMORY.search(tail):
+            return Ended("out_of_memory", said, found)
+        if _DIVERGED.search(tail):
+            return Ended("diverged", said, found)
+        number = -status if status < 0 else status - 128
+        if status < 0 and _kernel_kills() > self._kills:
+            return Ended("out_of_memory", "the kernel killed it: this machine's memory was full", found)
+        if number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            return Ended("lost", f"somebody sent it {signal.Signals(number).name}", found)
+        died = f"it died of {signal.Signals(-status).name}" if status < 0 else f"it ended with status {status}"
+        return Ended("failed", said or f"{died} and said nothing", found)
+
+
+def ended_well(found: Mapping[str, Any], metric: str, pruned_at: int | None) -> Ended:
+    """What a training came to that ended with status 0.
+
+    Args:
+        found: what it wrote last.
+        metric: of the objective.
+        pruned_at: the step at which it was told to stop for good, if it was.
+    """
+    if pruned_at is not None:
+        return Ended("pruned", f"pruned at step {pruned_at:,}", found)
+    metrics = found.get("metrics") or {}
+    if not found.get("ended") or metric not in metrics:
+        there = f" It logged {', '.join(metrics)}." if metrics else ""
+        return Ended("failed", f"it ended without the figure that decides, {metric}.{there}", found)
+    if metrics[metric] is None:
+        return Ended("diverged", f"{metric} is not a finite number at the end", found)
+    return Ended("completed", "", found)
+
+
+def finished_before(folder: Path, metric: str) -> Ended | None:
+    """What a training came to that an earlier attempt finished, but could not record; None if none did."""
+    if not (folder / FINISHED).exists() or not (found := read_metrics(folder)):
+        return None
+    ended = ended_well(found, metric, None)
+    return None if ended.outcome == "failed" else ended
+
+
+def end_others(folder: Path) -> bool:
+    """End what an earlier attempt has left at work in the folder; false if somebody is there that cannot be ended.
+
+    Its worker may have been stopped, and its training not; on another machine it can only be waited for.
+    """
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        who = json.loads((folder / _PROCESS).read_text())
+        if who["boot"] == boot_id() and who["start"] and start_of(who["pid"]) == who["start"]:
+            with suppress(ProcessLookupError):
+                os.killpg(who["pid"], signal.SIGKILL)
+            until = time.monotonic() + 10
+            while start_of(who["pid"]) == who["start"] and time.monotonic() < until:
+                time.sleep(0.02)
+    return not is_held(folder)
+
+
+def last_error(text: str) -> str:
+    """The last line of an output that says what went wrong."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (told or lines or [""])[-1][:1000]
+
+
+def _clean(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables of a training of its own: not those by which a launcher tells ranks from each other."""
+    left = {key: value for key, value in environment.items() if key not in (*_OF_ANOTHER_LAUNCH, *_OF_ANOTHER_RUN)}
+    if "SLURM_JOB_ID" in left:
+        left["SLURM_JOB_NAME"] = "interactive"  # Lightning: the ranks are not SLURM's
+    return left
+
+
+def _kernel_kills() -> int:
+    """How many processes of this machine the kernel has killed for want of memory, its own or a container's."""
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/vmstat").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("oom_kill ")))
+    return 0

@@ -1,0 +1,111 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from lit_t6.cli import main, run
+from lit_t6.sweeps.saved_study import save_study
+
+from .ledgers import make_ledger, make_study, write_study
+
+
+def refused(capsys, *words):
+    assert main(["sweep", *map(str, words)]) == 1
+    return capsys.readouterr().err
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A study of which one trial is done, and its file."""
+    study = make_study(tmp_path)
+    folder = tmp_path / "logs" / "sweeps" / "study"
+    ledger = make_ledger(study, folder)
+    ledger.make_due()
+    ledger.finish(ledger.claim(), "completed", 1.5, {"step": 3, "seconds": 2.0})
+    save_study(study, folder)
+    return tmp_path / "study.yaml"
+
+
+@pytest.mark.parametrize("name", ["run", "status", "pack"])
+def test_help_teaches(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        run(["sweep", name, "--help"])
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    assert f"python cli.py sweep {name} " in said
+    assert "--storage" in said
+    assert ("--from ARCHIVE" in said) == (name == "run")
+
+
+def test_the_group_tells_what_there_is(capsys):
+    with pytest.raises(SystemExit):
+        run(["sweep", "--help"])
+    assert "sweep run --from" in capsys.readouterr().out
+    assert "did you mean status? There are run, status, pack." in refused(capsys, "statsu")
+    assert "There are run, status, pack." in refused(capsys)
+
+
+def test_errors_are_one_line(capsys, tmp_path):
+    assert "needs the file of a study" in refused(capsys, "run")
+    assert "no such study file" in refused(capsys, "run", tmp_path / "none.yaml")
+    path = write_study(tmp_path, seed=[1])
+    assert "no setting 'seed'; did you mean seeds?" in refused(capsys, "run", path)
+    assert "there is no option --worker; did you mean --workers?" in refused(capsys, "run", path, "--worker", "2")
+    assert "--heartbeat must be above 0" in refused(capsys, "run", path, "--heartbeat", "0")
+    assert "leave" in refused(capsys, "run", path, "--from", "x.tar.gz")
+
+
+def test_status_of_what_was_not_begun(capsys, tmp_path):
+    path = write_study(tmp_path)
+    assert "has not been begun" in refused(capsys, "status", path, "--logs", tmp_path)
+    assert not (tmp_path / "sweeps").exists()
+
+
+def test_status_by_file_and_by_folder(begun, capsys, tmp_path):
+    run(["sweep", "status", str(begun), "--logs", str(tmp_path / "logs")])
+    by_file = capsys.readouterr().out
+    assert "study: 6 trials: 1 done, 0 running, 0 pruned, 0 failed, 5 waiting" in by_file
+    run(["sweep", "status", str(tmp_path / "logs" / "sweeps" / "study")])
+    assert capsys.readouterr().out == by_file
+
+
+def test_status_for_programs(begun, capsys, tmp_path):
+    run(["sweep", "status", str(begun), "--logs", str(tmp_path / "logs"), "--format", "json"])
+    assert json.loads(capsys.readouterr().out)["best"]["value"] == 1.5
+
+
+def test_settings_are_typed_as_in_the_file(begun, capsys, tmp_path):
+    run(["sweep", "status", str(begun), "--logs", str(tmp_path / "logs"), "--seeds", "0,1,2"])
+    assert "9 trials" in capsys.readouterr().out
+
+
+def test_pack_and_what_it_refuses(begun, capsys, tmp_path):
+    words = ["sweep", "pack", str(begun), "--logs", str(tmp_path / "logs"), "--output", str(tmp_path / "x.tar.gz")]
+    run(words)
+    assert "x.tar.gz: 1 of 6 trials" in capsys.readouterr().out
+    assert "exists already" in refused(capsys, *words[1:])
+    run([*words, "--overwrite", "true"])
+
+
+def test_another_study_in_the_folder_is_refused(begun, capsys, tmp_path):
+    words = ("run", begun, "--logs", tmp_path / "logs", "--options.trainer.max_steps", "9")
+    said = refused(capsys, *words)
+    assert "the study that was begun here is another one: options.trainer.max_steps" in said
+    assert "--name" in said
+
+
+def test_status_and_help_load_no_pytorch(begun, tmp_path):
+    program = (
+        "import sys; from lit_t6.cli import main; status = main(sys.argv[1:]);"
+        "assert not {'torch', 'lightning'} & {*sys.modules}; sys.exit(status)"
+    )
+    words = ["sweep", "status", str(begun), "--logs", str(tmp_path / "logs")]
+    subprocess.run([sys.executable, "-c", program, *words], check=True, capture_output=True)
+
+
+def test_workers_and_the_coordinator_load_no_pytorch():
+    program = (
+        "import sys, lit_t6.sweeps.worker, lit_t6.sweeps.commands; assert not {'torch', 'lightning'} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,71 @@
+import pytest
+
+from lit_t6.sweeps.digest import changes
+from lit_t6.sweeps.saved_study import save_study
+
+from .studies import BASE, QUICKSTART, study, write
+
+CELLS = "cells: {a: {}, b: {model.attention.rank_q: 2}}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cells: {a: {}, b: {model.attention.rank_q: 2}, c: {model.attention.rank_q: 3}}\n",
+        f"{CELLS}seeds: [0, 1]\n",
+        f"{CELLS}retries: 5\ntime_limit: 1h\nquestion: why\nrecord: val/loss\nbaseline: a\n",
+    ],
+)
+def test_what_does_not_decide_results(tmp_path, text):
+    before, after = study(tmp_path, CELLS), study(tmp_path, text)
+    assert before.digest() == after.digest()
+    assert changes(before, after) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (f"{CELLS}objective: val/loss\n", 'objective[1] was "val/bits_per_byte", is "val/loss"'),
+        (f"{CELLS}pruner: median\n", 'pruner.name was "none", is "median"'),
+        (f"{CELLS}gpus_per_trial: 2\n", "gpus_per_trial was 1, is 2"),
+        (f"{CELLS}match: parameters\nmatch_to: 5\n", 'match was null, is ["parameters", 5]'),
+    ],
+)
+def test_what_all_trials_have_in_common(tmp_path, text, line):
+    before, after = study(tmp_path, CELLS), study(tmp_path, text)
+    assert before.digest() != after.digest()
+    assert changes(before, after) == [line]
+
+
+def test_an_option_and_a_cell_that_changed(tmp_path):
+    before = study(tmp_path, CELLS)
+    after = study(tmp_path, CELLS.replace("rank_q: 2", "rank_q: 3"), {"options.trainer.max_steps": 9})
+    assert changes(before, after) == [
+        "options.trainer.max_steps was 8, is 9",
+        "cell 'b': options.model.attention.rank_q was 2, is 3",
+    ]
+
+
+def test_files_count_by_what_they_say(tmp_path):
+    file = write(tmp_path, "# a\ntrainer: {max_steps: 3}\n", "base.yaml")
+    text = "configs: base.yaml\ncells: {a: {}}\n"
+    path = write(tmp_path, text)
+    from lit_t6.sweeps import load_study
+
+    read = load_study([path])
+    before = read.digest()
+    file.write_text("# another remark\ntrainer: {max_steps: 3}\n")
+    assert read.digest() == before
+    kept = load_study([save_study(read, tmp_path / "kept")])
+    file.write_text("trainer: {max_steps: 4}\n")
+    assert read.digest() != before
+    assert kept.digest() == before, "a study that was kept has its own copies"
+    assert changes(kept, read) == ["configs[1].trainer.max_steps was 3, is 4"]
+
+
+def test_spaces_of_searches_are_compared(tmp_path):
+    search = "search: {model.d_model: {type: int, low: 64, high: 128}}\n"
+    before, after = study(tmp_path, search), study(tmp_path, search.replace("128", "256"))
+    assert changes(before, after) == ["search[1].high was 128, is 256"]
+    assert changes(before, study(tmp_path, f"{search}num_trials: 99\nsampler: random\n")) == []
+    assert BASE.startswith(f"configs: [{QUICKSTART}]")

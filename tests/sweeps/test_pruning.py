@@ -1,0 +1,108 @@
+import json
+import socket
+import threading
+
+import pytest
+
+from lit_t6.sweeps.pruning import VARIABLE, ReportToStudy
+from lit_t6.sweeps.records import read_metrics
+
+from ..training.runs import fit
+
+METRIC = "val/bits_per_byte"
+
+
+class Worker(threading.Thread):
+    """The other end: answers each report with a word, once it came."""
+
+    def __init__(self, words):
+        super().__init__()
+        self.mine, self.theirs = socket.socketpair()
+        self.words, self.heard, self.steps = list(words), [], []
+        self.start()
+
+    def run(self):
+        for line in self.mine.makefile("rb"):
+            message = json.loads(line)
+            if "report" in message:
+                self.heard.append((message["report"], message["step"]))
+                self.mine.sendall((self.words.pop(0) if self.words else "go").encode() + b"\n")
+            else:
+                self.steps.append(message["step"])
+
+    def close(self):
+        self.theirs.close()
+        self.join()
+        self.mine.close()
+
+
+@pytest.fixture
+def train(monkeypatch, tmp_path, prepared):
+    def run(words=(), unit="steps", every=0, metric=METRIC, prunes=True, **options):
+        worker = Worker(words)
+        told = {"descriptor": worker.theirs.fileno(), "metric": metric, "unit": unit, "every": every, "prunes": prunes}
+        monkeypatch.setenv(VARIABLE, json.dumps(told))
+        options = {"max_steps": 8, "val_check_interval": 2, "limit_val_batches": 1, **options}
+        _, trainer = fit(tmp_path, prepared, callbacks=[ReportToStudy()], **options)
+        worker.close()
+        return worker, trainer
+
+    return run
+
+
+def test_every_validation_reports_but_the_one_before_the_first_step(train):
+    worker, trainer = train()
+    assert worker.heard == [(2, 2), (4, 4), (6, 6), (8, 8)]
+    assert worker.steps[0] == 1
+    assert trainer.global_step == 8
+
+
+def test_reports_come_at_multiples_of_steps(train):
+    assert train(every=3)[0].heard == [(3, 4), (6, 6)]
+
+
+def test_reports_come_at_multiples_of_tokens(train):
+    """4 × 32 tokens a step."""
+    assert train(unit="tokens", every=500)[0].heard == [(500, 4), (1000, 8)]
+
+
+def test_a_figure_of_training_is_reported_at_its_steps(train):
+    assert train(every=3, metric="train/loss", limit_val_batches=0)[0].heard == [(3, 3), (6, 6)]
+
+
+def test_a_trial_that_is_pruned_stops_there(train, tmp_path):
+    worker, trainer = train(["go", "prune"])
+    assert worker.heard == [(2, 2), (4, 4)]
+    assert trainer.global_step == 4
+    assert not (tmp_path / "run" / "finished").exists()
+
+
+def test_at_the_end_nothing_is_pruned_any_more(train):
+    assert train(["go", "go", "go", "prune"])[1].global_step == 8
+
+
+def test_without_a_pruner_nothing_is_reported(train):
+    assert train(prunes=False)[0].heard == []
+
+
+def test_the_last_figures_are_kept(train, tmp_path):
+    _, trainer = train(prunes=False)
+    found = read_metrics(tmp_path / "run")
+    assert (found["step"], found["tokens"], found["ended"]) == (8, 8 * 4 * 32, True)
+    assert found["metrics"][METRIC] == float(trainer.callback_metrics[METRIC])
+    assert {"train/loss", "val/loss", "perf/tokens_per_sec", "memory/peak_gib"} <= {*found["metrics"]}
+    assert found["facts"]["num_parameters"] == sum(p.numel() for p in trainer.lightning_module.parameters())
+    assert found["facts"]["num_heads"] == 3
+    assert found["facts"]["cache_bytes_per_token"] > 0
+
+
+def test_a_worker_that_sleeps_holds_nobody_up(train, monkeypatch):
+    monkeypatch.setattr("lit_t6.sweeps.pruning._ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(Worker, "run", lambda self: self.mine.recv(1 << 20))
+    assert train()[1].global_step == 8
+
+
+def test_without_a_worker_it_does_nothing(monkeypatch, tmp_path, prepared):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    fit(tmp_path, prepared, callbacks=[ReportToStudy()])
+    assert read_metrics(tmp_path / "run") is None

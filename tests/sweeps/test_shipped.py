@@ -1,0 +1,65 @@
+"""Every study in configs/sweep/ is read, and every cell of it built."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_t6.model import T6Model
+from lit_t6.sweeps import load_study
+from lit_t6.sweeps.checking import check_data, check_study
+from lit_t6.sweeps.fit_reader import FitReader
+from lit_t6.sweeps.preview import preview
+
+FILES = sorted(Path("configs/sweep").glob("*.yaml"))
+STUDIES = [path for path in FILES if not path.stem.endswith("-quick")]
+
+
+@pytest.fixture(scope="module")
+def reader():
+    return FitReader()
+
+
+def overlay(path):
+    """The small one over a study."""
+    return path.with_name(f"{path.stem}-quick.yaml")
+
+
+def test_every_study_has_a_small_one():
+    assert sorted([*STUDIES, *map(overlay, STUDIES)]) == FILES
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_files_say_what_they_are_for(path):
+    assert path.read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("files", [[p] for p in STUDIES] + [[p, overlay(p)] for p in STUDIES], ids=lambda f: f[-1].stem)
+def test_every_cell_is_built(files, reader):
+    for cell, settings in check_study(load_study(files), reader):
+        with torch.device("meta"):
+            model = T6Model(settings.model)
+        assert sum(p.numel() for p in model.parameters()) == settings.model.num_parameters(), cell.name
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_head_counts_come_near(path, reader):
+    for files in ([path], [path, overlay(path)]):
+        read = load_study(files)
+        if read.match == "parameters":
+            counts = [settings.model.num_parameters() for _, settings in check_study(read, reader)]
+            assert max(counts) / min(counts) < 1.02
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_small_ones_are_small(path, reader):
+    read = load_study([path, overlay(path)])
+    assert read.name == overlay(path).stem
+    seen = preview(read, flops_per_second=3e10, reader=reader)
+    assert all(row.seconds < 30 and row.memory_gib < 0.5 for row in seen.rows)
+    assert read.num_runs <= 20
+
+
+def test_small_ones_take_the_data_of_the_demo(reader, prepared):
+    read = load_study([STUDIES[0], overlay(STUDIES[0])], {"options.data.path": str(prepared)})
+    check_data(read, check_study(read, reader))

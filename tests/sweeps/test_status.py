@@ -1,0 +1,100 @@
+import json
+
+import pytest
+
+from lit_t6.sweeps.status import Events, duration, overview, summary, table
+
+from .ledgers import make_ledger, make_study
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    ledger = make_ledger(make_study(tmp_path), tmp_path)
+    ledger.make_due()
+    return ledger
+
+
+def look(ledger):
+    return overview(ledger.study, ledger.jobs, ledger.standings())
+
+
+def end(ledger, outcome="completed", value=None, **said):
+    claim = ledger.claim()
+    ledger.finish(claim, outcome, value, {"seconds": 60.0, "step": 10, **said})
+    return claim
+
+
+def test_a_study_in_two_lines(ledger):
+    assert summary(look(ledger)) == ["study: 6 trials: 0 done, 0 running, 0 pruned, 0 failed, 6 waiting"]
+    end(ledger, value=2.0)
+    end(ledger, value=1.5)
+    end(ledger, "diverged", reason="NaN")
+    end(ledger, value=1.0)
+    ledger.beat(ledger.claim(), 5, 10, 30.0)
+    assert summary(look(ledger)) == [
+        "study: 6 trials: 3 done, 1 running, 0 pruned, 1 failed, 1 waiting; about 1.5 min left",
+        "best so far: a, val/bits_per_byte 1.5000, mean of 2 seeds",
+    ]
+
+
+def test_the_best_may_be_the_most(tmp_path):
+    study = make_study(tmp_path, objective={"metric": "val/x", "direction": "maximize"}, seeds=[0])
+    ledger = make_ledger(study, tmp_path)
+    ledger.make_due()
+    end(ledger, value=2.0)
+    end(ledger, value=1.5)
+    assert look(ledger).best() == ("a", 2.0, 1)
+
+
+def test_the_table_says_what_became_of_each(ledger):
+    end(ledger, value=2.0)
+    end(ledger, "failed", reason="no luck")
+    ledger.make_due()
+    end(ledger, "out_of_memory", reason="data.batch_size=9 does not fit")
+    end(ledger, "pruned", 3.0, reason="pruned at step 10")
+    ledger.beat(ledger.claim(), 5, 10, 30.0)
+    heads, *lines = table(look(ledger))
+    assert heads.split() == ["cell", "seed", "status", "val/bits_per_byte", "step", "attempts", "time"]
+    assert [line.split()[:3] for line in lines] == [
+        ["a", "0", "completed"],
+        ["b", "0", "waiting"],
+        ["c", "0", "out_of_memory"],
+        ["a", "1", "pruned"],
+        ["b", "1", "running"],
+        ["c", "1", "waiting"],
+    ]
+    assert "data.batch_size=9 does not fit" in lines[2]
+    assert ledger.me["host"] in lines[4]
+    assert len(table(look(ledger), 3)) == 4
+    assert "running" in " ".join(table(look(ledger), 1))
+
+
+def test_programs_can_read_it(ledger):
+    end(ledger, value=2.0)
+    plain = json.loads(json.dumps(look(ledger).to_dict()))
+    assert plain["done"] == 1
+    assert plain["best"] == {"cell": "a", "value": 2.0, "trials": 1}
+    assert plain["trials"][0]["step"] == 10
+
+
+def test_events_tell_what_began_and_ended(ledger):
+    events = Events()
+    assert events.since(look(ledger)) == []
+    claim = ledger.claim()
+    (line,) = events.since(look(ledger))
+    assert line.endswith("a/seed-0: begins")
+    assert events.since(look(ledger)) == []
+    ledger.finish(claim, "failed", None, {"reason": "no luck", "seconds": 3.0})
+    ledger.make_due()
+    (line,) = events.since(look(ledger))
+    assert line.endswith("a/seed-0: failed: no luck; it is tried again")
+    end(ledger, value=1.25)
+    (line,) = events.since(look(ledger))
+    assert line.endswith("b/seed-0: val/bits_per_byte 1.2500, after 1.0 min")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(4.6, "5 s"), (90, "1.5 min"), (7500, "2 h 5 min"), (259200, "3.0 days")]
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
