@@ -213,7 +213,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: of the command line; those of the process if not given.
 
     Returns:
-        The exit status: 1 if losses are not those of one device, and nothing is written then, or nothing was measured.
+        The exit status: 1 if losses are not those of one device, and refused.json alone is written then, or if nothing
+        was measured.
     """
     options = read_options(arguments)
     settings = {name: value for name, value in vars(options).items() if name not in ("output", "data")}
@@ -225,6 +226,10 @@ def main(arguments: list[str] | None = None) -> int:
     problems = check(found, options.accelerator)
     if problems:
         tell("error: no speed is told of trainings that are not those of one device:\n" + "\n".join(problems))
+        refused = options.output.expanduser() / "refused.json"
+        refused.parent.mkdir(parents=True, exist_ok=True)
+        write_json(refused, {"settings": settings, "cases": found, "problems": problems})
+        tell(f"What was measured is in {refused}.")
         return 1
     about = facts("cuda" if options.accelerator == "gpu" else "cpu", program="-m experiments.multi_gpu.scaling")
     config = Path(options.config)
