@@ -6,6 +6,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 LOGS ?= logs
+# Two processes of one thread each: tiny models gain nothing from more threads.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo data test test-all check format tensorboard screenshots clean
@@ -29,10 +31,10 @@ data: $(STAMP) ## fetch and prepare the demo's text only, for runs of your own w
 	@$(PY) -m experiments.shakespeare.run data
 
 test: $(STAMP) ## the tests, at most 10 minutes on 2 cores
-	$(PY) -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: test ## the tests and the slow ones: several processes, whole command lines
-	$(PY) -m pytest -m slow
+	$(PYTEST) -m slow
 
 check: $(STAMP) ## lint, format and types
 	$(PY) -m ruff check .

@@ -38,6 +38,13 @@ class Fails(Callback):
             raise ValueError(f"rank {trainer.global_rank} fails")
 
 
+class FailsBeforeTheFirstStep(Callback):
+    """Raises a ValueError when all is ready."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        raise ValueError("not a single step")
+
+
 class FailsAmongPeers(Callback):
     """Rank 0 raises a ValueError in a step, and leaves a collective behind that the others will never answer.
 

@@ -35,7 +35,17 @@ def test_what_matters_is_said_in_our_own_words(options, shown):
 
 
 def test_a_training_without_an_end_is_told(options, shown):
-    assert main(["fit", *options, "--trainer.max_steps=-1", "--data.global_batch_size=24"]) == 1
+    assert (
+        main(
+            [
+                "fit",
+                *options,
+                "--trainer.max_steps=-1",
+                "--trainer.callbacks+=tests.training.endings.FailsBeforeTheFirstStep",
+            ]
+        )
+        == 1
+    )
     (line,) = shown()
     assert line.startswith("warning: neither trainer.max_steps nor trainer.max_epochs is set: training ends after 1000")
 

@@ -94,15 +94,15 @@ def test_a_run_that_fails_later_stays(words, logs):
 
 
 def test_the_full_size_default_on_a_cpu_is_told(prepared, logs, capsys):
-    """Refused afterwards, as nobody waits for its steps here."""
+    """Ended afterwards, as nobody waits for its steps here."""
     words = [f"--data.path={prepared}", "--model.vocab_size=400", "--model.attention.num_heads=2"]
     words += ["--trainer.accelerator=cpu", "--trainer.max_steps=1", f"--trainer.logger.init_args.save_dir={logs}"]
-    assert main(["fit", *words, "--data.global_batch_size=24"]) == 1
+    assert main(["fit", *words, "--trainer.callbacks+=tests.training.endings.FailsBeforeTheFirstStep"]) == 1
     advice, error = capsys.readouterr().err.splitlines()[-2:]
     assert advice.startswith("warning: 64,")
     assert "parameters (12 layers, width 768) on a CPU: this is the full-size default" in advice
     assert advice.endswith("For a first run use --config configs/quickstart.yaml.")
-    assert error.startswith("error: data.global_batch_size=24")
+    assert error.startswith("error: not a single step")
 
 
 def test_a_small_model_on_a_cpu_needs_no_advice(words, capsys):
