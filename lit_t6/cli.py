@@ -150,7 +150,10 @@ def _sweep_command(name: str, arguments: list[str]) -> Any:
     from lit_t6.sweeps import commands, typed_settings
     from lit_t6.sweeps.study import KEYS
 
-    function = getattr(commands, f"sweep_{name}")
+    if name == "report":  # matplotlib is loaded for those who draw
+        from lit_t6.sweeps.report import sweep_report as function
+    else:
+        function = getattr(commands, f"sweep_{name}")
     settings: list[str] = []
     others = [_with_underscores(word) for word in arguments]
     for key in KEYS:
@@ -160,10 +163,10 @@ def _sweep_command(name: str, arguments: list[str]) -> Any:
     parser.add_argument(
         "study", nargs="*", help="its YAML file, several that stack, or the folder of one that was begun"
     )
-    if name == "run":
-        parser.add_argument("--from", metavar="ARCHIVE", help="go on with the study in this file, from `sweep pack`")
+    if name in FROM_ARCHIVE:
+        parser.add_argument("--from", metavar="ARCHIVE", help=f"{FROM_ARCHIVE[name]} in this file, from `sweep pack`")
     options = _given(parser, others)
-    archive = {"from_archive": options.pop("from")} if name == "run" else {}
+    archive = {"from_archive": options.pop("from")} if name in FROM_ARCHIVE else {}
     return function(options.pop("study"), typed_settings(settings), **archive, **options)
 
 
@@ -174,8 +177,9 @@ def _with_underscores(word: str) -> str:
 
 
 SWEEPS: dict[str, Callable[[list[str]], Any]] = {
-    name: partial(_sweep_command, name) for name in ("run", "status", "pack")
+    name: partial(_sweep_command, name) for name in ("run", "status", "report", "pack")
 }
+FROM_ARCHIVE = {"run": "go on with the study", "report": "report on the study"}
 
 
 def print_completion(shell: Literal["bash", "zsh", "tcsh"]) -> None:

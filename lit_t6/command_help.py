@@ -92,6 +92,13 @@ EXAMPLES = {
   python cli.py sweep status logs/sweeps/rank --format json
       the folder of a study that was begun will do; with --storage from any machine
 """,
+    "sweep report": """\
+  python cli.py sweep report configs/sweep/rank.yaml
+      report.md, CSV, figures and a folder for TensorBoard, in reports/rank; at any time, also while it runs
+  python cli.py sweep report logs/sweeps/rank --output experiments/rank/results
+  python cli.py sweep report --from rank.tar.gz
+      the same tables from what `sweep pack` has put into a file
+""",
     "sweep pack": """\
   python cli.py sweep pack configs/sweep/rank.yaml --output rank.tar.gz
       the journal, and metrics and curves of all trials that ended; no checkpoints
@@ -112,19 +119,20 @@ EXAMPLES = {
 """,
 }
 SWEEP_OVERVIEW = """\
-usage: python cli.py sweep {{run,status,pack}} STUDY [options]
+usage: python cli.py sweep {{run,status,report,pack}} STUDY [options]
 
 Run an ablation study: a YAML file says what is compared, every trial is a training of its own, on all GPUs, of several
 machines too, and what is interrupted goes on.
 
   run        train what the study asks for; --dry_run true shows it first
   status     how it stands: done, running, pruned, failed, the best so far, the time left
+  report     what it found: tables with intervals, figures, TensorBoard
   pack       put it into one small file, to be gone on with elsewhere
 
 examples:
 {examples}
 `python cli.py sweep run --help` explains the options; configs/sweep/rank.yaml, how a study is written.
-""".format(examples="".join(EXAMPLES[f"sweep {command}"] for command in ("run", "status", "pack")))
+""".format(examples="".join(EXAMPLES[f"sweep {command}"] for command in ("run", "status", "report", "pack")))
 OVERVIEW = """\
 usage: python cli.py COMMAND [options]          (or: lit-t6 COMMAND [options])
 
@@ -141,7 +149,7 @@ choose
   budget     parameters, cache bytes and decode cost of configurations, as a table; needs no data
   bench      speed beside peers and floors: bench decode, bench train
 compare
-  sweep      an ablation study from one YAML file, on all GPUs: sweep run, sweep status, sweep pack
+  sweep      an ablation study from one YAML file, on all GPUs: sweep run, status, report, pack
 use
   generate   continue prompts with a trained model
   convert    make a checkpoint of a model that the authors' own code (tensorgi/TPA) trained, or of shards

@@ -1,8 +1,9 @@
 """The table of a run, as Markdown that reads well as text."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from lit_t6.bench.results import Entry, Results
+from lit_t6.command_line.markdown import aligned
 
 
 def markdown(results: Results) -> str:
@@ -39,27 +40,6 @@ def _cell(entry: Entry | None, ours: Entry | None) -> str:
     ratio = f" {entry.ms / ours.ms:.2f}×" if ours is not None and ours.ms else ""
     way = f" {entry.library} {entry.variant}".rstrip() if entry.mechanism != "TPA" else f" {entry.variant}"
     return f"{entry.ms:.4f}{ratio}{way}"
-
-
-def aligned(rows: list[list[str]], right: Collection[int]) -> list[str]:
-    """A Markdown table that reads well as text.
-
-    Args:
-        rows: cells, of the header first.
-        right: columns that are aligned to the right, by their places.
-    """
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = [
-        "| "
-        + " | ".join(
-            cell.rjust(width) if place in right else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        + " |"
-        for row in rows
-    ]
-    ruler = ["-" * (width + 1) + ":" if place in right else "-" * (width + 2) for place, width in enumerate(widths)]
-    return [lines[0], f"|{'|'.join(ruler)}|", *lines[1:]]
 
 
 def _legend(results: Results) -> list[str]:

@@ -76,7 +76,7 @@ def sweep_run(
     """
     if heartbeat <= 0:
         raise ValueError(f"--heartbeat must be above 0 seconds, got {heartbeat:g}.")
-    asked, folder = _load(study, overrides, logs, from_archive)
+    asked, folder = load_asked(study, overrides, logs, from_archive)
     if dry_run:
         return _preview(asked, workers, folder, rate, format)
     with Screen() as screen:
@@ -107,10 +107,20 @@ def sweep_run(
     return stands
 
 
-def _load(
+def load_asked(
     study: Sequence[str], overrides: Mapping[str, Any] | None, logs: str, from_archive: str | None = None
 ) -> tuple[Study, Path]:
-    """A study from its files, its folder, or an archive; and its folder."""
+    """A study from its files, its folder, or an archive; and its folder.
+
+    Args:
+        study: its files or its folder.
+        overrides: settings that were typed.
+        logs: folder of all logs.
+        from_archive: from `sweep pack`, unpacked into `logs`.
+
+    Raises:
+        ValueError: there is no such study, or more than one is named.
+    """
     if from_archive is not None:
         if study:
             raise ValueError(f"--from {from_archive} brings its study along; leave {shlex.join(study)} out.")
@@ -237,7 +247,7 @@ def sweep_status(
     Raises:
         ValueError: the study has not been begun, or the storage cannot be reached.
     """
-    ledger = _open(*_load(study, overrides, logs), storage, heartbeat)
+    ledger = open_begun(*load_asked(study, overrides, logs), storage, heartbeat)
     stands = overview(ledger.study, ledger.jobs, ledger.standings())
     if format == "json":
         print(json.dumps(stands.to_dict(), indent=2, ensure_ascii=False))
@@ -246,8 +256,12 @@ def sweep_status(
     return stands
 
 
-def _open(study: Study, folder: Path, storage: str | None, heartbeat: float) -> Ledger:
-    """The ledger of a study that was begun."""
+def open_begun(study: Study, folder: Path, storage: str | None, heartbeat: float) -> Ledger:
+    """The ledger of a study that was begun.
+
+    Raises:
+        ValueError: it has not been, or the storage cannot be reached.
+    """
     if storage is None and not (folder / JOURNAL).exists():
         raise ValueError(
             f"{folder / JOURNAL}: there is no such journal: the study has not been begun here. Where it was begun with "
@@ -285,10 +299,10 @@ def sweep_pack(
     """
     from lit_t6.training.places import check_output
 
-    asked, folder = _load(study, overrides, logs)
+    asked, folder = load_asked(study, overrides, logs)
     target = Path(output or f"{asked.name}.tar.gz")
     check_output(target, "--output", f"{asked.name}.tar.gz", overwrite)
-    ledger = _open(asked, folder, storage, HEARTBEAT_SECONDS)
+    ledger = open_begun(asked, folder, storage, HEARTBEAT_SECONDS)
     ended, size = pack(ledger, folder, target)
     print(f"{target}: {ended} of {len(ledger.jobs)} trials, {size:,} bytes")
     print(f"next: python cli.py sweep run --from {target}")

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -171,7 +172,12 @@ def _figures(trainer: L.Trainer) -> dict[str, float]:
 
 def _facts(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
     config = getattr(pl_module, "config", None)
-    facts: dict[str, Any] = {"num_parameters": sum(p.numel() for p in pl_module.parameters())}
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    facts: dict[str, Any] = {
+        "num_parameters": sum(p.numel() for p in pl_module.parameters()),
+        "device": f"{trainer.world_size} × {name}",
+    }
     if config is not None:
         facts["cache_bytes_per_token"] = cache_bytes_per_token(config, str(trainer.precision))
         facts["num_heads"] = config.attention.num_heads

@@ -1,13 +1,13 @@
 """TensorBoard's event files, cut back to a checkpoint, so that steps that are computed again are drawn once."""
 
 import os
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
 
 from lit_t6.training.checkpoint_files import replace_file
+from lit_t6.training.event_records import frames
 
 OVER_TOKENS = "_over_tokens"
 """Tags that end so have tokens, not steps, on their horizontal axis."""
@@ -37,8 +37,8 @@ def trim_curves(folder: Path, step: int, tokens: int, validated: bool = True) ->
     """
     for path in _event_files(folder):
         content = path.read_bytes()
-        frames = list(_frames(content))
-        kept = b"".join(frame for frame, event in frames if not _is_later(event, step, tokens, validated))
+        records = list(frames(content))
+        kept = b"".join(frame for frame, event in records if not _is_later(event, step, tokens, validated))
         if len(kept) < len(content):
             replace_file(path, kept)
 
@@ -49,18 +49,6 @@ def _event_files(folder: Path) -> Iterator[Path]:
             inside.clear()
             continue
         yield from (Path(at) / name for name in sorted(names) if name.startswith("events.out.tfevents."))
-
-
-def _frames(content: bytes) -> Iterator[tuple[bytes, Event]]:
-    """Every whole record with its frame: the length in 8 bytes, their checksum in 4, the event, its checksum in 4."""
-    at = 0
-    while at + 12 <= len(content):
-        (length,) = struct.unpack_from("<Q", content, at)
-        end = at + 12 + length + 4
-        if end > len(content):  # what a killed process was writing
-            return
-        yield content[at:end], Event.FromString(content[at + 12 : end - 4])
-        at = end
 
 
 def _is_later(event: Event, step: int, tokens: int, validated: bool) -> bool:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
-from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 from torch.utils.tensorboard.writer import FileWriter, SummaryWriter
 
 from lit_t6.training.curves import OVER_TOKENS
+from lit_t6.training.event_records import VERSION, as_record
 from lit_t6.training.messages import warn
 
 KEPT_BYTES = 16 << 20
@@ -23,7 +23,6 @@ KEPT_BYTES = 16 << 20
 _RETRY_SECONDS = 1.0
 _QUIET_SECONDS = 60.0
 """Between two warnings: a disk may be full, and not full, at every other step."""
-_VERSION = "brain.Event:2"
 _numbers = itertools.count()
 
 
@@ -50,7 +49,7 @@ class EventFile:
         """Why the last record could not be written, if it could not."""
         self._file: io.FileIO | None = None
         self._size = 0  # of the whole records in the file
-        self._head = _record(Event(wall_time=time.time(), file_version=_VERSION))
+        self._head = as_record(Event(wall_time=time.time(), file_version=VERSION))
         self._kept: deque[bytes] = deque()
         self._kept_bytes = self._lost = 0
         self._step = self._failed_step = 0
@@ -68,7 +67,7 @@ class EventFile:
         Args:
             event: whole, with its step and its time.
         """
-        record = _record(event)
+        record = as_record(event)
         with self._lock:
             if not any(value.tag.endswith(OVER_TOKENS) for value in event.summary.value):
                 self._step = event.step
@@ -176,7 +175,7 @@ class LastingWriter(SummaryWriter):
             self.all_writers: Any = {self.file_writer.get_logdir(): self.file_writer}
             if self.purge_step is not None:
                 step, self.purge_step = self.purge_step, None
-                self.file_writer.add_event(Event(file_version=_VERSION), step)
+                self.file_writer.add_event(Event(file_version=VERSION), step)
                 self.file_writer.add_event(Event(session_log=SessionLog(status=SessionLog.START)), step)
         return self.file_writer
 
@@ -186,10 +185,3 @@ class _Files(FileWriter):
 
     def __init__(self, folder: str, suffix: str) -> None:
         self.event_writer = EventFile(str(folder), suffix)
-
-
-def _record(event: Event) -> bytes:
-    """An event as it stands in a file, with its length and checksums."""
-    record = io.BytesIO()
-    RecordWriter(record).write(event.SerializeToString())
-    return record.getvalue()

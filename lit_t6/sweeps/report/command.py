@@ -1,0 +1,130 @@
+"""What `python cli.py sweep report` does."""
+
+import io
+import shlex
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from lit_t6.sweeps.commands import load_asked, open_begun
+from lit_t6.sweeps.files import replace_bytes, replace_text
+from lit_t6.sweeps.jobs import jobs_of
+from lit_t6.sweeps.records import read_record, record_of
+from lit_t6.sweeps.report.board import write_board
+from lit_t6.sweeps.report.document import document, table_page
+from lit_t6.sweeps.report.figures import cells_figure, importance_figure, pareto_figure, varied_figure
+from lit_t6.sweeps.report.findings import Findings, findings
+from lit_t6.sweeps.report.importance import importances
+from lit_t6.sweeps.report.learning import Curve, curves_figure, read_curves
+from lit_t6.sweeps.report.tables import cells_csv, trials_csv
+from lit_t6.sweeps.storage import HEARTBEAT_SECONDS, JOURNAL
+from lit_t6.sweeps.study import Study
+
+REPORT, CELLS, TRIALS, BOARD = "report.md", "cells.csv", "trials.csv", "tensorboard"
+_ALSO = ("train/loss",)
+_ABOUT = {
+    "cells.png": "every cell with its interval",
+    "varied.png": "the objective against what is varied",
+    "pareto.png": "the objective against the size of the cache",
+    "curves.png": "learning curves",
+    "importance.png": "importance of the parameters",
+}
+
+
+def sweep_report(
+    study: Sequence[str],
+    overrides: Mapping[str, Any] | None = None,
+    output: str | None = None,
+    from_archive: str | None = None,
+    storage: str | None = None,
+    logs: str = "logs",
+) -> Findings:
+    """Answer a study's question: tables, figures, and a folder for TensorBoard.
+
+    It writes report.md, cells.csv, trials.csv, figures and tensorboard/, and replaces those of an earlier report. A
+    study may be reported on while it runs. Failed, diverged and pruned trials stay in the tables as such.
+
+    Args:
+        study: as of `sweep run`: its files, or its folder.
+        overrides: settings of the study that were typed.
+        output: folder of the report; by default reports/NAME.
+        from_archive: report on the study in this file, which `sweep pack` made; nothing is unpacked for good.
+        storage: as of `sweep run`. Without it, and without a journal in the study's folder, the records in the
+            trials' folders are read.
+        logs: folder of all logs.
+
+    Raises:
+        ValueError: the study has not been begun, or the archive is none.
+    """
+    words = [*study, *(["--from", from_archive] if from_archive else []), *(["--output", output] if output else [])]
+    command = f"python cli.py sweep report {shlex.join(words)}"
+    with tempfile.TemporaryDirectory() as scratch:
+        asked, folder = load_asked(study, overrides, scratch if from_archive else logs, from_archive)
+        found = findings(asked, _records(asked, folder, storage))
+        tags = (asked.objective.metric, *_ALSO, *found.recorded)
+        curves = {trial.job.key: read_curves(folder / trial.job.key, tags) for trial in found.trials}
+        target = Path(output or f"reports/{asked.name}").expanduser()
+        for line in _publish(found, curves, target, command):
+            print(line)
+    return found
+
+
+def _records(study: Study, folder: Path, storage: str | None) -> dict[str, Mapping[str, Any]]:
+    """The records of the trials that have ended, by job: of the storage, or where there is none, of their folders."""
+    if storage is None and not (folder / JOURNAL).exists():
+        read = {job.key: read_record(folder / job.key) for job in jobs_of(study)}
+        if found := {key: record for key, record in read.items() if record is not None}:
+            return dict(found)
+    ledger = open_begun(study, folder, storage, HEARTBEAT_SECONDS)
+    stands = {key: each.trial for key, each in ledger.standings().items() if each.is_over}
+    return {key: record_of(trial, study) for key, trial in stands.items() if trial is not None}
+
+
+def _publish(found: Findings, curves: Mapping[str, Mapping[str, Curve]], target: Path, command: str) -> Sequence[str]:
+    """Write all of it; what is to be said of it."""
+    target.mkdir(parents=True, exist_ok=True)
+    shares = importances(found)
+    pictures = {name: _png(figure) for name, figure in _figures(found, curves, shares).items() if figure is not None}
+    for name in _ABOUT:
+        if name in pictures:
+            replace_bytes(target / name, pictures[name])
+        else:
+            (target / name).unlink(missing_ok=True)
+    replace_text(target / CELLS, cells_csv(found))
+    replace_text(target / TRIALS, trials_csv(found))
+    replace_text(target / REPORT, document(found, shares, {name: _ABOUT[name] for name in pictures}, command))
+    pages = {"report/table": table_page(found, shares)}
+    board = target / BOARD
+    write_board(board, found, curves, pages, {f"report/{Path(name).stem}": png for name, png in pictures.items()})
+    names = ", ".join([REPORT, CELLS, TRIALS, *pictures])
+    return [
+        table_page(found, shares),
+        "",
+        f"written: {target}: {names}",
+        f"next: tensorboard --logdir {shlex.quote(str(board))}",
+    ]
+
+
+def _figures(found: Findings, curves: Mapping[str, Mapping[str, Curve]], shares: Any) -> dict[str, Figure | None]:
+    title = f"{found.study.name}: what mattered"
+    bars = (
+        importance_figure([each.name.rpartition(".")[2] for each in shares], [each.share for each in shares], title)
+        if shares
+        else None
+    )
+    return {
+        "cells.png": cells_figure(found),
+        "varied.png": varied_figure(found),
+        "pareto.png": pareto_figure(found),
+        "curves.png": curves_figure(found, curves),
+        "importance.png": bars,
+    }
+
+
+def _png(figure: Figure) -> bytes:
+    written = io.BytesIO()
+    figure.savefig(written, format="png", dpi=110)
+    return written.getvalue()

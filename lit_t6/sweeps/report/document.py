@@ -1,0 +1,147 @@
+"""A report as a document: the question, what was found in words, the tables, and how to do it again."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+from lit_t6.sweeps.report.findings import UNFINISHED, Findings
+from lit_t6.sweeps.report.importance import Importance
+from lit_t6.sweeps.report.tables import cells_markdown, importance_markdown, interval
+
+LEVEL = 0.05
+
+
+def document(found: Findings, shares: Sequence[Importance], figures: Mapping[str, str], command: str) -> str:
+    """The whole report, in Markdown.
+
+    Args:
+        found: by the study.
+        shares: of the parameters of a search.
+        figures: file names of the figures that there are, with what they show.
+        command: that made it.
+    """
+    parts = [[f"# {found.study.name}"], _head(found), answer(found), cells_markdown(found), legend(found)]
+    if troubles := _troubles(found):
+        parts.append(["## Trials that did not complete", "", *troubles])
+    if shares:
+        parts.append(["## Parameters", "", *importance_markdown(shares), "", *_about_shares()])
+    if figures:
+        parts.append(["## Figures", "", *(f"![{about}]({name})\n" for name, about in figures.items())])
+    parts.append(["## How", "", *_how(found, command)])
+    return "\n\n".join("\n".join(part).rstrip() for part in parts if part) + "\n"
+
+
+def table_page(found: Findings, shares: Sequence[Importance]) -> str:
+    """Question, answer and tables, for a page that shows the figures elsewhere."""
+    parts = [
+        _head(found),
+        answer(found),
+        cells_markdown(found),
+        legend(found),
+        importance_markdown(shares) if shares else [],
+    ]
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def _head(found: Findings) -> list[str]:
+    counts = found.outcomes
+    told = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in counts.most_common())
+    lines = [f"**Question:** {found.study.question}", ""] if found.study.question else []
+    objective = found.study.objective
+    least = "less" if objective.direction == "minimize" else "more"
+    lines.append(f"{counts.total()} trials: {told}. {objective.metric} decides: the {least} the better.")
+    if counts[UNFINISHED]:
+        lines.append("The study is not over: this is how it stands.")
+    return lines
+
+
+def answer(found: Findings) -> list[str]:
+    """What was found, in words that claim no more than the figures show."""
+    ranked, metric = found.ranked(), found.study.objective.metric
+    if not ranked:
+        return ["No trial completed: there is nothing to compare."]
+    best = ranked[0]
+    assert best.value is not None
+    spread = f" (95 % interval {interval(best.value)})" if best.value.low is not None else ""
+    lines = [f"Best: **{best.name}**, {metric} {best.value.mean:.4f}{spread}."]
+    if found.study.baseline:
+        lines.append(_against(found))
+    if len(front := found.pareto()) > 0:
+        names = ", ".join(f"{cell.name} ({cell.fact('cache_bytes_per_token'):,} bytes)" for cell in front)
+        lines.append(f"No other one beats these in both, {metric} and bytes cached of a token: {names}.")
+    return [f"* {line}" for line in lines]
+
+
+def _against(found: Findings) -> str:
+    tested = [c for c in found.cells if c.difference is not None and c.difference.corrected is not None]
+    if not tested:
+        return f"Differences to {found.study.baseline} cannot be tested: that takes two seeds that both completed."
+    differ = [c.name for c in tested if c.difference is not None and (c.difference.corrected or 0) < LEVEL]
+    which = f": {', '.join(differ)}" if differ else ""
+    said = f"Of {len(tested)} cells {len(differ) or 'none'} {'differs' if len(differ) < 2 else 'differ'}"
+    return f"{said} from {found.study.baseline} at the level of 5 % after Holm's correction{which}."
+
+
+def legend(found: Findings) -> list[str]:
+    """What the columns mean."""
+    several = max((len(cell.trials) for cell in found.cells), default=0) > 1
+    lines = []
+    if several:
+        lines.append(
+            "Mean and standard deviation are over the seeds that completed; the interval is Student's t of 95 % over "
+            "them, and with two seeds 12.7 standard errors wide to each side."
+        )
+    if found.study.baseline:
+        compared = sum(cell.difference is not None and cell.difference.p is not None for cell in found.cells)
+        lines.append(
+            f"− {found.study.baseline}: mean of the differences to it by seed, over seeds that both completed, with "
+            f"their own interval; below zero is less. p: two-sided paired t-test, by Holm's method corrected for the "
+            f"{compared} comparisons of this table. The intervals are not corrected: of 20 that hold no difference, one "
+            f"misses zero."
+        )
+    if found.study.search is not None:
+        lines.append(
+            "Each setting was tried once: the best of many is better than it would be again. Train the best with "
+            "several seeds, as the cells of another study, before believing in the order."
+        )
+    if any(len(cell.completed) < len(cell.trials) for cell in found.cells):
+        lines.append("Cells of which trials are missing are compared by those that are left.")
+    if found.study.match == "parameters":
+        lines.append("Head counts were solved for equal parameters.")
+    return lines
+
+
+def _about_shares() -> list[str]:
+    return [
+        "Variance of the objective that a parameter explains by itself (ε² of a one-way analysis of variance: equal "
+        "values, or quarters of numbers, less what chance would explain), among completed trials that have it. Pruned "
+        "trials, and the sampler's liking for what is good, leave less to vary; interactions are not seen."
+    ]
+
+
+def _troubles(found: Findings) -> list[str]:
+    told = []
+    for trial in found.trials:
+        if trial.outcome not in ("completed", UNFINISHED):
+            last = f", last at {trial.value:.4f}" if trial.value is not None else ""
+            reason = str(trial.record.get("reason") or "no reason given").splitlines()[0]
+            told.append(f"* {trial.job.key}: {trial.outcome.replace('_', ' ')}{last}. {reason}")
+    return told
+
+
+def _how(found: Findings, command: str) -> list[str]:
+    versions: dict[str, set[str]] = {}
+    for trial in found.trials:
+        for name, version in (trial.record.get("versions") or {}).items():
+            versions.setdefault(name, set()).add(version)
+    devices = sorted({str(trial.facts["device"]) for trial in found.trials if trial.facts.get("device")})
+    seconds = sum(float(trial.record.get("seconds") or 0) for trial in found.trials)
+    tokens = ", ".join(f"{name} {' and '.join(sorted(each))}" for name, each in versions.items())
+    files = shlex.join(str(path) for path in found.study.files)
+    lines = [
+        f"* study: `{files}`, seeds {', '.join(map(str, found.study.seeds))}",
+        f"* this report: `{command}`",
+        f"* versions: {tokens or 'not recorded'}",
+        f"* device of a trial: {'; '.join(devices) or 'not recorded'}; all trials together {seconds / 60:,.1f} minutes",
+        "* numbers: `cells.csv` (a row a cell), `trials.csv` (a row a trial)",
+    ]
+    return lines

@@ -1,0 +1,131 @@
+"""What all figures of a report have in common: colours, labels that do not overlap, limits."""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#a0529c", "#e69f00", "#56b4e9", "#555555", "#b8860b")
+"""Of a palette that colour-blind people can tell apart."""
+GREY = "#9a9a9a"
+_DASHES = ("-", "--", ":", "-.")
+_UNITS = {
+    "val/bits_per_byte": "bits per byte",
+    "val/loss": "loss (nats a token)",
+    "train/loss": "training loss (nats a token)",
+    "val/perplexity": "perplexity",
+    "perf/tokens_per_sec": "tokens a second",
+    "perf/step_ms": "milliseconds a step",
+    "memory/peak_gib": "peak memory (GiB)",
+}
+_CENTRE = 0.5
+
+
+def styles() -> Iterator[tuple[str, str]]:
+    """Colours and dashes, one pair after the other for each line."""
+    return itertools.cycle((colour, dashes) for dashes in _DASHES for colour in COLOURS)
+
+
+def with_unit(tag: str) -> str:
+    """A figure's name for an axis: of validations, or as it is logged."""
+    said = _UNITS.get(tag, tag)
+    return f"validation {said}" if tag.startswith("val/") and tag in _UNITS else said
+
+
+def plain(axes: Axes) -> None:
+    """A quiet frame."""
+    axes.grid(color="#e4e4e4", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def limits(points: Sequence[float], ends: Sequence[float]) -> tuple[float, float]:
+    """Of an axis on which points are to be told apart: intervals of few seeds may be many times as long.
+
+    Args:
+        points: that must be seen.
+        ends: of intervals, which may run out of the frame, but not before they are as long as all that points span.
+    """
+    low, high = min(points), max(points)
+    span = (high - low) or abs(high) * 0.01 or 1.0
+    least = max(low - 1.2 * span, min([low, *ends]))
+    most = min(high + 1.2 * span, max([high, *ends]))
+    margin = 0.06 * (most - least) or span
+    return least - margin, most + margin
+
+
+def cut(ends: Sequence[float], shown: tuple[float, float]) -> bool:
+    """Whether an interval runs out of the frame."""
+    return any(not shown[0] <= end <= shown[1] for end in ends)
+
+
+def place_labels(figure: Figure, axes: Axes, labels: Sequence[tuple[float, float, str]]) -> None:
+    """Write names beside points, where they cover neither points nor lines nor each other.
+
+    Args:
+        figure: complete but for these.
+        axes: of the points.
+        labels: x, y and text of each.
+    """
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    centres = [axes.transData.transform((x, y)) for x, y, _ in labels]
+    frame = axes.get_window_extent(renderer)
+    taken = list(_drawn(axes))
+    scale = 72 / figure.dpi
+    for (x, y, text), centre in zip(labels, centres, strict=True):
+        note = axes.annotate(text, (x, y), xytext=(0, 0), textcoords="offset points", fontsize=8, va="bottom")
+        size = note.get_window_extent(renderer)
+        left, bottom = _free(centre, size.width, size.height, taken, frame)
+        taken.append(Bbox.from_bounds(left, bottom, size.width, size.height))
+        note.set_position(((left - centre[0]) * scale, (bottom - centre[1]) * scale))
+        apart = math.hypot(max(left - centre[0], 0, centre[0] - left - size.width), bottom - centre[1])
+        if apart > 3 * size.height:  # a thread to a name that is far away
+            axes.annotate(
+                "",
+                (x, y),
+                xytext=((left + size.width * _CENTRE - centre[0]) * scale, (bottom - centre[1]) * scale),
+                textcoords="offset points",
+                arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5},
+            )
+
+
+def _drawn(axes: Axes) -> Iterator[Bbox]:
+    """What is drawn: boxes around markers, and along the lines between them, which are upright or level."""
+    for line in axes.get_lines():
+        points = axes.transData.transform(line.get_path().vertices)
+        if line.get_drawstyle() == "steps-post":
+            points = [point for a, b in itertools.pairwise(points) for point in (a, (b[0], a[1]), b)]
+        around = 7 if line.get_marker() not in ("None", "", None) else 1.5
+        for (x, y), (other_x, other_y) in itertools.pairwise([*points[:1], *points]):
+            yield Bbox.from_extents(
+                min(x, other_x) - around, min(y, other_y) - around, max(x, other_x) + around, max(y, other_y) + around
+            )
+
+
+def _free(
+    centre: Sequence[float], width: float, height: float, taken: Sequence[Bbox], frame: Bbox
+) -> tuple[float, float]:
+    """Where a text has room: its left and lower edge, in pixels; as near to its point as can be."""
+    best, fewest = (centre[0] + 8, centre[1]), math.inf
+    for distance in (8, 14, 22, 32, 44, 60, 80, 110):
+        for turn in range(16):
+            angle = 2 * math.pi * turn / 16
+            x = centre[0] + distance * math.cos(angle) + (math.cos(angle) - 1) / 2 * width
+            y = centre[1] + distance * math.sin(angle) - height * (1 - math.sin(angle)) / 2
+            box = Bbox.from_bounds(x, y, width, height)
+            hits = sum(box.overlaps(other) for other in taken) + 3 * (not _inside(box, frame))
+            if hits < fewest:
+                best, fewest = (x, y), hits
+            if not hits:
+                return x, y
+    return best
+
+
+def _inside(box: Bbox, frame: Bbox) -> bool:
+    return frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1

@@ -1,0 +1,212 @@
+"""The figures of a report: all cells, the objective against what is varied, and against the size of the cache."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from lit_t6.sweeps.report.drawing import COLOURS, GREY, cut, limits, place_labels, plain, styles, with_unit
+from lit_t6.sweeps.report.findings import CellFindings, Findings
+from lit_t6.sweeps.report.statistics import Estimate
+from lit_t6.sweeps.report.varied import Axis, axes_of
+
+_MOST_CELLS = 40
+_CUT = "Bars that leave the frame go on."
+
+
+def cells_figure(found: Findings) -> Figure | None:
+    """Every cell with its seeds and its interval, and beside it its difference to the baseline."""
+    ranked, search = found.ranked(), found.study.search is not None
+    cells = (ranked if search else list(found.cells))[:_MOST_CELLS]
+    if not ranked:
+        return None
+    base = found.study.baseline and any(cell.difference for cell in cells)
+    figure = Figure(figsize=(10.5 if base else 7.5, 1.6 + 0.32 * len(cells)), layout="constrained")
+    panels = figure.subplots(1, 2 if base else 1, squeeze=False, sharey=True)[0]
+    left = panels[0]
+    cut_off = _rows(left, cells, [cell.value for cell in cells], [list(cell.by_seed.values()) for cell in cells])
+    for place, cell in enumerate(cells):
+        if cell.value is None or len(cell.completed) < len(cell.trials):
+            left.annotate(cell.outcomes(), (0.01, place), xycoords=("axes fraction", "data"), fontsize=7.5,
+                          color="#b00000", va="center")  # fmt: skip
+    left.set_yticks(range(len(cells)), [cell.name for cell in cells])
+    left.set_ylim(len(cells) - 0.4, -0.6)
+    left.set_xlabel(with_unit(found.study.objective.metric))
+    if base:
+        baseline = next(cell for cell in found.cells if cell.name == found.study.baseline)
+        differences = [cell.difference.of if cell.difference else None for cell in cells]
+        pairs = [[value - baseline.by_seed[seed] for seed, value in cell.by_seed.items() if seed in baseline.by_seed]
+                 if cell is not baseline else [] for cell in cells]  # fmt: skip
+        cut_off |= _rows(panels[1], cells, differences, pairs)
+        panels[1].axvline(0, color="black", linewidth=1)
+        panels[1].set_xlabel(f"difference to {found.study.baseline}, by seed")
+    figure.suptitle(_title(found, _about(found, cut_off)), fontsize=10)
+    return figure
+
+
+def _rows(
+    axes: Axes, cells: Sequence[CellFindings], means: Sequence[Estimate | None], seeds: Sequence[Sequence[float]]
+) -> bool:
+    """A row a cell: its seeds, mean and interval; whether an interval is cut off."""
+    plain(axes)
+    points = [value for values in seeds for value in values] or [0.0]
+    ends = [end for of in means if of is not None for end in (of.low, of.high) if end is not None]
+    shown = limits(points, ends)
+    axes.set_xlim(*shown)
+    for place, (of, values) in enumerate(zip(means, seeds, strict=True)):
+        if of is None:
+            continue
+        if of.low is not None and of.high is not None:
+            axes.plot([of.low, of.high], [place, place], color=COLOURS[0], linewidth=1.6, zorder=2)
+        axes.plot(values, [place] * len(values), "o", color=GREY, markersize=3.5, zorder=3)
+        axes.plot(of.mean, place, "D", color=COLOURS[0], markersize=6, zorder=4)
+    axes.tick_params(labelsize=8)
+    return cut(ends, shown)
+
+
+def _about(found: Findings, cut_off: bool) -> str:
+    if max((len(cell.trials) for cell in found.cells), default=0) < 2:
+        return ""
+    return f"Dots: seeds; diamonds and bars: mean and 95 % interval (Student's t).{' ' + _CUT if cut_off else ''}"
+
+
+def _title(found: Findings, about: str = "") -> str:
+    said = f"{found.study.name}: {found.study.question}" if found.study.question else found.study.name
+    return f"{said}\n{about}" if about else said
+
+
+def varied_figure(found: Findings) -> Figure | None:
+    """The objective against each number that is varied."""
+    axes = axes_of(found)
+    if not axes:
+        return None
+    across = min(3, len(axes))
+    down = -(-len(axes) // across)
+    figure = Figure(figsize=(max(7.0, 0.8 + 4.4 * across), 0.9 + 3.5 * down), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
+    cut_off = False
+    for panel, axis in zip(panels, axes, strict=False):
+        cut_off |= _panel(panel, found, axis)
+    for panel in panels[len(axes) :]:
+        panel.set_visible(False)
+    for panel in panels[::across]:
+        panel.set_ylabel(with_unit(found.study.objective.metric))
+    figure.suptitle(_title(found, _about(found, cut_off)), fontsize=10)
+    return figure
+
+
+def _panel(axes: Axes, found: Findings, axis: Axis) -> bool:
+    """One of the panels; whether an interval in it is cut off."""
+    plain(axes)
+    ends: list[float] = []
+    label = axis.label
+    if found.study.search is not None:
+        cells = [cell for cell in found.ranked() if cell.name in axis.x]
+        values = [cell.value.mean for cell in cells if cell.value is not None]
+        axes.plot([axis.x[cell.name] for cell in cells], values, "o", color=COLOURS[0], markersize=5, alpha=0.8)
+    else:
+        cells = [cell for line in axis.lines.values() for cell in line]
+        for number, (name, line) in enumerate(axis.lines.items()):
+            ends += _line(axes, axis, line, name, number, len(axis.lines))
+        if len(axis.lines) > 1:
+            axes.legend(fontsize=7.5, framealpha=0.85)
+        elif held := next(iter(axis.lines)):
+            label += f"  ({held})"
+    _scale(axes, sorted({axis.x[cell.name] for cell in cells}))
+    axes.set_xlabel(label)
+    shown = limits([value for cell in found.cells for value in cell.by_seed.values()], ends)
+    axes.set_ylim(*shown)  # shared by all
+    return cut(ends, shown)
+
+
+def _line(axes: Axes, axis: Axis, cells: Sequence[CellFindings], name: str, number: int, of: int) -> list[float]:
+    """A line through the means of cells; the ends of their intervals."""
+    colour = COLOURS[number % len(COLOURS)]
+    places = sorted({axis.x[cell.name] for cell in cells})
+    aside = number - (of - 1) / 2  # a little beside each other, so that bars do not cover bars
+    if _is_logarithmic(places):
+        x = [axis.x[cell.name] * (places[-1] / places[0]) ** (0.012 * aside) for cell in cells]
+    else:
+        x = [axis.x[cell.name] + 0.012 * aside * (places[-1] - places[0]) for cell in cells]
+    axes.plot(x, [cell.value.mean for cell in cells if cell.value], "D-", color=colour, markersize=5, label=name)
+    ends: list[float] = []
+    for place, cell in zip(x, cells, strict=True):
+        values = list(cell.by_seed.values())
+        axes.plot([place] * len(values), values, "o", color=colour, markersize=3, alpha=0.5)
+        if cell.value is not None and cell.value.low is not None and cell.value.high is not None:
+            axes.plot([place, place], [cell.value.low, cell.value.high], color=colour, linewidth=1.2, alpha=0.7)
+            ends += [cell.value.low, cell.value.high]
+    return ends
+
+
+def _scale(axes: Axes, places: Sequence[float]) -> None:
+    """Ticks where there are values; logarithmic where they span a decade."""
+    if _is_logarithmic(places):
+        axes.set_xscale("log")
+    if len(places) <= 8:
+        axes.set_xticks(places, [f"{place:g}" for place in places], fontsize=8)
+        axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _is_logarithmic(places: Sequence[float]) -> bool:
+    return places[0] > 0 and places[-1] / places[0] >= 8 and any(place % 1 for place in places)
+
+
+def pareto_figure(found: Findings) -> Figure | None:
+    """The objective against the bytes cached of a token, and the cells that no other one beats in both."""
+    cells = [cell for cell in found.ranked() if cell.fact("cache_bytes_per_token") is not None]
+    sizes = {cell.name: int(cell.fact("cache_bytes_per_token")) for cell in cells}
+    if len(set(sizes.values())) < 2:
+        return None
+    figure = Figure(figsize=(8.2, 5.2), layout="constrained")
+    axes = figure.subplots()
+    plain(axes)
+    front = found.pareto()
+    best = {cell.name for cell in front}
+    ends: list[float] = []
+    for cell in cells:
+        assert cell.value is not None
+        colour = COLOURS[1] if cell.name in best else COLOURS[0]
+        if cell.value.low is not None and cell.value.high is not None:
+            axes.plot(
+                [sizes[cell.name]] * 2, [cell.value.low, cell.value.high], color=colour, alpha=0.45, linewidth=1.2
+            )
+            ends += [cell.value.low, cell.value.high]
+        axes.plot(sizes[cell.name], cell.value.mean, "D", color=colour, markersize=6, zorder=3)
+    steps = [cell.value.mean for cell in front if cell.value is not None]
+    axes.step([sizes[cell.name] for cell in front], steps, where="post", color=COLOURS[1], linewidth=1.2, zorder=1)
+    if max(sizes.values()) / min(sizes.values()) >= 4:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    shown = limits([value for cell in cells for value in cell.by_seed.values()], ends)
+    axes.set_ylim(*shown)
+    axes.margins(x=0.12)
+    axes.set_xlabel("bytes cached of a token, all layers")
+    axes.set_ylabel(with_unit(found.study.objective.metric))
+    about = "Orange: no other one is better in both."
+    if ends:
+        about += f" Bars: 95 % intervals over seeds.{' ' + _CUT if cut(ends, shown) else ''}"
+    figure.suptitle(_title(found, about), fontsize=10)
+    named = cells if len(cells) <= 16 else [*front, *(cell for cell in cells[:5] if cell.name not in best)]
+    labels = [(sizes[cell.name], cell.value.mean, cell.name) for cell in named if cell.value is not None]
+    place_labels(figure, axes, labels)
+    return figure
+
+
+def importance_figure(names: Sequence[str], shares: Sequence[float], title: str) -> Figure:
+    """Bars of how much of the variance each parameter explains."""
+    figure = Figure(figsize=(7.5, 1.5 + 0.4 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    plain(axes)
+    colour, _ = next(styles())
+    axes.barh(range(len(names)), [100 * share for share in shares], color=colour, height=0.6)
+    for place, share in enumerate(shares):
+        axes.text(100 * share + 1, place, f"{100 * share:.0f} %", va="center", fontsize=8)
+    axes.set_yticks(range(len(names)), list(names), fontsize=8)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlim(0, 112)
+    axes.set_xticks(range(0, 101, 20))
+    axes.set_xlabel("variance of the objective that it explains by itself (%), completed trials")
+    figure.suptitle(title, fontsize=10)
+    return figure

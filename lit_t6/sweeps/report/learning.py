@@ -1,0 +1,109 @@
+"""Learning curves: read from the trials' event files, and drawn by cell."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lit_t6.sweeps.report.drawing import COLOURS, GREY, plain, styles, with_unit
+from lit_t6.sweeps.report.findings import UNFINISHED, CellFindings, Findings
+from lit_t6.training.event_records import frames
+
+Curve = dict[int, float]
+"""Values by the number of optimizer steps done."""
+_EVENTS = "events.out.tfevents.*"
+_MOST_NAMED = 16
+
+
+def read_curves(folder: Path, tags: Sequence[str]) -> dict[str, Curve]:
+    """The curves that a trial logged; of a step that was logged twice, the later value.
+
+    Args:
+        folder: of the trial.
+        tags: of the curves.
+
+    Returns:
+        Those that are there.
+    """
+    found: dict[str, Curve] = {}
+    for path in sorted(folder.glob(_EVENTS)):
+        for _, event in frames(path.read_bytes()):
+            for value in event.summary.value:
+                if value.tag in tags and (number := _number(value)) is not None:
+                    found.setdefault(value.tag, {})[event.step + 1] = number  # logged under the step before
+    return {tag: dict(sorted(curve.items())) for tag, curve in found.items()}
+
+
+def _number(value: object) -> float | None:
+    kind = value.WhichOneof("value")  # type: ignore[attr-defined]  # a Summary.Value
+    return float(value.simple_value) if kind == "simple_value" else None  # type: ignore[attr-defined]
+
+
+def curves_figure(found: Findings, curves: Mapping[str, Mapping[str, Curve]]) -> Figure | None:
+    """The objective on the way, by cell: the mean over seeds in a band from the lowest seed to the highest.
+
+    Args:
+        found: by a study.
+        curves: of each trial, by its job and tag.
+    """
+    metric = found.study.objective.metric
+    by_cell = {cell.name: [curves.get(t.job.key, {}).get(metric, {}) for t in cell.trials] for cell in found.cells}
+    by_cell = {name: [curve for curve in each if curve] for name, each in by_cell.items()}
+    steps = sorted({step for each in by_cell.values() for curve in each for step in curve})
+    if len(steps) < 2:
+        return None
+    figure = Figure(figsize=(11.5, 4.6), layout="constrained")
+    whole, end = figure.subplots(1, 2)
+    late = steps[len(steps) // 2] if len(steps) < 4 else max(step for step in steps if step <= steps[-1] / 2)
+    named = {cell.name for cell in _named(found)}
+    looks = styles()
+    for cell in found.cells:
+        look = next(looks) if cell.name in named else (GREY, "-")
+        for axes in (whole, end):
+            _draw(axes, cell, by_cell[cell.name], look, cell.name in named)
+    for axes in (whole, end):
+        plain(axes)
+        axes.set_xlabel("optimizer steps")
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+        axes.set_ylabel(with_unit(metric))
+    _zoom(end, by_cell, late, steps[-1])
+    end.set_title(f"from step {late:,} on", fontsize=9)
+    whole.set_title("the whole training", fontsize=9)
+    handles, labels = end.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
+    band = " Bands: from the lowest seed to the highest." if any(len(each) > 1 for each in by_cell.values()) else ""
+    gone = {trial.outcome for trial in found.trials} - {"completed", UNFINISHED}
+    early = f" Crosses: {', '.join(sorted(gone)).replace('_', ' ')}." if gone else ""
+    others = " Grey: all others." if len(named) < len(found.cells) else ""
+    figure.suptitle(f"{found.study.name}: learning curves.{band}{early}{others}", fontsize=10)
+    return figure
+
+
+def _named(found: Findings) -> list[CellFindings]:
+    """The cells that get a colour: all, or where they are many, the best."""
+    return list(found.cells) if len(found.cells) <= _MOST_NAMED else found.ranked()[: len(COLOURS)]
+
+
+def _draw(axes: Axes, cell: CellFindings, seeds: Sequence[Curve], look: tuple[str, str], named: bool) -> None:
+    if not seeds:
+        return
+    colour, dashes = look
+    common = sorted(set.union(*map(set, seeds)))
+    values = {step: [curve[step] for curve in seeds if step in curve] for step in common}
+    means = [sum(values[step]) / len(values[step]) for step in common]
+    if len(seeds) > 1:
+        axes.fill_between(common, [min(values[s]) for s in common], [max(values[s]) for s in common],
+                          color=colour, alpha=0.13, linewidth=0)  # fmt: skip
+    width, label = (1.5, cell.name) if named else (0.7, None)
+    axes.plot(common, means, dashes, color=colour, linewidth=width, label=label, zorder=3 if named else 1)
+    if any(trial.outcome not in ("completed", UNFINISHED) for trial in cell.trials):
+        axes.plot(common[-1:], means[-1:], "x", color=colour, markersize=6)
+
+
+def _zoom(axes: Axes, by_cell: Mapping[str, Sequence[Curve]], first: int, last: int) -> None:
+    values = [v for each in by_cell.values() for curve in each for step, v in curve.items() if step >= first]
+    margin = 0.05 * (max(values) - min(values)) or 0.01
+    axes.set_xlim(first - 0.02 * (last - first), last + 0.02 * (last - first))
+    axes.set_ylim(min(values) - margin, max(values) + margin)
