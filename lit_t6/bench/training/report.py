@@ -1,8 +1,8 @@
 """The table of a run, as Markdown that reads well as text."""
 
-from lit_t6.command_line.markdown import aligned
 from lit_t6.bench.training.case import OURS
 from lit_t6.bench.training.results import Entry, Results
+from lit_t6.command_line.markdown import aligned
 
 HEADER = (
     *("model", "attention", "code"),

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 
-from lit_t6.sweeps.report.findings import UNFINISHED, Findings
+from lit_t6.sweeps.report.findings import UNFINISHED, CellFindings, Findings
 from lit_t6.sweeps.report.importance import Importance
 from lit_t6.sweeps.report.tables import cells_markdown, importance_markdown, interval
 
@@ -62,13 +62,19 @@ def answer(found: Findings) -> list[str]:
     best = ranked[0]
     assert best.value is not None
     spread = f" (95 % interval {interval(best.value)})" if best.value.low is not None else ""
-    lines = [f"Best: **{best.name}**, {metric} {best.value.mean:.4f}{spread}."]
+    tried = f" ({best.setting})" if best.setting else ""
+    lines = [f"Best: **{best.name}**{tried}, {metric} {best.value.mean:.4f}{spread}."]
     if found.study.baseline:
         lines.append(_against(found))
     if len(front := found.pareto()) > 0:
-        names = ", ".join(f"{cell.name} ({cell.fact('cache_bytes_per_token'):,} bytes)" for cell in front)
+        names = ", ".join(map(_with_size, front))
         lines.append(f"No other one beats these in both, {metric} and bytes cached of a token: {names}.")
     return [f"* {line}" for line in lines]
+
+
+def _with_size(cell: CellFindings) -> str:
+    told = [cell.setting, f"{cell.fact('cache_bytes_per_token'):,} bytes"]
+    return f"{cell.name} ({', '.join(filter(None, told))})"
 
 
 def _against(found: Findings) -> str:
@@ -95,8 +101,8 @@ def legend(found: Findings) -> list[str]:
         lines.append(
             f"− {found.study.baseline}: mean of the differences to it by seed, over seeds that both completed, with "
             f"their own interval; below zero is less. p: two-sided paired t-test, by Holm's method corrected for the "
-            f"{compared} comparisons of this table. The intervals are not corrected: of 20 that hold no difference, one "
-            f"misses zero."
+            f"{compared} comparisons of this table. The intervals are not corrected: where nothing "
+            f"differs, one of 20 misses zero."
         )
     if found.study.search is not None:
         lines.append(
@@ -137,11 +143,10 @@ def _how(found: Findings, command: str) -> list[str]:
     seconds = sum(float(trial.record.get("seconds") or 0) for trial in found.trials)
     tokens = ", ".join(f"{name} {' and '.join(sorted(each))}" for name, each in versions.items())
     files = shlex.join(str(path) for path in found.study.files)
-    lines = [
+    return [
         f"* study: `{files}`, seeds {', '.join(map(str, found.study.seeds))}",
         f"* this report: `{command}`",
         f"* versions: {tokens or 'not recorded'}",
         f"* device of a trial: {'; '.join(devices) or 'not recorded'}; all trials together {seconds / 60:,.1f} minutes",
         "* numbers: `cells.csv` (a row a cell), `trials.csv` (a row a trial)",
     ]
-    return lines

@@ -2,12 +2,15 @@
 
 import itertools
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
+
+from lit_t6.sweeps.study import Study
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#a0529c", "#e69f00", "#56b4e9", "#555555", "#b8860b")
 """Of a palette that colour-blind people can tell apart."""
@@ -34,6 +37,17 @@ def with_unit(tag: str) -> str:
     """A figure's name for an axis: of validations, or as it is logged."""
     said = _UNITS.get(tag, tag)
     return f"validation {said}" if tag.startswith("val/") and tag in _UNITS else said
+
+
+def headline(study: Study) -> str:
+    """Name and question of a study."""
+    return f"{study.name}: {study.question}" if study.question else study.name
+
+
+def titled(figure: Figure, *lines: str) -> None:
+    """Lines above a figure, wrapped to its width."""
+    width = round(13 * figure.get_figwidth())
+    figure.suptitle("\n".join(textwrap.fill(line, width) for line in lines if line), fontsize=10)
 
 
 def plain(axes: Axes) -> None:
@@ -74,7 +88,7 @@ def place_labels(figure: Figure, axes: Axes, labels: Sequence[tuple[float, float
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
-    centres = [axes.transData.transform((x, y)) for x, y, _ in labels]
+    centres = [tuple(map(float, axes.transData.transform((x, y)))) for x, y, _ in labels]
     frame = axes.get_window_extent(renderer)
     taken = list(_drawn(axes))
     scale = 72 / figure.dpi
@@ -98,7 +112,7 @@ def place_labels(figure: Figure, axes: Axes, labels: Sequence[tuple[float, float
 def _drawn(axes: Axes) -> Iterator[Bbox]:
     """What is drawn: boxes around markers, and along the lines between them, which are upright or level."""
     for line in axes.get_lines():
-        points = axes.transData.transform(line.get_path().vertices)
+        points = [(float(x), float(y)) for x, y in axes.transData.transform(line.get_path().vertices)]
         if line.get_drawstyle() == "steps-post":
             points = [point for a, b in itertools.pairwise(points) for point in (a, (b[0], a[1]), b)]
         around = 7 if line.get_marker() not in ("None", "", None) else 1.5

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from lit_t6.sweeps.report.drawing import COLOURS, GREY, cut, limits, place_labels, plain, styles, with_unit
+from lit_t6.sweeps.report.drawing import COLOURS, GREY, cut, headline, limits, place_labels, plain, titled, with_unit
 from lit_t6.sweeps.report.findings import CellFindings, Findings
 from lit_t6.sweeps.report.statistics import Estimate
 from lit_t6.sweeps.report.varied import Axis, axes_of
@@ -22,7 +22,7 @@ def cells_figure(found: Findings) -> Figure | None:
     if not ranked:
         return None
     base = found.study.baseline and any(cell.difference for cell in cells)
-    figure = Figure(figsize=(10.5 if base else 7.5, 1.6 + 0.32 * len(cells)), layout="constrained")
+    figure = Figure(figsize=(10.5 if base else 9.0, 1.6 + 0.32 * len(cells)), layout="constrained")
     panels = figure.subplots(1, 2 if base else 1, squeeze=False, sharey=True)[0]
     left = panels[0]
     cut_off = _rows(left, cells, [cell.value for cell in cells], [list(cell.by_seed.values()) for cell in cells])
@@ -30,7 +30,7 @@ def cells_figure(found: Findings) -> Figure | None:
         if cell.value is None or len(cell.completed) < len(cell.trials):
             left.annotate(cell.outcomes(), (0.01, place), xycoords=("axes fraction", "data"), fontsize=7.5,
                           color="#b00000", va="center")  # fmt: skip
-    left.set_yticks(range(len(cells)), [cell.name for cell in cells])
+    left.set_yticks(range(len(cells)), [_named(cell, ": ") for cell in cells])
     left.set_ylim(len(cells) - 0.4, -0.6)
     left.set_xlabel(with_unit(found.study.objective.metric))
     if base:
@@ -41,8 +41,13 @@ def cells_figure(found: Findings) -> Figure | None:
         cut_off |= _rows(panels[1], cells, differences, pairs)
         panels[1].axvline(0, color="black", linewidth=1)
         panels[1].set_xlabel(f"difference to {found.study.baseline}, by seed")
-    figure.suptitle(_title(found, _about(found, cut_off)), fontsize=10)
+    titled(figure, headline(found.study), _about(found, cut_off))
     return figure
+
+
+def _named(cell: CellFindings, between: str) -> str:
+    """A cell's name; of a search, what it tried as well."""
+    return f"{cell.name}{between}{cell.setting}" if cell.setting else cell.name
 
 
 def _rows(
@@ -71,11 +76,6 @@ def _about(found: Findings, cut_off: bool) -> str:
     return f"Dots: seeds; diamonds and bars: mean and 95 % interval (Student's t).{' ' + _CUT if cut_off else ''}"
 
 
-def _title(found: Findings, about: str = "") -> str:
-    said = f"{found.study.name}: {found.study.question}" if found.study.question else found.study.name
-    return f"{said}\n{about}" if about else said
-
-
 def varied_figure(found: Findings) -> Figure | None:
     """The objective against each number that is varied."""
     axes = axes_of(found)
@@ -92,7 +92,7 @@ def varied_figure(found: Findings) -> Figure | None:
         panel.set_visible(False)
     for panel in panels[::across]:
         panel.set_ylabel(with_unit(found.study.objective.metric))
-    figure.suptitle(_title(found, _about(found, cut_off)), fontsize=10)
+    titled(figure, headline(found.study), _about(found, cut_off))
     return figure
 
 
@@ -178,18 +178,18 @@ def pareto_figure(found: Findings) -> Figure | None:
     axes.step([sizes[cell.name] for cell in front], steps, where="post", color=COLOURS[1], linewidth=1.2, zorder=1)
     if max(sizes.values()) / min(sizes.values()) >= 4:
         axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     shown = limits([value for cell in cells for value in cell.by_seed.values()], ends)
     axes.set_ylim(*shown)
-    axes.margins(x=0.12)
+    axes.margins(x=0.18)
     axes.set_xlabel("bytes cached of a token, all layers")
     axes.set_ylabel(with_unit(found.study.objective.metric))
     about = "Orange: no other one is better in both."
     if ends:
         about += f" Bars: 95 % intervals over seeds.{' ' + _CUT if cut(ends, shown) else ''}"
-    figure.suptitle(_title(found, about), fontsize=10)
+    titled(figure, headline(found.study), about)
     named = cells if len(cells) <= 16 else [*front, *(cell for cell in cells[:5] if cell.name not in best)]
-    labels = [(sizes[cell.name], cell.value.mean, cell.name) for cell in named if cell.value is not None]
+    labels = [(sizes[cell.name], cell.value.mean, _named(cell, "\n")) for cell in named if cell.value is not None]
     place_labels(figure, axes, labels)
     return figure
 
@@ -199,8 +199,7 @@ def importance_figure(names: Sequence[str], shares: Sequence[float], title: str)
     figure = Figure(figsize=(7.5, 1.5 + 0.4 * len(names)), layout="constrained")
     axes = figure.subplots()
     plain(axes)
-    colour, _ = next(styles())
-    axes.barh(range(len(names)), [100 * share for share in shares], color=colour, height=0.6)
+    axes.barh(range(len(names)), [100 * share for share in shares], color=COLOURS[0], height=0.6)
     for place, share in enumerate(shares):
         axes.text(100 * share + 1, place, f"{100 * share:.0f} %", va="center", fontsize=8)
     axes.set_yticks(range(len(names)), list(names), fontsize=8)
@@ -208,5 +207,5 @@ def importance_figure(names: Sequence[str], shares: Sequence[float], title: str)
     axes.set_xlim(0, 112)
     axes.set_xticks(range(0, 101, 20))
     axes.set_xlabel("variance of the objective that it explains by itself (%), completed trials")
-    figure.suptitle(title, fontsize=10)
+    titled(figure, title)
     return figure

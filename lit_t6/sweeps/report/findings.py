@@ -53,6 +53,7 @@ class CellFindings:
         trials: one a seed.
         options: dotted options of `fit` that it sets, without head counts that were solved.
         configs: names of the files of `fit` that it brings.
+        setting: of a trial of a search, what it tried, in short.
         value: mean of the objective over the seeds that completed.
         difference: to the baseline, by seed.
     """
@@ -61,6 +62,7 @@ class CellFindings:
     trials: tuple[Trial, ...]
     options: Mapping[str, Any]
     configs: tuple[str, ...] = ()
+    setting: str = ""
     value: Estimate | None = None
     difference: Difference | None = None
 
@@ -118,7 +120,7 @@ class Findings:
         return [cell for _, cell in sorted(found, key=lambda pair: pair[0])]
 
     def pareto(self) -> list[CellFindings]:
-        """The cells that no other one beats in both, the objective and the bytes cached of a token; fewest bytes first."""
+        """The cells that no other one beats in both, objective and bytes cached of a token; fewest bytes first."""
         best: list[CellFindings] = []
         ranks = {cell.name: rank for rank, cell in enumerate(self.ranked())}
         sized = [cell for cell in self.ranked() if cell.fact("cache_bytes_per_token") is not None]
@@ -155,6 +157,7 @@ def findings(study: Study, records: Mapping[str, Mapping[str, Any]]) -> Findings
 
 def _cell(study: Study, written: Cell | None, name: str, trials: Sequence[Trial]) -> CellFindings:
     """A cell as the study has it; of a search, as its trial tells."""
+    setting = ""
     if written is not None:
         options, configs = written.options, [str(path) for path in written.configs]
     else:
@@ -162,7 +165,14 @@ def _cell(study: Study, written: Cell | None, name: str, trials: Sequence[Trial]
         solved = (HEADS,) if study.match == "parameters" else ()
         options = {key: value for key, value in (record.get("options") or {}).items() if key not in solved}
         configs = record.get("configs") or []
-    return CellFindings(name, tuple(trials), options, tuple(Path(config).stem for config in configs))
+        setting = ", ".join(map(_in_short, (record.get("params") or {}).items()))
+    return CellFindings(name, tuple(trials), options, tuple(Path(config).stem for config in configs), setting)
+
+
+def _in_short(parameter: tuple[str, Any]) -> str:
+    name, value = parameter
+    shown = f"{value:.3g}" if isinstance(value, float) else str(value)
+    return shown if isinstance(value, str) else f"{name.rpartition('.')[2]}={shown}"
 
 
 def _compared(cells: Sequence[CellFindings], base: CellFindings) -> list[CellFindings]:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lit_t6.sweeps.report.drawing import COLOURS, GREY, plain, styles, with_unit
+from lit_t6.sweeps.report.drawing import COLOURS, GREY, plain, styles, titled, with_unit
 from lit_t6.sweeps.report.findings import UNFINISHED, CellFindings, Findings
 from lit_t6.training.event_records import frames
 
@@ -66,7 +66,7 @@ def curves_figure(found: Findings, curves: Mapping[str, Mapping[str, Curve]]) ->
     for axes in (whole, end):
         plain(axes)
         axes.set_xlabel("optimizer steps")
-        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=[1, 2, 5, 10]))
         axes.set_ylabel(with_unit(metric))
     _zoom(end, by_cell, late, steps[-1])
     end.set_title(f"from step {late:,} on", fontsize=9)
@@ -77,13 +77,15 @@ def curves_figure(found: Findings, curves: Mapping[str, Mapping[str, Curve]]) ->
     gone = {trial.outcome for trial in found.trials} - {"completed", UNFINISHED}
     early = f" Crosses: {', '.join(sorted(gone)).replace('_', ' ')}." if gone else ""
     others = " Grey: all others." if len(named) < len(found.cells) else ""
-    figure.suptitle(f"{found.study.name}: learning curves.{band}{early}{others}", fontsize=10)
+    titled(figure, f"{found.study.name}: learning curves.{band}{early}{others}")
     return figure
 
 
 def _named(found: Findings) -> list[CellFindings]:
-    """The cells that get a colour: all, or where they are many, the best."""
-    return list(found.cells) if len(found.cells) <= _MOST_NAMED else found.ranked()[: len(COLOURS)]
+    """The cells that get a colour: all, or where they are many, or a search's, the best."""
+    if found.study.search is None and len(found.cells) <= _MOST_NAMED:
+        return list(found.cells)
+    return found.ranked()[: len(COLOURS)]
 
 
 def _draw(axes: Axes, cell: CellFindings, seeds: Sequence[Curve], look: tuple[str, str], named: bool) -> None:
@@ -96,7 +98,8 @@ def _draw(axes: Axes, cell: CellFindings, seeds: Sequence[Curve], look: tuple[st
     if len(seeds) > 1:
         axes.fill_between(common, [min(values[s]) for s in common], [max(values[s]) for s in common],
                           color=colour, alpha=0.13, linewidth=0)  # fmt: skip
-    width, label = (1.5, cell.name) if named else (0.7, None)
+    name = f"{cell.name}: {cell.setting}" if cell.setting else cell.name
+    width, label = (1.5, name) if named else (0.7, None)
     axes.plot(common, means, dashes, color=colour, linewidth=width, label=label, zorder=3 if named else 1)
     if any(trial.outcome not in ("completed", UNFINISHED) for trial in cell.trials):
         axes.plot(common[-1:], means[-1:], "x", color=colour, markersize=6)

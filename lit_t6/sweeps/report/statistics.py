@@ -89,7 +89,10 @@ def two_sided(t: float, freedom: int) -> float:
         t: of the test.
         freedom: degrees of freedom.
     """
-    return _incomplete_beta(freedom / (freedom + t * t), freedom / 2, 0.5)
+    square = t * t
+    if square < freedom:  # the argument is near one, where little of a small t is left
+        return 1 - _incomplete_beta(square / (freedom + square), 0.5, freedom / 2)
+    return _incomplete_beta(freedom / (freedom + square), freedom / 2, 0.5)
 
 
 def t_quantile(probability: float, freedom: int) -> float:

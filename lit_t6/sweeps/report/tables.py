@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from lit_t6.command_line.markdown import aligned
-from lit_t6.sweeps.report.findings import CellFindings, Findings
+from lit_t6.sweeps.report.findings import UNFINISHED, CellFindings, Findings
 from lit_t6.sweeps.report.importance import Importance
 from lit_t6.sweeps.report.statistics import Estimate
 from lit_t6.sweeps.report.varied import columns_of
+from lit_t6.sweeps.study import REASONS
 
 NOTHING = "–"
+OUTCOMES = ("completed", "pruned", *REASONS, UNFINISHED)
 _FACTS = ("num_parameters", "cache_bytes_per_token", "num_heads")
 
 
@@ -21,8 +23,7 @@ def cells_csv(found: Findings) -> str:
     Numbers are whole, to be computed with; what is not known is empty. The same trials give the same bytes.
     """
     varied = columns_of(found)
-    outcomes = sorted(found.outcomes)
-    head = ["cell", *(column.name for column in varied), *_FACTS, "trials", *outcomes]
+    head = ["cell", *(column.name for column in varied), *_FACTS, "trials", *OUTCOMES]
     head += ["mean", "standard_deviation", "low", "high"]
     head += ["pairs", "difference", "difference_deviation", "difference_low", "difference_high", "p", "p_holm"]
     head += [f"{tag} {what}" for tag in found.recorded for what in ("mean", "standard_deviation")]
@@ -30,7 +31,7 @@ def cells_csv(found: Findings) -> str:
     for cell in found.cells:
         row: list[Any] = [cell.name, *(column.values.get(cell.name) for column in varied), *map(cell.fact, _FACTS)]
         told = [trial.outcome for trial in cell.trials]
-        row += [len(told), *map(told.count, outcomes), *_numbers(cell.value)[1:]]
+        row += [len(told), *map(told.count, OUTCOMES), *_numbers(cell.value)[1:]]
         other = cell.difference
         row += [*_numbers(other.of if other else None), other and other.p, other and other.corrected]
         for tag in found.recorded:

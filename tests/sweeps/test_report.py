@@ -1,0 +1,180 @@
+import csv
+import io
+import subprocess
+import sys
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
+
+from lit_t6.cli import run
+from lit_t6.sweeps.pack import pack
+from lit_t6.sweeps.report.command import sweep_report
+from lit_t6.sweeps.report.tables import cells_csv
+from lit_t6.sweeps.report.varied import axes_of
+
+from .reported import VALUES, begun, found
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made_up")
+    study, ledger, of = begun(folder)
+    output = folder / "report"
+    sweep_report([str(of)], output=str(output))
+    return study, ledger, of, output
+
+
+def rows(text):
+    return {row["cell"]: row for row in csv.DictReader(io.StringIO(text))}
+
+
+def test_the_table_has_what_is_computed_by_hand(made_up):
+    table = rows((made_up[3] / "cells.csv").read_text())
+    base, low = table["base"], table["low"]
+    assert float(base["mean"]) == pytest.approx(1.11)
+    assert float(base["standard_deviation"]) == pytest.approx(0.0840634)  # √(0.0212 / 3)
+    assert float(base["low"]) == pytest.approx(1.11 - 3.182446305 * 0.0840634 / 2, rel=1e-5)
+    assert base["difference"] == ""
+    # 0.05, 0.04, 0.07, 0.04: mean 0.05, deviation √(0.0006 / 3)
+    assert float(low["difference"]) == pytest.approx(0.05)
+    assert float(low["difference_deviation"]) == pytest.approx(0.0141421, rel=1e-5)
+    assert float(low["difference_low"]) == pytest.approx(0.05 - 3.182446305 * 0.0141421 / 2, rel=1e-4)
+    assert float(low["difference_high"]) == pytest.approx(0.05 + 3.182446305 * 0.0141421 / 2, rel=1e-4)
+    assert float(low["p"]) == pytest.approx(0.0058, abs=1e-4)
+    assert [table[name]["pairs"] for name in ("low", "high", "wide", "bad")] == ["4", "4", "3", ""]
+    ps = sorted(float(table[name]["p"]) for name in ("low", "high", "wide"))
+    assert min(float(table[name]["p_holm"]) for name in ("low", "high", "wide")) == pytest.approx(3 * ps[0])
+    assert (base["rank_q"], base["cache_bytes_per_token"], base["num_parameters"]) == ("6", "960", "1960")
+    assert float(base["val/loss mean"]) == pytest.approx(2.22)
+
+
+def test_the_table_against_scipy(made_up):
+    stats = pytest.importorskip("scipy.stats", reason="scipy is a package for tests: pip install '.[dev]'")
+    table = rows((made_up[3] / "cells.csv").read_text())
+    for name in ("low", "high", "wide"):
+        pairs = [(v, b) for v, b in zip(VALUES[name], VALUES["base"], strict=True) if not isinstance(v, str)]
+        theirs = stats.ttest_rel(*zip(*pairs, strict=True))
+        assert float(table[name]["p"]) == pytest.approx(theirs.pvalue, rel=1e-9)
+        assert float(table[name]["difference_low"]) == pytest.approx(theirs.confidence_interval().low, rel=1e-9)
+
+
+def test_what_failed_stays_as_such(made_up):
+    table = rows((made_up[3] / "cells.csv").read_text())
+    assert [table["bad"][k] for k in ("diverged", "failed", "out_of_memory", "completed", "mean")] == [
+        *("2", "1", "1", "0", "")
+    ]
+    assert table["wide"]["pruned"] == "1"
+    report = (made_up[3] / "report.md").read_text()
+    assert "0/4 (2 diverged, 1 failed, 1 out of memory)" in report
+    assert "3/4 (1 pruned)" in report
+    assert "* bad/seed-0: diverged. it diverged" in report
+    assert "* wide/seed-1: pruned, last at 1.5000. it pruned" in report
+
+
+def test_the_report_says_what_was_asked_and_how(made_up):
+    report = (made_up[3] / "report.md").read_text()
+    assert "**Question:** Which rank?" in report
+    assert "Best: **wide**, val/bits_per_byte 1.0700 (95 % interval" in report
+    assert "corrected for the 3 comparisons" in report
+    assert "low (480 bytes), base (960 bytes), high (1,300 bytes), wide (1,700 bytes)" in report
+    assert "python cli.py sweep report" in report
+    assert "torch 2.13.0" in report
+    assert "1 × CPU" in report
+
+
+def test_an_archive_gives_the_same_bytes(made_up, tmp_path):
+    _, ledger, of, output = made_up
+    pack(ledger, of, tmp_path / "study.tar.gz")
+    run(["sweep", "report", "--from", str(tmp_path / "study.tar.gz"), "--output", str(tmp_path / "again")])
+    for name in ("cells.csv", "trials.csv", "cells.png", "varied.png", "pareto.png", "curves.png"):
+        assert (tmp_path / "again" / name).read_bytes() == (output / name).read_bytes(), name
+    assert not (tmp_path / "logs").exists()
+
+
+def test_without_a_storage_the_records_do(made_up, tmp_path):
+    study, _, of, output = made_up
+    kept = tmp_path / "made_up"
+    for path in of.rglob("*"):
+        if path.is_file() and path.name != "journal.log":
+            (kept / path.relative_to(of)).parent.mkdir(parents=True, exist_ok=True)
+            (kept / path.relative_to(of)).write_bytes(path.read_bytes())
+    assert cells_csv(found(study, kept)) == (output / "cells.csv").read_text()
+
+
+def test_a_study_that_was_not_begun_is_refused(tmp_path):
+    study, _, folder = begun(tmp_path, values={name: [None] * 4 for name in VALUES})
+    (folder / "journal.log").unlink()
+    with pytest.raises(ValueError, match="the study has not been begun here"):
+        found(study, folder)
+
+
+def test_a_study_under_way(tmp_path):
+    values = {name: [None] * 4 for name in VALUES}
+    begun(tmp_path, values | {"low": [1.0, None, None, None]})
+    output = tmp_path / "report"
+    sweep_report([str(tmp_path / "logs/sweeps/made_up")], output=str(output))
+    report = (output / "report.md").read_text()
+    assert "19 unfinished, 1 completed" in report
+    assert "The study is not over" in report
+    assert rows((output / "cells.csv").read_text())["low"]["mean"] == "1.0"
+
+
+def test_lines_join_what_differs_in_nothing_else(made_up):
+    axes = {axis.label: axis for axis in axes_of(found(made_up[0], made_up[2]))}
+    assert {name: [cell.name for cell in line] for name, line in axes["rank_q"].lines.items()} == {
+        "rank_k = 2": ["low", "base", "high"]
+    }
+    assert {name: [cell.name for cell in line] for name, line in axes["rank_k"].lines.items()} == {
+        "rank_q = 6": ["base", "wide"]
+    }
+
+
+def test_ranks_that_go_together_are_one(tmp_path):
+    both = ("model.attention.rank_k", "model.attention.rank_v")
+    cells = {name: dict.fromkeys(both, rank) for name, rank in (("base", 1), ("two", 2))}
+    study, _, folder = begun(tmp_path, {"base": [1.0, 1.1], "two": [0.9, 1.0]}, cells, seeds=[0, 1])
+    (axis,) = axes_of(found(study, folder))
+    assert axis.label == "rank_k = rank_v"
+
+
+def test_tensorboard_reads_tables_and_figures_back(made_up):
+    summary = EventAccumulator(str(made_up[3] / "tensorboard/summary"), size_guidance={"images": 0}).Reload()
+    assert summary.Tags()["images"] == [f"report/{name}" for name in ("cells", "varied", "pareto", "curves")]
+    for tag in summary.Tags()["images"]:
+        (image,) = summary.Images(tag)
+        assert image.encoded_image_string == (made_up[3] / f"{tag.removeprefix('report/')}.png").read_bytes()
+        assert image.width > 500
+    (text,) = summary.Tensors("report/table/text_summary")
+    assert "| **base**" in text.tensor_proto.string_val[0].decode()
+
+
+def test_tensorboard_has_every_trial_with_the_same_numbers(made_up):
+    seen = {}
+    for cell, values in VALUES.items():
+        for seed, value in enumerate(values):
+            events = EventAccumulator(str(made_up[3] / "tensorboard" / cell / f"seed-{seed}")).Reload()
+            content = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+            seen[cell, seed] = metadata.parse_session_start_info_plugin_data(content).hparams
+            scalars = events.Tags()["scalars"]
+            assert ("result/val/bits_per_byte" in scalars) == (not isinstance(value, str))
+            assert [point.step for point in events.Scalars("val/bits_per_byte")] == [10, 20, 30]
+    columns = {tuple(sorted(hparams)) for hparams in seen.values()}
+    assert len(columns) == 1
+    names = set(*columns) - {"cell"}
+    assert {"rank_q", "rank_k", "num_parameters", "cache_bytes_per_token", "seed", "completed"} <= names
+    for hparams in seen.values():
+        assert all(hparams[name].HasField("number_value") for name in names)
+    assert seen["bad", 0]["completed"].number_value == 0
+
+
+def test_a_second_report_takes_the_place_of_the_first(made_up, tmp_path):
+    of = str(made_up[2])
+    for _ in range(2):
+        sweep_report([of], output=str(tmp_path))
+    assert len(list((tmp_path / "tensorboard").rglob("events.out.tfevents.*"))) == 21
+
+
+def test_it_loads_no_pytorch():
+    code = "import sys, lit_t6.sweeps.report; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
