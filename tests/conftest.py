@@ -121,3 +121,27 @@ def demo_logs(demo, tmp_path_factory):
     logs = tmp_path_factory.mktemp("demo") / "logs"
     shutil.copytree(folder / "logs", logs)
     return logs
+
+
+@pytest.fixture(scope="session")  # as wide as demo_logs, so that nobody waits for a training and is skipped then
+def driver():
+    """A browser without a screen."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    programs = {"chromium": shutil.which("chromium"), "chromium-driver": shutil.which("chromedriver")}
+    missing = [package for package, program in programs.items() if program is None]
+    if missing:
+        reason = f"not on the PATH: {', '.join(missing)}; on Debian: apt-get install chromium chromium-driver"
+        # Whoever asks for pictures, or checks a change for others, must not take a skipped test for a passed one.
+        if "CI" in os.environ or "LIT_T6_SCREENSHOTS" in os.environ:
+            pytest.fail(reason)
+        pytest.skip(reason)
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs["chromium"]
+    # Root in a container has neither Chromium's sandbox nor much /dev/shm.
+    for word in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "disable-background-networking", "lang=en"):
+        options.add_argument(f"--{word}")
+    driver = webdriver.Chrome(options=options, service=Service(programs["chromium-driver"]))
+    yield driver
+    driver.quit()

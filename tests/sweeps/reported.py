@@ -63,7 +63,7 @@ def finish(ledger, study, folder, claim, outcome, value, size):
     options = dict(CELLS.get(claim.job.cell, {}))
     ledger.note(claim, options=options, configs=[])
     said = {"reason": "" if outcome == "completed" else f"it {outcome}", "metrics": metrics, "facts": facts}
-    said |= {"step": 30, "seconds": 12.5, "versions": {"python": "3.12", "torch": "2.13.0"}}
+    said |= {"step": 30, "seconds": 12.5, "times": {"ended": 1.75e9}, "versions": {"python": "3.12", "torch": "2.13.0"}}
     assert ledger.finish(claim, outcome, value, said)
     write_record(folder, ledger.storage.get_trial(claim.trial_id), study)
     write_events(folder, 3.0 if value is None else value)

@@ -53,7 +53,7 @@ def write_board(
     experiment = _experiment(kinds, tags, [column.name for column in columns])
     values = [experiment, *(_text(tag, text) for tag, text in pages.items())]
     values += [_image(tag, content) for tag, content in figures.items()]
-    _write(folder / SUMMARY, [(0, values)])
+    _write(folder / SUMMARY, [(0, values)], max(map(_ended, found.trials), default=0.0))
     for trial in found.trials:
         settings = hyperparameters(trial, columns)
         points = [(0, [experiment, _session(settings, kinds), _status(trial)])]
@@ -61,7 +61,7 @@ def write_board(
             points += [(step, [Summary.Value(tag=tag, simple_value=curve[step])]) for step in _thinned(curve)]
         last = int(trial.record.get("step") or 0)
         points.append((last, [Summary.Value(tag=tag, simple_value=each) for tag, each in _results(trial, tags)]))
-        _write(folder / trial.job.key, points)
+        _write(folder / trial.job.key, points, _ended(trial))
 
 
 def hyperparameters(trial: Trial, columns: Sequence[Column]) -> dict[str, str | float]:
@@ -150,9 +150,14 @@ def _image(tag: str, png: bytes) -> Summary.Value:
     return Summary.Value(tag=tag, image=image)
 
 
-def _write(folder: Path, points: Sequence[tuple[int, Sequence[Summary.Value]]]) -> None:
+def _ended(trial: Trial) -> float:
+    """When it ended, in seconds since 1970; 0 if that is not known."""
+    return float((trial.record.get("times") or {}).get("ended") or 0)
+
+
+def _write(folder: Path, points: Sequence[tuple[int, Sequence[Summary.Value]]], time: float) -> None:
     """A run's file, all at once."""
     folder.mkdir(parents=True, exist_ok=True)
-    events = [Event(file_version=VERSION)]
-    events += [Event(step=step, summary=Summary(value=values)) for step, values in points if values]
+    events = [Event(wall_time=time, file_version=VERSION)]
+    events += [Event(wall_time=time, step=step, summary=Summary(value=values)) for step, values in points if values]
     replace_bytes(folder / _FILE, b"".join(map(as_record, events)))

@@ -26,11 +26,9 @@ def cells_figure(found: Findings) -> Figure | None:
     panels = figure.subplots(1, 2 if base else 1, squeeze=False, sharey=True)[0]
     left = panels[0]
     cut_off = _rows(left, cells, [cell.value for cell in cells], [list(cell.by_seed.values()) for cell in cells])
-    for place, cell in enumerate(cells):
-        if cell.value is None or len(cell.completed) < len(cell.trials):
-            left.annotate(cell.outcomes(), (0.01, place), xycoords=("axes fraction", "data"), fontsize=7.5,
-                          color="#b00000", va="center")  # fmt: skip
-    left.set_yticks(range(len(cells)), [_named(cell, ": ") for cell in cells])
+    left.set_yticks(range(len(cells)), [_row_name(cell) for cell in cells])
+    for label, cell in zip(left.get_yticklabels(), cells, strict=True):
+        label.set_color("black" if len(cell.completed) == len(cell.trials) else "#b00000")
     left.set_ylim(len(cells) - 0.4, -0.6)
     left.set_xlabel(with_unit(found.study.objective.metric))
     if base:
@@ -43,6 +41,11 @@ def cells_figure(found: Findings) -> Figure | None:
         panels[1].set_xlabel(f"difference to {found.study.baseline}, by seed")
     titled(figure, headline(found.study), _about(found, cut_off))
     return figure
+
+
+def _row_name(cell: CellFindings) -> str:
+    told = "" if len(cell.completed) == len(cell.trials) else f"\n{cell.outcomes()}"
+    return _named(cell, ": ") + told
 
 
 def _named(cell: CellFindings, between: str) -> str:
