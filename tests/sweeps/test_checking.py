@@ -18,8 +18,18 @@ def reader():
 
 def test_every_cell_is_read(reader):
     read = check_study(load_study([RANK, RANK_QUICK]), reader)
-    assert [cell.name for cell, _ in read] == ["6,2,2", "2,1,1", "6,1,1", "6,2,1", "12,2,2", "6,4,4"]
-    assert [settings.model.attention.heads() for _, settings in read] == [14, 23, 17, 15, 8, 10]
+    assert [cell.name for cell, _ in read] == [
+        "6,2,2",
+        "6,1,1",
+        "6,3,3",
+        "6,4,4",
+        "6,6,6",
+        "2,2,2",
+        "4,2,2",
+        "8,2,2",
+        "12,2,2",
+    ]
+    assert [settings.model.attention.heads() for _, settings in read] == [14, 17, 12, 10, 7, 19, 17, 12, 8]
 
 
 def test_many_cells_take_seconds(tmp_path, reader):

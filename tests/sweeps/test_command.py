@@ -13,9 +13,9 @@ from .studies import RANK, RANK_QUICK, study
 
 def test_the_whole_command(tmp_path):
     read = load_study([RANK, RANK_QUICK])
-    words = fit_command(read, cells_of(read)[1], 7, tmp_path / "2,1,1" / "seed-7")
+    words = fit_command(read, cells_of(read)[1], 7, tmp_path / "6,1,1" / "seed-7")
     assert words[:3] == [sys.executable, str(Path("cli.py").resolve()), "fit"]
-    assert "--model.attention.num_heads=23" in words
+    assert "--model.attention.num_heads=17" in words
     assert {"--seed_everything=7", "--data.seed=7", "--trainer.devices=1"} <= set(words)
 
 

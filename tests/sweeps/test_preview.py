@@ -25,12 +25,12 @@ def test_every_cell_is_a_row(quick, capsys):
     print_preview(quick)
     printed = capsys.readouterr().out
     lines = [line.split() for line in printed.splitlines()]
-    row = next(line for line in lines if line[:1] == ["2,1,1"])
+    row = next(line for line in lines if line[:1] == ["6,1,1"])
     flops = quick.rows[1].facts.flops
-    assert row[1:7] == ["TPA", "(2,", "1,", "1),", "23", "×"]
-    assert row[7:11] == ["16", "0.560", "1.000", "624"]
+    assert row[1:7] == ["TPA", "(6,", "1,", "1),", "17", "×"]
+    assert row[7:11] == ["16", "0.563", "1.005", "528"]
     assert row[11:15] == ["0.0819", f"{flops / 1e15:.3g}", str(round((6 + flops / 1e9) / 60)), "min"]
-    assert len([line for line in lines if "TPA" in line[1:2]]) == 6
+    assert len([line for line in lines if "TPA" in line[1:2]]) == 9
 
 
 def test_figures_say_what_they_are_from(quick, capsys):
@@ -38,10 +38,10 @@ def test_figures_say_what_they_are_from(quick, capsys):
     printed = " ".join(capsys.readouterr().out.split())
     for said in (
         "rank-quick: Which ranks of queries",
-        "12 trials: 6 cells, each with seeds 0, 1.",
+        "18 trials: 9 cells, each with seeds 0, 1.",
         "Head counts are solved for the 560,128 parameters of cell 6,2,2; they come within 0.55 % of it.",
         "Time: FLOPs of training and validations over a rate, 1e+09 FLOP/s as stated, and 6 s for the start",
-        "All 12 trials, 2 at a time: about",
+        "All 18 trials, 2 at a time: about",
         "Memory, of tensors on each device: weights, gradients and two moments of AdamW",
         "On a CPU the process itself takes about 0.7 GiB more.",
         "The first of them: python",
@@ -105,7 +105,7 @@ def test_a_search_shows_its_borders(reader, capsys):
     print_preview(preview(load_study(files), flops_per_second=1e9, reader=reader))
     printed = capsys.readouterr().out
     assert "mechanism=TPA,rank_q=12,rank_k=4,rank_v=4" in printed
-    assert "A search of 20 trials, chosen by tpe." in printed
+    assert "A search of 16 trials, chosen by tpe." in printed
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_hparams_have_the_same_columns_in_every_trial(page):
 
 
 def test_parallel_coordinates_have_a_line_for_each_trial_that_completed(page):
-    page.open("hparams", width=2000, height=1000)
+    page.open("hparams", width=1500, height=760)
     page.wait(lambda: hparams_table(page), "the table", reload=True)
     page.run("find('paper-tab').find(tab => tab.innerText.includes('PARALLEL COORDINATES')).click();")
     done = sum(not isinstance(value, str) for value in TRIALS.values())

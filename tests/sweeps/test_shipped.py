@@ -12,7 +12,10 @@ from lit_t6.sweeps.fit_reader import FitReader
 from lit_t6.sweeps.preview import preview
 
 FILES = sorted(Path("configs/sweep").glob("*.yaml"))
-STUDIES = [path for path in FILES if not path.stem.endswith("-quick")]
+STUDIES = [path for path in FILES if "-" not in path.stem]
+OTHERS = [path for path in FILES if "-" in path.stem and not path.stem.endswith("-quick")]
+"""Over a study, of which they ask another question: rank-raw.yaml over rank.yaml."""
+STACKS = [[path] for path in STUDIES] + [[path.with_name(f"{path.stem.split('-')[0]}.yaml"), path] for path in OTHERS]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,16 @@ def overlay(path):
 
 
 def test_every_study_has_a_small_one():
-    assert sorted([*STUDIES, *map(overlay, STUDIES)]) == FILES
+    assert sorted([*STUDIES, *OTHERS, *map(overlay, STUDIES)]) == FILES
+
+
+def test_every_study_has_a_folder_that_says_how_to_run_and_read_it():
+    for path in STUDIES:
+        text = (Path("experiments") / path.stem / "README.md").read_text()
+        assert f"python cli.py sweep run {path} {overlay(path)}" in text
+        assert f"python cli.py sweep report {path}" in text
+    for path in OTHERS:
+        assert str(path) in (Path("experiments") / path.stem.split("-")[0] / "README.md").read_text()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -34,7 +46,7 @@ def test_files_say_what_they_are_for(path):
     assert path.read_text().startswith("# ")
 
 
-@pytest.mark.parametrize("files", [[p] for p in STUDIES] + [[p, overlay(p)] for p in STUDIES], ids=lambda f: f[-1].stem)
+@pytest.mark.parametrize("files", [*STACKS, *([p, overlay(p)] for p in STUDIES)], ids=lambda f: f[-1].stem)
 def test_every_cell_is_built(files, reader):
     for cell, settings in check_study(load_study(files), reader):
         with torch.device("meta"):
@@ -42,13 +54,12 @@ def test_every_cell_is_built(files, reader):
         assert sum(p.numel() for p in model.parameters()) == settings.model.num_parameters(), cell.name
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_head_counts_come_near(path, reader):
-    for files in ([path], [path, overlay(path)]):
-        read = load_study(files)
-        if read.match == "parameters":
-            counts = [settings.model.num_parameters() for _, settings in check_study(read, reader)]
-            assert max(counts) / min(counts) < 1.02
+@pytest.mark.parametrize("files", [*STACKS, *([p, overlay(p)] for p in STUDIES)], ids=lambda files: files[-1].stem)
+def test_head_counts_come_near(files, reader):
+    read = load_study(files)
+    if read.match == "parameters":
+        counts = [settings.model.num_parameters() for _, settings in check_study(read, reader)]
+        assert max(counts) / min(counts) < 1.02
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
