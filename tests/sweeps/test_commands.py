@@ -27,7 +27,7 @@ def begun(tmp_path):
     return tmp_path / "study.yaml"
 
 
-@pytest.mark.parametrize("name", ["run", "status", "pack"])
+@pytest.mark.parametrize("name", ["run", "status", "report", "pack"])
 def test_help_teaches(name, capsys):
     with pytest.raises(SystemExit) as end:
         run(["sweep", name, "--help"])
@@ -35,15 +35,15 @@ def test_help_teaches(name, capsys):
     said = capsys.readouterr().out
     assert f"python cli.py sweep {name} " in said
     assert "--storage" in said
-    assert ("--from ARCHIVE" in said) == (name == "run")
+    assert ("--from ARCHIVE" in said) == (name in ("run", "report"))
 
 
 def test_the_group_tells_what_there_is(capsys):
     with pytest.raises(SystemExit):
         run(["sweep", "--help"])
     assert "sweep run --from" in capsys.readouterr().out
-    assert "did you mean status? There are run, status, pack." in refused(capsys, "statsu")
-    assert "There are run, status, pack." in refused(capsys)
+    assert "did you mean status? There are run, status, report, pack." in refused(capsys, "statsu")
+    assert "There are run, status, report, pack." in refused(capsys)
 
 
 def test_errors_are_one_line(capsys, tmp_path):

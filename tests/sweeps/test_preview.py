@@ -51,15 +51,15 @@ def test_figures_say_what_they_are_from(quick, capsys):
 
 
 def test_the_whole_takes_all_trials_over_the_workers(quick):
-    mean = sum(row.seconds for row in quick.rows) / 6
-    assert quick.seconds == pytest.approx(mean * 12 / 2)
+    mean = sum(row.seconds for row in quick.rows) / 9
+    assert quick.seconds == pytest.approx(mean * 18 / 2)
 
 
 def test_it_can_be_json(quick, capsys):
     print_preview(quick, "json")
     plain = json.loads(capsys.readouterr().out)
-    assert (plain["num_trials"], plain["workers"], plain["aimed_at_parameters"]) == (12, 2, 560128)
-    assert plain["cells"][1]["options"]["model.attention.num_heads"] == 23
+    assert (plain["num_trials"], plain["workers"], plain["aimed_at_parameters"]) == (18, 2, 560128)
+    assert plain["cells"][1]["options"]["model.attention.num_heads"] == 17
     assert plain["cells"][1]["parameters_over_aimed_at"] == pytest.approx(1, abs=0.01)
 
 

@@ -120,6 +120,29 @@ def test_a_study_under_way(tmp_path):
     assert rows((output / "cells.csv").read_text())["low"]["mean"] == "1.0"
 
 
+def test_where_nothing_completed(tmp_path):
+    values = {name: ["diverged"] * 2 for name in VALUES}
+    begun(tmp_path, values, seeds=[0, 1])
+    output = tmp_path / "report"
+    sweep_report([str(tmp_path / "logs/sweeps/made_up")], output=str(output))
+    report = (output / "report.md").read_text()
+    assert "No trial completed: there is nothing to compare." in report
+    assert "0/2 (2 diverged)" in report
+    assert {path.name for path in output.glob("*.png")} == {"curves.png"}
+
+
+def test_one_seed_has_no_interval(tmp_path):
+    begun(tmp_path, {name: [1.0 + 0.1 * n] for n, name in enumerate(VALUES)}, seeds=[0])
+    output = tmp_path / "report"
+    sweep_report([str(tmp_path / "logs/sweeps/made_up")], output=str(output))
+    report = (output / "report.md").read_text()
+    assert "Differences to base cannot be tested: that takes two seeds that both completed." in report
+    assert "interval" not in report.splitlines()[6]
+    row = rows((output / "cells.csv").read_text())["low"]
+    assert (row["mean"], row["low"], row["difference_low"], row["p"]) == ("1.1", "", "", "")
+    assert float(row["difference"]) == pytest.approx(0.1)
+
+
 def test_lines_join_what_differs_in_nothing_else(made_up):
     axes = {axis.label: axis for axis in axes_of(found(made_up[0], made_up[2]))}
     assert {name: [cell.name for cell in line] for name, line in axes["rank_q"].lines.items()} == {

@@ -23,7 +23,7 @@ def test_defaults(tmp_path):
 def test_the_shipped_study_and_its_overlay():
     whole, quick = load_study([RANK]), load_study([RANK, RANK_QUICK])
     assert (whole.name, quick.name) == ("rank", "rank-quick")
-    assert (whole.num_runs, quick.num_runs) == (18, 12)
+    assert (whole.num_runs, quick.num_runs) == (27, 18)
     assert quick.cells == whole.cells
     assert quick.options["model.init"] == "variance", "options stack"
     assert quick.configs == (QUICKSTART,), "files do not"

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lit_t6.sweeps.commands import load_asked, open_begun
+from lit_t6.sweeps.begun import load_asked, open_begun
 from lit_t6.sweeps.files import replace_bytes, replace_text
 from lit_t6.sweeps.jobs import jobs_of
 from lit_t6.sweeps.records import read_record, record_of

@@ -1,0 +1,61 @@
+"""Studies that a person names: their settings, their folder, and the ledger of one that was begun."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lit_t6.sweeps.jobs import jobs_of
+from lit_t6.sweeps.ledger import Ledger
+from lit_t6.sweeps.pack import unpack
+from lit_t6.sweeps.saved_study import STUDY_NAME
+from lit_t6.sweeps.storage import GRACE, JOURNAL, open_storage
+from lit_t6.sweeps.study import Study, load_study
+
+FOLDER = "sweeps"
+"""Of all studies, in that of all logs."""
+
+
+def load_asked(
+    study: Sequence[str], overrides: Mapping[str, Any] | None, logs: str, from_archive: str | None = None
+) -> tuple[Study, Path]:
+    """A study from its files, its folder, or an archive; and its folder.
+
+    Args:
+        study: its files or its folder.
+        overrides: settings that were typed.
+        logs: folder of all logs.
+        from_archive: from `sweep pack`, unpacked into `logs`.
+
+    Raises:
+        ValueError: there is no such study, or more than one is named.
+    """
+    if from_archive is not None:
+        if study:
+            raise ValueError(f"--from {from_archive} brings its study along; leave {shlex.join(study)} out.")
+        study = [str(unpack(Path(from_archive), Path(logs) / FOLDER))]
+    elif not study:
+        raise ValueError("sweep needs the file of a study, such as configs/sweep/rank.yaml, or the folder of one.")
+    kept = [str(path) if (path := Path(name) / STUDY_NAME).is_file() else name for name in study]
+    asked = load_study(kept, overrides or {})
+    begun = Path(kept[0]).parent
+    if begun.name == asked.name and Path(kept[0]).name == STUDY_NAME:  # wherever it lies
+        return asked, begun
+    return asked, Path(logs) / FOLDER / asked.name
+
+
+def open_begun(study: Study, folder: Path, storage: str | None, heartbeat: float) -> Ledger:
+    """The ledger of a study that was begun.
+
+    Raises:
+        ValueError: it has not been, or the storage cannot be reached.
+    """
+    if storage is None and not (folder / JOURNAL).exists():
+        raise ValueError(
+            f"{folder / JOURNAL}: there is no such journal: the study has not been begun here. Where it was begun with "
+            f"--storage or --logs, give the same."
+        )
+    opened = open_storage(storage, folder, heartbeat)
+    if study.name not in [other.study_name for other in opened.get_all_studies()]:
+        raise ValueError(f"the storage has no study called {study.name!r}: it has not been begun.")
+    return Ledger(study, jobs_of(study), opened, folder, GRACE * heartbeat, {})
