@@ -9,7 +9,7 @@ from tensorboard.plugins.hparams import metadata
 
 from lit_t6.cli import run
 from lit_t6.sweeps.pack import pack
-from lit_t6.sweeps.report.command import sweep_report
+from lit_t6.sweeps.report.command import _typed, sweep_report
 from lit_t6.sweeps.report.tables import cells_csv
 from lit_t6.sweeps.report.varied import axes_of
 
@@ -196,6 +196,14 @@ def test_a_second_report_takes_the_place_of_the_first(made_up, tmp_path):
     for _ in range(2):
         sweep_report([of], output=str(tmp_path))
     assert len(list((tmp_path / "tensorboard").rglob("events.out.tfevents.*"))) == 21
+
+
+def test_the_command_is_told_without_passwords():
+    options = {"storage": "postgresql://me:secret@host/studies", "output": None}
+    told = _typed(["a b.yaml"], options, {"seeds": [0, 1]}, "elsewhere")
+    assert told == (
+        "python cli.py sweep report 'a b.yaml' --storage postgresql://host/studies --seeds '[0, 1]' --logs elsewhere"
+    )
 
 
 def test_it_loads_no_pytorch():

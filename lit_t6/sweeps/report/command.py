@@ -1,6 +1,7 @@
 """What `python cli.py sweep report` does."""
 
 import io
+import re
 import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -59,8 +60,7 @@ def sweep_report(
     Raises:
         ValueError: the study has not been begun, or the archive is none.
     """
-    words = [*study, *(["--from", from_archive] if from_archive else []), *(["--output", output] if output else [])]
-    command = f"python cli.py sweep report {shlex.join(words)}"
+    command = _typed(study, {"from": from_archive, "output": output, "storage": storage}, overrides, logs)
     with tempfile.TemporaryDirectory() as scratch:
         asked, folder = load_asked(study, overrides, scratch if from_archive else logs, from_archive)
         found = findings(asked, _records(asked, folder, storage))
@@ -70,6 +70,15 @@ def sweep_report(
         for line in _publish(found, curves, target, command):
             print(line)
     return found
+
+
+def _typed(
+    study: Sequence[str], options: Mapping[str, str | None], overrides: Mapping[str, Any] | None, logs: str
+) -> str:
+    """The command that a person typed, without passwords."""
+    given = {**options, **(overrides or {}), **({"logs": logs} if logs != "logs" else {})}
+    words = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+    return f"python cli.py sweep report {re.sub('(?<=://)[^@/ ]*@', '', shlex.join([*study, *words]))}"
 
 
 def _records(study: Study, folder: Path, storage: str | None) -> dict[str, Mapping[str, Any]]:

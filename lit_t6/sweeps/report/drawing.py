@@ -142,4 +142,4 @@ def _free(
 
 
 def _inside(box: Bbox, frame: Bbox) -> bool:
-    return frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+    return bool(frame.x0 + 4 <= box.x0 and box.x1 <= frame.x1 and frame.y0 + 4 <= box.y0 and box.y1 <= frame.y1)
