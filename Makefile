@@ -50,7 +50,7 @@ tensorboard: $(STAMP) ## open TensorBoard on the runs in logs/ (LOGS=folder for 
 
 screenshots: $(STAMP) ## take the pictures in docs/ again (needs chromium and chromium-driver)
 	@mkdir -p docs
-	LIT_T6_SCREENSHOTS=docs $(PY) -m pytest tests/test_tensorboard.py
+	LIT_T6_SCREENSHOTS=docs $(PY) -m pytest tests/test_tensorboard.py tests/sweeps/test_report_pages.py
 
 clean: ## remove .venv and caches; runs and prepared data stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info
