@@ -15,6 +15,8 @@ Curve = dict[int, float]
 """Values by the number of optimizer steps done."""
 _EVENTS = "events.out.tfevents.*"
 _MOST_NAMED = 16
+_ENOUGH_FOR_THE_END = 4
+"""Validations, of which the later ones are worth a panel of their own."""
 
 
 def read_curves(folder: Path, tags: Sequence[str]) -> dict[str, Curve]:
@@ -54,24 +56,26 @@ def curves_figure(found: Findings, curves: Mapping[str, Mapping[str, Curve]]) ->
     steps = sorted({step for each in by_cell.values() for curve in each for step in curve})
     if len(steps) < 2:
         return None
-    figure = Figure(figsize=(11.5, 4.6), layout="constrained")
-    whole, end = figure.subplots(1, 2)
-    late = steps[len(steps) // 2] if len(steps) < 4 else max(step for step in steps if step <= steps[-1] / 2)
+    panels = 1 if len(steps) < _ENOUGH_FOR_THE_END else 2
+    figure = Figure(figsize=(11.5 if panels == 2 else 7.5, 4.6), layout="constrained")
+    whole, *ends = figure.subplots(1, panels, squeeze=False)[0]
     named = {cell.name for cell in _named(found)}
     looks = styles()
     for cell in found.cells:
         look = next(looks) if cell.name in named else (GREY, "-")
-        for axes in (whole, end):
+        for axes in (whole, *ends):
             _draw(axes, cell, by_cell[cell.name], look, cell.name in named)
-    for axes in (whole, end):
+    for axes in (whole, *ends):
         plain(axes)
         axes.set_xlabel("optimizer steps")
         axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=[1, 2, 5, 10]))
         axes.set_ylabel(with_unit(metric))
-    _zoom(end, by_cell, late, steps[-1])
-    end.set_title(f"from step {late:,} on", fontsize=9)
-    whole.set_title("the whole training", fontsize=9)
-    handles, labels = end.get_legend_handles_labels()
+    for end in ends:
+        late = max(step for step in steps if step <= steps[-1] / 2)
+        _zoom(end, by_cell, late, steps[-1])
+        end.set_title(f"from step {late:,} on", fontsize=9)
+        whole.set_title("the whole training", fontsize=9)
+    handles, labels = whole.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
     band = " Bands: from the lowest seed to the highest." if any(len(each) > 1 for each in by_cell.values()) else ""
     gone = {trial.outcome for trial in found.trials} - {"completed", UNFINISHED}
