@@ -50,8 +50,10 @@ def separate(content: Any) -> tuple[Any, list[Tensor]]:
             return value.detach().cpu()
         assert value.placements == (Shard(0),)
         local = value.to_local().detach()
-        key = (local.data_ptr(), local.storage_offset(), value.shape)
-        if local.numel() == 0 or key not in numbers:
+        # By memory, not by the first row: a rank without rows must find tied weights as the others do.
+        memory = local.untyped_storage().data_ptr()
+        key = (memory, local.storage_offset(), value.shape)
+        if not memory or key not in numbers:
             numbers[key] = len(rows)
             rows.append(local.to("cpu", copy=True))
         return {_PLACE: numbers[key]}

@@ -2,7 +2,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.testing._internal.distributed.fake_pg import FakeStore  # ranks without processes
 
 from lit_t6.training import LitT6, ShardedStrategy
 from lit_t6.training.checkpoint_choice import newest_whole, read_inside
@@ -52,6 +56,23 @@ def test_tensors_that_are_not_shared_out_stay(path):
     assert rows == []
     assert torch.equal(kept["state"]["step"], content["state"]["step"])
     assert torch.equal(kept["list"][1], torch.ones(2))
+
+
+@pytest.mark.parametrize("rank", range(4))
+def test_all_ranks_number_tied_weights_alike(rank):
+    """The last has no rows: two of five come to each."""
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=4)
+    try:
+        model = torch.nn.Sequential(torch.nn.Embedding(5, 3), *(torch.nn.Linear(3, 5, bias=False) for _ in range(2)))
+        model[1].weight = model[0].weight
+        fully_shard(model, mesh=init_device_mesh("cpu", (4,)))
+        moments = {name: torch.zeros_like(weight) for name, weight in model.named_parameters()}
+        content, rows = separate({"weights": model.state_dict(), "moments": moments})
+    finally:
+        dist.destroy_process_group()
+    assert [number["sharded tensor"] for number in content["weights"].values()] == [0, 0, 1]
+    assert [number["sharded tensor"] for number in content["moments"].values()] == [2, 3]
+    assert [len(x) for x in rows] == 4 * [(2, 2, 1, 0)[rank]]
 
 
 def test_a_shard_that_is_missing_or_damaged_is_named(path):
