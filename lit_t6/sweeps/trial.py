@@ -159,7 +159,9 @@ class TrialProcess:
         status = self.process.returncode
         found = read_metrics(self.folder) or {}
         if status == 0:
-            return ended_well(found, metric, pruned_at)
+            # The pruner's word comes too late for a training that is at its end.
+            finished = (self.folder / FINISHED).exists()
+            return ended_well(found, metric, None if finished else pruned_at)
         if self.why_asked == "timed_out":
             return Ended("timed_out", "it took longer than its time limit", found)
         if status == EXIT_SAVED or self.why_asked:

@@ -188,6 +188,13 @@ def test_pruned_trials_are_recorded_with_their_step(work, tmp_path):
     assert read_record(tmp_path / "c/seed-0")["reason"] == "pruned at step 2"
 
 
+def test_a_training_that_has_ended_is_pruned_no_more(work):
+    behaviour = {"": {"reports": [3.0, 2.0]}, "c/seed-0": {"reports": [3.0, 9.0], "value": 9.0}}
+    ledger = work(behaviour, pruner={"name": "median", "n_startup_trials": 1, "n_warmup_steps": 2}, seeds=[0])
+    trial = ledger.standings()["c/seed-0"].trial
+    assert (statuses(ledger)["c/seed-0"], trial.value, trial.user_attrs["reason"]) == ("completed", 9.0, "")
+
+
 def test_a_report_that_is_no_number_prunes_nothing(work):
     ledger = work({"": {"steps": 2, "reports": [math.nan, math.nan], "value": None}}, pruner="median", **ONE)
     assert ends(ledger) == ["diverged"]
