@@ -160,3 +160,8 @@ def test_an_unknown_type_of_checkpoint_is_refused():
 def test_shards_are_no_file_to_load_a_module_from(path):
     with pytest.raises(ValueError, match="convert --from shards makes a file of it"):
         LitT6.load_from_checkpoint(path)
+
+
+def test_weights_that_nobody_would_keep_alike_are_refused():
+    with pytest.raises(ValueError, match=r"weights outside of one: 0.weight, 0.bias\. Use --trainer.strategy ddp"):
+        ShardedStrategy()._setup_model(torch.nn.Sequential(torch.nn.Linear(2, 2)))
