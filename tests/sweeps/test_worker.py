@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 import os
@@ -175,6 +176,22 @@ def test_what_an_earlier_attempt_left_at_work_is_ended_first(work, tmp_path, mon
     assert left.process.wait(5) == -signal.SIGKILL
     left.close()
     assert ends(ledger) == ["completed"]
+
+
+def test_where_the_kernel_tells_of_no_ends_a_worker_sleeps_too(work, monkeypatch):
+    """Some containers refuse pidfd_open."""
+
+    def refuse(pid):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    listened = []
+    listen = trial_module.TrialProcess.listen
+    monkeypatch.setattr(
+        trial_module.TrialProcess, "listen", lambda *of: (listened.append(of[0].has_ended()), listen(*of))[1]
+    )
+    assert ends(work({"": {"seconds": 0.5}}, **ONE)) == ["completed"]
+    assert 5 < len(listened) < 100
 
 
 def test_pruned_trials_are_recorded_with_their_step(work, tmp_path):
