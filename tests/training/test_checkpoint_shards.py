@@ -152,6 +152,18 @@ def test_strategies_whose_steps_would_be_wrong_are_refused(strategy):
         LitT6.check_trainer(trainer)
 
 
+def test_what_a_killed_process_put_aside_is_put_back_or_removed(path, monkeypatch):
+    monkeypatch.setattr("lit_t6.training.checkpoint_shards.SETTLED_SECONDS", -1)
+    alone, beside = path.with_name("last.ckpt"), path.with_name("step=3.ckpt")
+    for place in (alone, beside):
+        write(place)
+        place.rename(place.with_name(f".{place.name}.0123abcd.before"))
+    beside.touch()
+    write(path)
+    assert sorted(path.parent.iterdir()) == sorted([alone, beside, path])
+    assert read_whole(alone)["global_step"] == 4
+
+
 def test_an_unknown_type_of_checkpoint_is_refused():
     with pytest.raises(ValueError, match="state_dict_type='whole': expected 'full' or 'sharded'"):
         ShardedStrategy("whole")
