@@ -8,6 +8,7 @@ from lit_t6.attention import AttentionCache, AttentionModule
 from lit_t6.model.config import T6Config
 from lit_t6.model.feed_forward import SwiGLU
 from lit_t6.model.recompute import Recompute, recomputed
+from lit_t6.ops.alignment import is_unwatched
 from lit_t6.ops.token_linear import takes, token_norm
 
 
@@ -71,13 +72,13 @@ class Block(nn.Module):
     def _feed_forward(self, x: Tensor) -> Tensor:
         norm, layer = self.feed_forward_norm, self.feed_forward
         eps = _eps(norm)
-        if eps is not None and type(layer) is SwiGLU and layer.takes_tokens(x):
+        if eps is not None and type(layer) is SwiGLU and is_unwatched(layer) and layer.takes_tokens(x):
             return layer.after_norm(x, eps)
         return x + layer(norm(x))
 
 
 def _eps(norm: nn.Module) -> float | None:
     """That of an RMSNorm without weights that nobody looks into; None for any other norm."""
-    if type(norm) is not nn.RMSNorm or norm.weight is not None or norm._forward_hooks:
+    if type(norm) is not nn.RMSNorm or norm.weight is not None or not is_unwatched(norm):
         return None
     return norm.eps

@@ -40,8 +40,13 @@ def padding(size: int, x: Tensor) -> int:
 
 def is_plain(*layers: nn.Module) -> bool:
     """Whether nobody has put something in the place of linear layers, or looks at what goes through them."""
+    return all(type(x) is nn.Linear and x.bias is None and is_unwatched(x) for x in layers)
+
+
+def is_unwatched(module: nn.Module) -> bool:
+    """Whether a call of a module is what its class computes, and nothing else: no hooks, no other `forward`."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return all(type(x) is nn.Linear and x.bias is None and not any(getattr(x, name) for name in hooks) for x in layers)
+    return "forward" not in vars(module) and not any(getattr(module, name) for name in hooks)
 
 
 class AlignedLinear(nn.Linear):

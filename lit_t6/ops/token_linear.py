@@ -4,7 +4,7 @@ Letters: N tokens, K numbers of a token that goes in, O of one that comes out.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_t6.ops.device import early_start, no_gpu
 from lit_t6.ops.implementation import HAS_TRITON
@@ -22,16 +22,24 @@ _PROGRAMS = 256
 def takes(x: Tensor, *weights: Tensor) -> bool:
     """Whether `token_linear` and `token_norm` are for these tokens, (…, K), and weights (…, K): on a GPU few tokens in
     half precision, without gradients.
+
+    Weights must be parameters themselves: kernels read them while the one before still runs, so that nothing may have
+    computed them just now, as parametrizations do; and tensors of other kinds, such as shards of a weight or 4-bit
+    ones, are more than their numbers.
     """
     return (
         HAS_TRITON
+        and type(x) is Tensor
         and x.dtype in (torch.float16, torch.bfloat16)
         and not torch.is_grad_enabled()
         and 0 < x.numel() <= MAX_TOKENS * x.shape[-1]
         and x.shape[-1] <= MAX_SIZE
         and no_gpu(x.device) is None
         and not torch.is_autocast_enabled(x.device.type)
-        and all(w.dtype == x.dtype and w.device == x.device and w.is_contiguous() for w in weights)
+        and all(
+            type(w) is nn.Parameter and w.dtype == x.dtype and w.device == x.device and w.is_contiguous()
+            for w in weights
+        )
     )
 
 

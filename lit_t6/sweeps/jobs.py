@@ -138,7 +138,7 @@ def is_needless(trial: FrozenTrial, siblings: Sequence[FrozenTrial], retries: Ma
     if stands.status in ("running", "waiting"):
         assert stands.trial is not None
         return stands.trial.number < trial.number
-    return stands.status != DUE and not trial.user_attrs.get("asked")
+    return stands.status in DONE or (stands.status != DUE and not trial.user_attrs.get("asked"))
 
 
 def step_of(trial: FrozenTrial) -> int:

@@ -96,10 +96,10 @@ def unpack(archive: Path, root: Path) -> Path:
     try:
         with tarfile.open(archive, "r:gz") as packed:
             names = [member.name for member in packed.getmembers()]
-            (name,) = {Path(member).parts[0] for member in names} or {""}
-            if f"{name}/{STUDY_NAME}" not in names:
+            name, *others = {member.partition("/")[0] for member in names} or {""}
+            if others or f"{name}/{STUDY_NAME}" not in names:
                 raise ValueError(
-                    f"{archive}: is no archive of a study: it has no {STUDY_NAME}. `sweep pack` makes one."
+                    f"{archive}: is no archive of a study: it is no folder with a {STUDY_NAME}. `sweep pack` makes one."
                 )
             folder = root / name
             if folder.exists() and any(folder.iterdir()):

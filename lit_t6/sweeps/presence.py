@@ -21,9 +21,7 @@ class Presence:
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.path = (folder / f"{name}.lock").resolve()
-        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-        with suppress(OSError):  # a file system without locks: then heartbeats alone tell
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.descriptor = _held(self.path)
         self.identity: dict[str, Any] = {
             "id": name,
             "host": socket.gethostname(),
@@ -36,6 +34,18 @@ class Presence:
         """The process has no work any more."""
         self.path.unlink(missing_ok=True)
         os.close(self.descriptor)
+
+
+def _held(path: Path) -> int:
+    """A file that is there, and held. Whoever looks whether it is (`is_unheld`) holds it a moment, or removes it."""
+    while True:
+        number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        with suppress(OSError):  # a file system without locks: then heartbeats alone tell
+            fcntl.flock(number, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(number), path.stat()):
+                return number
+        os.close(number)
 
 
 def boot_id() -> str:

@@ -98,13 +98,13 @@ class TrialProcess:
         """What it has said, waiting at most so long for something, or for its end."""
         try:
             descriptor = os.pidfd_open(self.process.pid)
-        except (OSError, AttributeError):  # it has ended
+        except (OSError, AttributeError):  # it has ended, or this system has none
             descriptor = None
         watched: list[Any] = [] if descriptor is None else [descriptor]
         if self._socket is not None:
             watched.append(self._socket)
         try:
-            ready = select.select(watched, [], [], seconds if descriptor is not None else 0)[0]
+            ready = select.select(watched, [], [], 0 if self.has_ended() else seconds)[0]
         finally:
             if descriptor is not None:
                 os.close(descriptor)
@@ -159,7 +159,9 @@ class TrialProcess:
         status = self.process.returncode
         found = read_metrics(self.folder) or {}
         if status == 0:
-            return ended_well(found, metric, pruned_at)
+            # The pruner's word comes too late for a training that is at its end.
+            finished = (self.folder / FINISHED).exists()
+            return ended_well(found, metric, None if finished else pruned_at)
         if self.why_asked == "timed_out":
             return Ended("timed_out", "it took longer than its time limit", found)
         if status == EXIT_SAVED or self.why_asked:

@@ -50,8 +50,10 @@ def separate(content: Any) -> tuple[Any, list[Tensor]]:
             return value.detach().cpu()
         assert value.placements == (Shard(0),)
         local = value.to_local().detach()
-        key = (local.data_ptr(), local.storage_offset(), value.shape)
-        if local.numel() == 0 or key not in numbers:
+        # By memory, not by the first row: a rank without rows must find tied weights as the others do.
+        memory = local.untyped_storage().data_ptr()
+        key = (memory, local.storage_offset(), value.shape)
+        if not memory or key not in numbers:
             numbers[key] = len(rows)
             rows.append(local.to("cpu", copy=True))
         return {_PLACE: numbers[key]}
@@ -112,6 +114,10 @@ def folder_to_fill(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError), _held(leftover):
             if time.time() - leftover.stat().st_mtime > SETTLED_SECONDS:
                 shutil.rmtree(leftover)
+    for leftover in path.parent.glob(f".*.ckpt.{'[0-9a-f]' * 8}.before"):
+        with contextlib.suppress(OSError):
+            if time.time() - leftover.stat().st_ctime > SETTLED_SECONDS:
+                _put_back_or_remove(leftover)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.shards")
     beside.mkdir()
     try:
@@ -186,10 +192,16 @@ def set_aside(path: Path) -> Iterator[None]:
     path.rename(aside)
     try:
         yield
-    except BaseException:
+    finally:
+        _put_back_or_remove(aside)
+
+
+def _put_back_or_remove(aside: Path) -> None:
+    """See to a checkpoint that was put aside: back to its place if nothing has come there, else away with it."""
+    path = aside.with_name(aside.name[1:].rpartition(".")[0].rpartition(".")[0])
+    if not path.exists():
         aside.rename(path)
-        raise
-    if aside.is_dir():
+    elif aside.is_dir():
         shutil.rmtree(aside, ignore_errors=True)
     else:
         aside.unlink()

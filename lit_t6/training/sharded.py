@@ -74,6 +74,13 @@ class ShardedStrategy(DDPStrategy):
             _optimizers_to_device(self.optimizers, self.root_device)
 
     def _setup_model(self, model: torch.nn.Module) -> Any:
+        shared_out = {weight for part in _models(model) for weight in part.parameters()}
+        alone = [name for name, weight in model.named_parameters() if weight not in shared_out]
+        if alone:
+            raise ValueError(
+                f"ShardedStrategy shards T6Model, and ranks would not agree on the weights outside of one: "
+                f"{', '.join(alone[:3])}{' …' * (len(alone) > 3)}. Use --trainer.strategy ddp."
+            )
         for part in _models(model):
             if isinstance(part, FSDPModule):  # of a training before
                 continue

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn import Parameter
 
 from lit_t6.model import T6Config, T6Model
 from lit_t6.model.feed_forward import SwiGLU
@@ -79,17 +80,24 @@ def test_views_are_read_as_they_lie():
     torch.testing.assert_close(token_norm(x, 0.0), F.rms_norm(x, (5,), eps=0.0))
 
 
+class Quantised(torch.Tensor):
+    """In the place of a kind of tensor whose numbers are not those that lie in memory."""
+
+
 @INTERPRETED
 def test_what_they_are_for():
-    x, weight = torch.zeros(1, 8, dtype=torch.bfloat16), torch.zeros(4, 8, dtype=torch.bfloat16)
+    x, weight = torch.zeros(1, 8, dtype=torch.bfloat16), Parameter(torch.zeros(4, 8, dtype=torch.bfloat16))
     with torch.no_grad():
         assert takes(x, weight)
         assert takes(x.expand(MAX_TOKENS, 8), weight)
         assert not takes(x.expand(MAX_TOKENS + 1, 8), weight)
         assert not takes(x[:0], weight)
         assert not takes(x.float(), weight.float())
-        assert not takes(x, weight.float())
-        assert not takes(x, weight.T)
+        assert not takes(x, Parameter(weight.float()))
+        assert not takes(x, Parameter(weight.T))
+        assert not takes(x, weight * 1)  # computed just now
+        assert not takes(x, Parameter(weight.as_subclass(Quantised)))
+        assert not takes(x.as_subclass(Quantised), weight)
         assert not takes(torch.zeros(1, MAX_SIZE + 1, dtype=torch.bfloat16))
         with torch.autocast("cpu", torch.bfloat16):
             assert not takes(x, weight)
@@ -150,3 +158,17 @@ def test_a_step_of_a_model_goes_through_them(name, monkeypatch):
     monkeypatch.setattr(module, "_token_linear", lambda *a: (calls.append(a), own(*a))[1])
     assert_as_exact_as(model(tokens[:, -1:], cache=cache)[:, -1], reference, exact, "logits")
     assert len(calls) == 2 * 4  # two layers of projection, output, gates and values, and what follows them
+
+
+@INTERPRETED
+@pytest.mark.parametrize("name", ["attention_norm", "attention", "attention.out", "feed_forward_norm", "feed_forward"])
+@pytest.mark.parametrize("kind", ["forward", "forward_pre"])
+@torch.no_grad()
+def test_whoever_looks_into_a_module_sees_its_calls(name, kind):
+    from lit_t6.attention import TPAConfig
+
+    model = T6Model(T6Config(31, 16, 32, 1, TPAConfig(3, 16, 2, 2, 2))).bfloat16()
+    seen = []
+    getattr(model.blocks[0].get_submodule(name), f"register_{kind}_hook")(lambda *of: seen.append(len(of)))
+    model(torch.zeros(1, 1, dtype=torch.long), cache=model.new_cache(1))
+    assert len(seen) == 1

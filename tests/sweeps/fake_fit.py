@@ -19,14 +19,14 @@ def main(folder, behaviour):
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     trial = json.loads(os.environ["LIT_T6_TRIAL"])
     channel = socket.socket(fileno=trial["descriptor"])
-    steps = behaviour.get("steps", 2)
+    steps, pruned = behaviour.get("steps", 2), False
     for step in range(1, steps + 1):
         message = {"step": step, "of": steps, "time": time.time()}
         channel.sendall(json.dumps(message).encode() + b"\n")
         for value in behaviour.get("reports", [])[step - 1 : step]:
             channel.sendall(json.dumps({"report": step, "value": value, "step": step, "of": steps}).encode() + b"\n")
-            if trial["prunes"] and b"prune" in channel.recv(100):
-                steps = step
+            if trial["prunes"] and b"prune" in channel.recv(100) and step < steps:
+                steps, pruned = step, True
                 break
         else:
             time.sleep(behaviour.get("seconds", 0.0))
@@ -43,7 +43,8 @@ def main(folder, behaviour):
     content = {"step": steps, "tokens": 10, "ended": True, "metrics": metrics, "facts": {"num_parameters": 7}}
     if behaviour.get("status", 0) == 0:
         (folder / "metrics.json").write_text(json.dumps(content))
-        (folder / "finished").write_text("")
+        if not pruned:
+            (folder / "finished").write_text("")
     sys.exit(behaviour.get("status", 0))
 
 

@@ -96,3 +96,9 @@ def test_those_that_were_asked_for_anew_count_from_there():
 )
 def test_of_several_trials_of_a_job_one_runs(others, needless):
     assert is_needless(RUNNING, [*others, RUNNING], RETRIES) is needless
+
+
+@pytest.mark.parametrize(("other", "needless"), [(COMPLETE, True), (fail(9, "diverged"), False)])
+def test_what_was_asked_for_anew_is_needless_once_it_is_done(other, needless):
+    asked = trial(7, TrialState.RUNNING, asked=True)
+    assert is_needless(asked, [asked, other], RETRIES) is needless

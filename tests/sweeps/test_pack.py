@@ -78,10 +78,12 @@ def test_another_archive_is_refused(tmp_path):
     path.write_bytes(b"no archive")
     with pytest.raises(ValueError, match="cannot be read as an archive"):
         unpack(path, tmp_path / "there")
-    with tarfile.open(path, "w:gz") as archive:
-        archive.add(__file__, "x/test.py")
-    with pytest.raises(ValueError, match="is no archive of a study"):
-        unpack(path, tmp_path / "there")
+    for names in (["x/test.py"], ["x/study.yaml", "y/study.yaml"], ["./x/study.yaml"], []):
+        with tarfile.open(path, "w:gz") as archive:
+            for name in names:
+                archive.add(__file__, name)
+        with pytest.raises(ValueError, match="is no archive of a study"):
+            unpack(path, tmp_path / "there")
 
 
 def test_a_half_written_archive_is_never_seen(begun, tmp_path, monkeypatch):

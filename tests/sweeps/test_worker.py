@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 import os
@@ -177,6 +178,22 @@ def test_what_an_earlier_attempt_left_at_work_is_ended_first(work, tmp_path, mon
     assert ends(ledger) == ["completed"]
 
 
+def test_where_the_kernel_tells_of_no_ends_a_worker_sleeps_too(work, monkeypatch):
+    """Some containers refuse pidfd_open."""
+
+    def refuse(pid):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    listened = []
+    listen = trial_module.TrialProcess.listen
+    monkeypatch.setattr(
+        trial_module.TrialProcess, "listen", lambda *of: (listened.append(of[0].has_ended()), listen(*of))[1]
+    )
+    assert ends(work({"": {"seconds": 0.5}}, **ONE)) == ["completed"]
+    assert 5 < len(listened) < 100
+
+
 def test_pruned_trials_are_recorded_with_their_step(work, tmp_path):
     reports = [3.0, 2.0, 1.0]
     behaviour = {"": {"steps": 3, "reports": reports}, "c/seed-0": {"steps": 3, "reports": [9.0, 9.0, 9.0]}}
@@ -186,6 +203,13 @@ def test_pruned_trials_are_recorded_with_their_step(work, tmp_path):
     trial = ledger.standings()["c/seed-0"].trial
     assert (trial.user_attrs["step"], trial.value, trial.intermediate_values) == (2, 9.0, {1: 9.0, 2: 9.0})
     assert read_record(tmp_path / "c/seed-0")["reason"] == "pruned at step 2"
+
+
+def test_a_training_that_has_ended_is_pruned_no_more(work):
+    behaviour = {"": {"reports": [3.0, 2.0]}, "c/seed-0": {"reports": [3.0, 9.0], "value": 9.0}}
+    ledger = work(behaviour, pruner={"name": "median", "n_startup_trials": 1, "n_warmup_steps": 2}, seeds=[0])
+    trial = ledger.standings()["c/seed-0"].trial
+    assert (statuses(ledger)["c/seed-0"], trial.value, trial.user_attrs["reason"]) == ("completed", 9.0, "")
 
 
 def test_a_report_that_is_no_number_prunes_nothing(work):

@@ -2,7 +2,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.testing._internal.distributed.fake_pg import FakeStore  # ranks without processes
 
 from lit_t6.training import LitT6, ShardedStrategy
 from lit_t6.training.checkpoint_choice import newest_whole, read_inside
@@ -52,6 +56,23 @@ def test_tensors_that_are_not_shared_out_stay(path):
     assert rows == []
     assert torch.equal(kept["state"]["step"], content["state"]["step"])
     assert torch.equal(kept["list"][1], torch.ones(2))
+
+
+@pytest.mark.parametrize("rank", range(4))
+def test_all_ranks_number_tied_weights_alike(rank):
+    """The last has no rows: two of five come to each."""
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=4)
+    try:
+        model = torch.nn.Sequential(torch.nn.Embedding(5, 3), *(torch.nn.Linear(3, 5, bias=False) for _ in range(2)))
+        model[1].weight = model[0].weight
+        fully_shard(model, mesh=init_device_mesh("cpu", (4,)))
+        moments = {name: torch.zeros_like(weight) for name, weight in model.named_parameters()}
+        content, rows = separate({"weights": model.state_dict(), "moments": moments})
+    finally:
+        dist.destroy_process_group()
+    assert [number["sharded tensor"] for number in content["weights"].values()] == [0, 0, 1]
+    assert [number["sharded tensor"] for number in content["moments"].values()] == [2, 3]
+    assert [len(x) for x in rows] == 4 * [(2, 2, 1, 0)[rank]]
 
 
 def test_a_shard_that_is_missing_or_damaged_is_named(path):
@@ -131,6 +152,18 @@ def test_strategies_whose_steps_would_be_wrong_are_refused(strategy):
         LitT6.check_trainer(trainer)
 
 
+def test_what_a_killed_process_put_aside_is_put_back_or_removed(path, monkeypatch):
+    monkeypatch.setattr("lit_t6.training.checkpoint_shards.SETTLED_SECONDS", -1)
+    alone, beside = path.with_name("last.ckpt"), path.with_name("step=3.ckpt")
+    for place in (alone, beside):
+        write(place)
+        place.rename(place.with_name(f".{place.name}.0123abcd.before"))
+    beside.touch()
+    write(path)
+    assert sorted(path.parent.iterdir()) == sorted([alone, beside, path])
+    assert read_whole(alone)["global_step"] == 4
+
+
 def test_an_unknown_type_of_checkpoint_is_refused():
     with pytest.raises(ValueError, match="state_dict_type='whole': expected 'full' or 'sharded'"):
         ShardedStrategy("whole")
@@ -139,3 +172,8 @@ def test_an_unknown_type_of_checkpoint_is_refused():
 def test_shards_are_no_file_to_load_a_module_from(path):
     with pytest.raises(ValueError, match="convert --from shards makes a file of it"):
         LitT6.load_from_checkpoint(path)
+
+
+def test_weights_that_nobody_would_keep_alike_are_refused():
+    with pytest.raises(ValueError, match=r"weights outside of one: 0.weight, 0.bias\. Use --trainer.strategy ddp"):
+        ShardedStrategy()._setup_model(torch.nn.Sequential(torch.nn.Linear(2, 2)))
