@@ -66,7 +66,9 @@ class Block(nn.Module):
     ) -> Tensor:
         norm = self.attention_norm
         eps = _eps(norm)
-        normed = norm(x) if eps is None or not takes(x) else token_norm(x, eps)
+        if eps is None or not (takes(x) and is_unwatched(self.attention)):
+            return x + self.attention(norm(x), positions=positions, document_ids=document_ids, cache=cache)
+        normed = token_norm(x, eps)
         return self.attention(normed, positions=positions, document_ids=document_ids, cache=cache, residual=x)
 
     def _feed_forward(self, x: Tensor) -> Tensor:

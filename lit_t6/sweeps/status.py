@@ -117,7 +117,9 @@ def _row(job: Job, stands: Standing) -> dict[str, Any]:
         "step": step_of(trial) if trial is not None and status != "waiting" else None,
         "seconds": seconds_of(trial) + stands.seconds * (trial not in stands.failures) if trial else 0.0,
         "attempts": stands.attempts + (status in (*DONE, "running")),
-        "reason": trial.user_attrs.get("reason") or "" if trial and status not in ("waiting", "running") else "",
+        "reason": trial.user_attrs.get("reason") or ""
+        if trial and status not in ("waiting", "running", "completed")
+        else "",
         "worker": f"{worker['host']}:{worker['pid']}" if worker and status == "running" else "",
         "parameters": trial.params if trial else {},
     }
