@@ -104,6 +104,10 @@ def _estimate(trial: FrozenTrial) -> float | None:
     return seconds * of / step if step and of else None
 
 
+_NO_REASON = ("waiting", "running", "completed")
+"""A trial that completed while its worker was given up has one, too, and it is of no interest."""
+
+
 def _row(job: Job, stands: Standing) -> dict[str, Any]:
     trial = stands.trial
     worker = (trial.user_attrs.get("worker") or {}) if trial else {}
@@ -117,9 +121,7 @@ def _row(job: Job, stands: Standing) -> dict[str, Any]:
         "step": step_of(trial) if trial is not None and status != "waiting" else None,
         "seconds": seconds_of(trial) + stands.seconds * (trial not in stands.failures) if trial else 0.0,
         "attempts": stands.attempts + (status in (*DONE, "running")),
-        "reason": trial.user_attrs.get("reason") or ""
-        if trial and status not in ("waiting", "running", "completed")
-        else "",
+        "reason": trial.user_attrs.get("reason") or "" if trial and status not in _NO_REASON else "",
         "worker": f"{worker['host']}:{worker['pid']}" if worker and status == "running" else "",
         "parameters": trial.params if trial else {},
     }

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn import Parameter
 
+from lit_t6.attention import MultiHeadConfig, TPAConfig
 from lit_t6.model import T6Config, T6Model
 from lit_t6.model.feed_forward import SwiGLU
 from lit_t6.ops import token_linear as module
@@ -141,8 +142,6 @@ def test_a_feed_forward_of_few_tokens_on_a_gpu():
 @pytest.mark.parametrize("name", ["tpa", "mha"])
 @torch.no_grad()
 def test_a_step_of_a_model_goes_through_them(name, monkeypatch):
-    from lit_t6.attention import MultiHeadConfig, TPAConfig
-
     attention = TPAConfig(3, 16, 2, 2, 2) if name == "tpa" else MultiHeadConfig(2, head_dim=16)
     model = T6Model(T6Config(31, 16, 32, 2, attention)).eval()
     for parameter in model.parameters():
@@ -172,3 +171,15 @@ def test_whoever_looks_into_a_module_sees_its_calls(name, kind):
     getattr(model.blocks[0].get_submodule(name), f"register_{kind}_hook")(lambda *of: seen.append(len(of)))
     model(torch.zeros(1, 1, dtype=torch.long), cache=model.new_cache(1))
     assert len(seen) == 1
+
+
+@INTERPRETED
+@torch.no_grad()
+def test_who_looks_at_attention_sees_attention_alone():
+    model = T6Model(T6Config(31, 16, 32, 1, TPAConfig(3, 16, 2, 2, 2))).eval().bfloat16()
+    seen = []
+    model.blocks[0].attention.register_forward_hook(lambda module, args, out: seen.append(out))
+    cache = model.new_cache(1)
+    model(torch.tensor([[1, 2]]), cache=cache)
+    model(torch.tensor([[3]]), cache=cache)
+    assert [x.any().item() for x in seen] == [False, False]  # a fresh model's adds nothing yet

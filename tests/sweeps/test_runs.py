@@ -128,7 +128,7 @@ def test_every_fault_is_reported_and_the_rest_completes(prepared, tmp_path):
         "hangs": spoilt("Hangs"),
         "memory": spoilt("EndsMemory"),
     }
-    path = study_file(tmp_path, prepared, "faults", cells=cells, time_limit="15s", retries={"failed": 1})
+    path = study_file(tmp_path, prepared, "faults", cells=cells, time_limit="40s", retries={"failed": 1})
     words = [path, "--logs", tmp_path, "--workers", 2]
     status, said = sweep(words, tmp_path)
     folder = tmp_path / "sweeps" / "faults"
