@@ -35,6 +35,7 @@ def test_help_teaches(name, capsys):
     said = capsys.readouterr().out
     assert f"python cli.py sweep {name} " in said
     assert "--storage" in said
+    assert "--seeds VALUE" in said
     assert ("--from ARCHIVE" in said) == (name == "run")
 
 
@@ -52,6 +53,12 @@ def test_errors_are_one_line(capsys, tmp_path):
     path = write_study(tmp_path, seed=[1])
     assert "no setting 'seed'; did you mean seeds?" in refused(capsys, "run", path)
     assert "there is no option --worker; did you mean --workers?" in refused(capsys, "run", path, "--worker", "2")
+    assert "there is no option --num_trails; did you mean --num_trials?" in refused(
+        capsys, "run", path, "--num_trails=2"
+    )
+    assert "there is no option --trainer.max_steps; did you mean --options.trainer.max_steps?" in refused(
+        capsys, "run", path, "--trainer.max_steps", "2"
+    )
     assert "--heartbeat must be above 0" in refused(capsys, "run", path, "--heartbeat", "0")
     assert "leave" in refused(capsys, "run", path, "--from", "x.tar.gz")
 
