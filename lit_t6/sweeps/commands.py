@@ -19,7 +19,7 @@ from lit_t6.sweeps.ledger import Ledger
 from lit_t6.sweeps.pack import give_up_running, pack, unpack
 from lit_t6.sweeps.presence import Presence
 from lit_t6.sweeps.records import write_record
-from lit_t6.sweeps.same_study import agree
+from lit_t6.sweeps.same_study import agree, left_out
 from lit_t6.sweeps.saved_study import STUDY_NAME, save_study
 from lit_t6.sweeps.screen import Screen
 from lit_t6.sweeps.status import overview, summary, table
@@ -82,7 +82,8 @@ def sweep_run(
     with Screen() as screen:
         if asked.question:
             screen.say(f"{asked.name}: {asked.question}")
-        _check_changes(asked, folder)
+        if less := _check_changes(asked, folder):
+            screen.say(less)
         cells, on_cpu = _checked(asked)
         environments = share_out([] if on_cpu else visible_gpus(), asked.gpus_per_trial, workers_per_gpu, workers)
         plan = Plan(asked, cells, storage, folder.resolve(), heartbeat)
@@ -125,15 +126,18 @@ def _load(
     return asked, Path(logs) / FOLDER / asked.name
 
 
-def _check_changes(study: Study, folder: Path) -> None:
-    """Refuse to mix a study with another one that was begun in its folder."""
-    kept = folder / STUDY_NAME
-    if kept.is_file() and (lines := changes(load_study([kept]), study)):
+def _check_changes(study: Study, folder: Path) -> str:
+    """Refuse to mix a study with another one that was begun in its folder; says what it has less than that."""
+    if not (folder / STUDY_NAME).is_file():
+        return ""
+    kept = load_study([folder / STUDY_NAME])
+    if lines := changes(kept, study):
         more = f" (and {len(lines) - 3} more)" if len(lines) > 3 else ""
         raise ValueError(
             f"{folder}: the study that was begun here is another one: {'; '.join(lines[:3])}{more}. Give this one "
             f"another name, with --name, go on with that one by `sweep run {folder}`, or remove the folder."
         )
+    return left_out(kept, study)
 
 
 def _checked(study: Study) -> tuple[tuple[Cell, ...], bool]:
