@@ -22,7 +22,7 @@ from lit_t6.sweeps.records import write_record
 from lit_t6.sweeps.same_study import agree, left_out
 from lit_t6.sweeps.saved_study import STUDY_NAME, save_study
 from lit_t6.sweeps.screen import Screen
-from lit_t6.sweeps.status import overview, summary, table
+from lit_t6.sweeps.status import of_the_living, overview, summary, table
 from lit_t6.sweeps.storage import GRACE, HEARTBEAT_SECONDS, JOURNAL, open_storage
 from lit_t6.sweeps.study import Study, load_study
 from lit_t6.sweeps.worker import WORKERS, Plan
@@ -242,7 +242,7 @@ def sweep_status(
         ValueError: the study has not been begun, or the storage cannot be reached.
     """
     ledger = _open(*_load(study, overrides, logs), storage, heartbeat)
-    stands = overview(ledger.study, ledger.jobs, ledger.standings())
+    stands = overview(ledger.study, ledger.jobs, of_the_living(ledger.standings()))
     if format == "json":
         print(json.dumps(stands.to_dict(), indent=2, ensure_ascii=False))
     else:

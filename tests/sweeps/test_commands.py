@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -75,6 +76,20 @@ def test_status_by_file_and_by_folder(begun, capsys, tmp_path):
     assert "study: 6 trials: 1 done, 0 running, 0 pruned, 0 failed, 5 waiting" in by_file
     run(["sweep", "status", str(tmp_path / "logs" / "sweeps" / "study")])
     assert capsys.readouterr().out == by_file
+
+
+def test_what_a_dead_worker_ran_is_waiting(tmp_path, capsys):
+    study = make_study(tmp_path)
+    folder = tmp_path / "logs" / "sweeps" / "study"
+    ledger = make_ledger(study, folder)
+    ledger.make_due()
+    ledger.claim()
+    save_study(study, folder)
+    run(["sweep", "status", str(folder)])
+    assert "1 running, 0 pruned, 0 failed, 5 waiting" in capsys.readouterr().out
+    os.close(ledger.presence.descriptor)  # as the kernel does when it is killed
+    run(["sweep", "status", str(folder)])
+    assert "0 running, 0 pruned, 0 failed, 6 waiting" in capsys.readouterr().out
 
 
 def test_status_for_programs(begun, capsys, tmp_path):
