@@ -146,6 +146,8 @@ def _sweep(arguments: list[str]) -> Any:
 
 
 def _sweep_command(name: str, arguments: list[str]) -> Any:
+    from argparse import SUPPRESS
+
     from lit_t6.command_line.options import take_options
     from lit_t6.sweeps import commands, typed_settings
     from lit_t6.sweeps.study import KEYS
@@ -156,6 +158,9 @@ def _sweep_command(name: str, arguments: list[str]) -> Any:
         function = getattr(commands, f"sweep_{name}")
     settings: list[str] = []
     others = [_with_underscores(word) for word in arguments]
+    for word in others:
+        if word.startswith("--") and "." in (option := word.partition("=")[0]) and option[2:].split(".")[0] not in KEYS:
+            raise ValueError(f"there is no option {option}; did you mean --options.{option[2:]}?")
     for key in KEYS:
         taken, others = take_options(others, f"--{key}")
         settings += taken
@@ -165,6 +170,10 @@ def _sweep_command(name: str, arguments: list[str]) -> Any:
     )
     if name in FROM_ARCHIVE:
         parser.add_argument("--from", metavar="ARCHIVE", help=f"{FROM_ARCHIVE[name]} in this file, from `sweep pack`")
+    # For the help, completion and the names of options: what was typed of them is in `settings`.
+    group = parser.add_argument_group("settings of the study, as in its file", "configs/sweep/rank.yaml explains them.")
+    for key in KEYS:
+        group.add_argument(f"--{key}", metavar="VALUE", default=SUPPRESS)
     options = _given(parser, others)
     archive = {"from_archive": options.pop("from")} if name in FROM_ARCHIVE else {}
     return function(options.pop("study"), typed_settings(settings), **archive, **options)

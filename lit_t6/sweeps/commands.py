@@ -19,10 +19,10 @@ from lit_t6.sweeps.ledger import Ledger
 from lit_t6.sweeps.pack import give_up_running, pack
 from lit_t6.sweeps.presence import Presence
 from lit_t6.sweeps.records import write_record
-from lit_t6.sweeps.same_study import agree
+from lit_t6.sweeps.same_study import agree, left_out
 from lit_t6.sweeps.saved_study import STUDY_NAME, save_study
 from lit_t6.sweeps.screen import Screen
-from lit_t6.sweeps.status import overview, summary, table
+from lit_t6.sweeps.status import of_the_living, overview, summary, table
 from lit_t6.sweeps.storage import GRACE, HEARTBEAT_SECONDS, JOURNAL, open_storage
 from lit_t6.sweeps.study import Study, load_study
 from lit_t6.sweeps.worker import WORKERS, Plan
@@ -80,7 +80,8 @@ def sweep_run(
     with Screen() as screen:
         if asked.question:
             screen.say(f"{asked.name}: {asked.question}")
-        _check_changes(asked, folder)
+        if less := _check_changes(asked, folder):
+            screen.say(less)
         cells, on_cpu = _checked(asked)
         environments = share_out([] if on_cpu else visible_gpus(), asked.gpus_per_trial, workers_per_gpu, workers)
         plan = Plan(asked, cells, storage, folder.resolve(), heartbeat)
@@ -105,15 +106,18 @@ def sweep_run(
     return stands
 
 
-def _check_changes(study: Study, folder: Path) -> None:
-    """Refuse to mix a study with another one that was begun in its folder."""
-    kept = folder / STUDY_NAME
-    if kept.is_file() and (lines := changes(load_study([kept]), study)):
+def _check_changes(study: Study, folder: Path) -> str:
+    """Refuse to mix a study with another one that was begun in its folder; says what it has less than that."""
+    if not (folder / STUDY_NAME).is_file():
+        return ""
+    kept = load_study([folder / STUDY_NAME])
+    if lines := changes(kept, study):
         more = f" (and {len(lines) - 3} more)" if len(lines) > 3 else ""
         raise ValueError(
             f"{folder}: the study that was begun here is another one: {'; '.join(lines[:3])}{more}. Give this one "
             f"another name, with --name, go on with that one by `sweep run {folder}`, or remove the folder."
         )
+    return left_out(kept, study)
 
 
 def _checked(study: Study) -> tuple[tuple[Cell, ...], bool]:
@@ -218,7 +222,7 @@ def sweep_status(
         ValueError: the study has not been begun, or the storage cannot be reached.
     """
     ledger = open_begun(*load_asked(study, overrides, logs), storage, heartbeat)
-    stands = overview(ledger.study, ledger.jobs, ledger.standings())
+    stands = overview(ledger.study, ledger.jobs, of_the_living(ledger.standings()))
     if format == "json":
         print(json.dumps(stands.to_dict(), indent=2, ensure_ascii=False))
     else:

@@ -3,8 +3,9 @@
 import json
 
 from lit_t6.sweeps.digest import common
-from lit_t6.sweeps.jobs import by_job
+from lit_t6.sweeps.jobs import by_job, jobs_of
 from lit_t6.sweeps.ledger import Ledger
+from lit_t6.sweeps.study import Study
 
 
 def agree(ledger: Ledger) -> None:
@@ -40,3 +41,16 @@ def agree(ledger: Ledger) -> None:
             f"the storage's study {study.name!r} has trained {', '.join(dict.fromkeys(others))} with other settings. "
             f"Give these cells other names, or the study another one, with --name."
         )
+
+
+def left_out(before: Study, after: Study) -> str:
+    """What to say of trials that a study had when it was begun, and has no longer; empty if there are none."""
+    now = {job.key for job in jobs_of(after)}
+    gone = [job.key for job in jobs_of(before) if job.key not in now]
+    if not gone:
+        return ""
+    more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
+    return (
+        f"Left out of the study that was begun: {', '.join(gone[:3])}{more}. What is there of them stays, but `sweep "
+        f"status` and `sweep pack` of the folder do not count them until they are asked for again."
+    )

@@ -3,12 +3,13 @@
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from optuna.trial import FrozenTrial
 
 from lit_t6.sweeps.jobs import DONE, DUE, Job, Standing, outcome_of, seconds_of, step_of
+from lit_t6.sweeps.presence import is_dead
 from lit_t6.sweeps.study import Study
 
 
@@ -92,6 +93,20 @@ class Overview:
 def overview(study: Study, jobs: Mapping[str, Job], standings: Mapping[str, Standing]) -> Overview:
     """How a study stands, from how its jobs stand."""
     return Overview(study, [(job, standings[key]) for key, job in jobs.items()])
+
+
+def of_the_living(standings: Mapping[str, Standing]) -> dict[str, Standing]:
+    """How jobs stand where nobody gives up the trials of dead workers: those that ran are waiting for the next `run`.
+
+    Args:
+        standings: of jobs, as the storage has them.
+    """
+    return {
+        key: replace(stands, status="waiting")
+        if stands.status == "running" and stands.trial and is_dead(stands.trial.user_attrs.get("worker"))
+        else stands
+        for key, stands in standings.items()
+    }
 
 
 def _beat(trial: FrozenTrial) -> list[float]:

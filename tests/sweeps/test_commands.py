@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -35,6 +36,7 @@ def test_help_teaches(name, capsys):
     said = capsys.readouterr().out
     assert f"python cli.py sweep {name} " in said
     assert "--storage" in said
+    assert "--seeds VALUE" in said
     assert ("--from ARCHIVE" in said) == (name in ("run", "report"))
 
 
@@ -52,6 +54,12 @@ def test_errors_are_one_line(capsys, tmp_path):
     path = write_study(tmp_path, seed=[1])
     assert "no setting 'seed'; did you mean seeds?" in refused(capsys, "run", path)
     assert "there is no option --worker; did you mean --workers?" in refused(capsys, "run", path, "--worker", "2")
+    assert "there is no option --num_trails; did you mean --num_trials?" in refused(
+        capsys, "run", path, "--num_trails=2"
+    )
+    assert "there is no option --trainer.max_steps; did you mean --options.trainer.max_steps?" in refused(
+        capsys, "run", path, "--trainer.max_steps", "2"
+    )
     assert "--heartbeat must be above 0" in refused(capsys, "run", path, "--heartbeat", "0")
     assert "leave" in refused(capsys, "run", path, "--from", "x.tar.gz")
 
@@ -68,6 +76,20 @@ def test_status_by_file_and_by_folder(begun, capsys, tmp_path):
     assert "study: 6 trials: 1 done, 0 running, 0 pruned, 0 failed, 5 waiting" in by_file
     run(["sweep", "status", str(tmp_path / "logs" / "sweeps" / "study")])
     assert capsys.readouterr().out == by_file
+
+
+def test_what_a_dead_worker_ran_is_waiting(tmp_path, capsys):
+    study = make_study(tmp_path)
+    folder = tmp_path / "logs" / "sweeps" / "study"
+    ledger = make_ledger(study, folder)
+    ledger.make_due()
+    ledger.claim()
+    save_study(study, folder)
+    run(["sweep", "status", str(folder)])
+    assert "1 running, 0 pruned, 0 failed, 5 waiting" in capsys.readouterr().out
+    os.close(ledger.presence.descriptor)  # as the kernel does when it is killed
+    run(["sweep", "status", str(folder)])
+    assert "0 running, 0 pruned, 0 failed, 6 waiting" in capsys.readouterr().out
 
 
 def test_status_for_programs(begun, capsys, tmp_path):

@@ -15,8 +15,8 @@ def reader():
 def test_facts_of_a_cell(reader):
     read = load_study([RANK, RANK_QUICK])
     facts = facts_of(read, cells_of(read)[1], reader)
-    assert (facts.mechanism, facts.num_heads, facts.head_dim) == ("TPA (2, 1, 1)", 23, 16)
-    assert facts.cache_bytes_per_token == 2 * (23 + 16) * 2 * 4, "two factors of two layers in float32"
+    assert (facts.mechanism, facts.num_heads, facts.head_dim) == ("TPA (6, 1, 1)", 17, 16)
+    assert facts.cache_bytes_per_token == 2 * (17 + 16) * 2 * 4, "two factors of two layers in float32"
     assert (facts.num_steps, facts.num_tokens) == (40, 40 * 16 * 128)
 
 

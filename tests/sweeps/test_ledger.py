@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 from lit_t6.sweeps import ledger as ledger_module
 from lit_t6.sweeps.presence import Presence
 from lit_t6.sweeps.records import read_record, write_record
-from lit_t6.sweeps.same_study import agree
+from lit_t6.sweeps.same_study import agree, left_out
 
 from .ledgers import make_ledger, make_study, statuses
 
@@ -210,3 +210,12 @@ def test_a_presence_tells_who_lives(tmp_path):
     assert ledger_module.is_dead(None) is False
     os.close(presence.descriptor)
     assert ledger_module.is_dead(presence.identity) is True
+
+
+def test_trials_that_are_left_out_are_told(tmp_path):
+    begun, fewer = make_study(tmp_path), make_study(tmp_path, seeds=[0])
+    assert "a/seed-1, b/seed-1, c/seed-1. What is there" in left_out(begun, fewer)
+    assert "a/seed-0, a/seed-1, b/seed-1 and 1 more." in left_out(
+        begun, make_study(tmp_path, cells={"b": {}, "c": {}}, seeds=[0])
+    )
+    assert not left_out(fewer, begun)
