@@ -4,25 +4,27 @@ import json
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Literal
 
-from lit_t6.command_help import EXAMPLES, OVERVIEW, SWEEP_OVERVIEW
+from lit_t6.command_help import EXAMPLES, OVERVIEW
 from lit_t6.command_line.trainers import TRAINERS
+from lit_t6.function_options import function_parser, given
 from lit_t6.process_end import ProcessEnd, hold_everything, reader_is_gone
+from lit_t6.sweep_commands import SWEEPS, sweep
 from lit_t6.training_help import help_section, section_help, short_help
 
 
 def _prepare(arguments: list[str]) -> Any:
     from lit_t6.data import prepare_corpus
 
-    parser = _function_parser("prepare", prepare_corpus, skip={"inputs"})
+    parser = function_parser("prepare", prepare_corpus, skip={"inputs"})
     parser.add_argument(
         "inputs", nargs="+", help="text files (a document each), JSONL files (a document a line), or folders of them"
     )
-    options = _given(parser, arguments)
+    options = given(parser, arguments)
     manifest = prepare_corpus(**options)
     print(f"{options['output']}: vocabulary of {manifest.vocab_size:,}")
     for name, split in manifest.splits.items():
@@ -39,7 +41,7 @@ def _generate(arguments: list[str]) -> Any:
 
     typed, others = take_options(arguments, "--stop")  # the parser would read a stop string as YAML
     stops = [f"--stop={json.dumps(stop_strings(option.partition('=')[2]))}" for option in typed]
-    return generate_text(**_given(_function_parser("generate", generate_text), [*others, *stops]))
+    return generate_text(**given(function_parser("generate", generate_text), [*others, *stops]))
 
 
 def _budget(arguments: list[str]) -> Any:
@@ -49,7 +51,7 @@ def _budget(arguments: list[str]) -> Any:
     from lit_t6.model import T6Config
 
     overrides, others = take_options(arguments, "--model")
-    parser = _function_parser("budget", print_budgets, skip={"models", "base", "overrides"}, config=False)
+    parser = function_parser("budget", print_budgets, skip={"models", "base", "overrides"}, config=False)
     several: dict[str, Any] = {"action": "append", "default": [], "metavar": "FILE[,NAME][,KEY=VALUE]"}
     parser.add_argument("-c", "--config", help="a model; once for each", **several)
     parser.add_argument("--base", help="what comes under each model", **several)
@@ -68,7 +70,7 @@ def _convert(arguments: list[str]) -> Any:
 
     of_shards = option_value(arrange(arguments), "--from") == "shards"
     convert: Callable[..., Any] = convert_shards if of_shards else convert_upstream
-    parser = _function_parser("convert", convert, skip={"path"})
+    parser = function_parser("convert", convert, skip={"path"})
     archs = textwrap.fill(
         ", ".join(UPSTREAM_ARCHS), 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
     )
@@ -81,7 +83,7 @@ def _convert(arguments: list[str]) -> Any:
         required=True,
         help="whose checkpoint it is: the authors' code, or ours in a folder of shards (--from shards --help)",
     )
-    options = _given(parser, arguments)
+    options = given(parser, arguments)
     del options["from"]
     model = convert(**options)
     output = options["output"]
@@ -111,9 +113,9 @@ def _bench_decode(arguments: list[str]) -> Any:
     from lit_t6.bench import bench_decode
     from lit_t6.command_line.options import join_lists
 
-    parser = _function_parser("bench decode", bench_decode)
+    parser = function_parser("bench decode", bench_decode)
     lists = ("d_model", "num_heads", "batch", "cache", "ranks", "mechanisms", "peers")
-    return bench_decode(**_given(parser, join_lists(arguments, lists)))
+    return bench_decode(**given(parser, join_lists(arguments, lists)))
 
 
 def _bench_train(arguments: list[str]) -> Any:
@@ -125,70 +127,10 @@ def _bench_train(arguments: list[str]) -> Any:
     files, others = take_options(join_lists(words, ("config", "batch", "seq_len")), "--config")
     listed = [file.partition("=")[2].strip("[]") for file in files]
     typed = [f"--config=[{','.join(listed)}]"] if listed else []
-    return bench_train(**_given(_function_parser("bench train", bench_train, config=False), [*others, *typed], set()))
+    return bench_train(**given(function_parser("bench train", bench_train, config=False), [*others, *typed], set()))
 
 
 BENCHMARKS: dict[str, Callable[[list[str]], Any]] = {"decode": _bench_decode, "train": _bench_train}
-
-
-def _sweep(arguments: list[str]) -> Any:
-    from lit_t6.command_line.complaints import nearest
-
-    name = arguments[0] if arguments else ""
-    if name in ("-h", "--help"):
-        print(SWEEP_OVERVIEW, end="")
-        raise SystemExit(0)
-    if name not in SWEEPS:
-        near = nearest(name, SWEEPS) if name else ", which needs to know what to do."
-        what = f"there is no sweep {name!r}" if name else "sweep: runs an ablation study"
-        raise ValueError(f"{what}{near} There are {', '.join(SWEEPS)}.")
-    return SWEEPS[name](arguments[1:])
-
-
-def _sweep_command(name: str, arguments: list[str]) -> Any:
-    from argparse import SUPPRESS
-
-    from lit_t6.command_line.options import take_options
-    from lit_t6.sweeps import commands, typed_settings
-    from lit_t6.sweeps.study import KEYS
-
-    if name == "report":  # matplotlib is loaded for those who draw
-        from lit_t6.sweeps.report import sweep_report as function
-    else:
-        function = getattr(commands, f"sweep_{name}")
-    settings: list[str] = []
-    others = [_with_underscores(word) for word in arguments]
-    for word in others:
-        if word.startswith("--") and "." in (option := word.partition("=")[0]) and option[2:].split(".")[0] not in KEYS:
-            raise ValueError(f"there is no option {option}; did you mean --options.{option[2:]}?")
-    for key in KEYS:
-        taken, others = take_options(others, f"--{key}")
-        settings += taken
-    parser = _function_parser(f"sweep {name}", function, skip={"study", "overrides", "from_archive"}, config=False)
-    parser.add_argument(
-        "study", nargs="*", help="its YAML file, several that stack, or the folder of one that was begun"
-    )
-    if name in FROM_ARCHIVE:
-        parser.add_argument("--from", metavar="ARCHIVE", help=f"{FROM_ARCHIVE[name]} in this file, from `sweep pack`")
-    # For the help, completion and the names of options: what was typed of them is in `settings`.
-    group = parser.add_argument_group("settings of the study, as in its file", "configs/sweep/rank.yaml explains them.")
-    for key in KEYS:
-        group.add_argument(f"--{key}", metavar="VALUE", default=SUPPRESS)
-    options = _given(parser, others)
-    archive = {"from_archive": options.pop("from")} if name in FROM_ARCHIVE else {}
-    return function(options.pop("study"), typed_settings(settings), **archive, **options)
-
-
-def _with_underscores(word: str) -> str:
-    """An option as it is spelt here, where a person typed dashes, as in --workers-per-gpu."""
-    name, equals, value = word.partition("=")
-    return f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") else word
-
-
-SWEEPS: dict[str, Callable[[list[str]], Any]] = {
-    name: partial(_sweep_command, name) for name in ("run", "status", "report", "pack")
-}
-FROM_ARCHIVE = {"run": "go on with the study", "report": "report on the study"}
 
 
 def print_completion(shell: Literal["bash", "zsh", "tcsh"]) -> None:
@@ -221,37 +163,7 @@ def _trainer_parsers() -> dict[str, Any]:
 
 
 def _completion(arguments: list[str]) -> Any:
-    return print_completion(**_given(_function_parser("completion", print_completion), arguments))
-
-
-def _function_parser(
-    name: str, function: Callable[..., Any], skip: set[str | int] | None = None, config: bool = True
-) -> Any:
-    """A parser whose options and help are the function's own arguments and docstring."""
-    from jsonargparse import ArgumentParser
-
-    from lit_t6.command_line.parsing import PROGRAM, HelpFormatter
-
-    parser = ArgumentParser(
-        prog=f"{PROGRAM} {name}",
-        description=(function.__doc__ or "").split("\n    Args:")[0],
-        epilog=f"examples:\n{EXAMPLES[name]}",
-        formatter_class=HelpFormatter,
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    if config:
-        parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options")
-    parser.add_function_arguments(function, skip=skip, as_positional=name == "completion")
-    return parser
-
-
-def _given(parser: Any, arguments: list[str], left_out: Collection[str] = ("config",)) -> dict[str, Any]:
-    from lit_t6.command_line.options import arrange
-    from lit_t6.command_line.parsing import parse
-
-    options = parse(parser, arrange(arguments)).as_dict()
-    return {name: value for name, value in options.items() if name not in left_out}
+    return print_completion(**given(function_parser("completion", print_completion), arguments))
 
 
 def _run_trainer(command: str, arguments: list[str], ends_process: bool = False) -> Any:
@@ -275,7 +187,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     **{command: partial(_run_trainer, command) for command in TRAINERS},
     "budget": _budget,
     "bench": _bench,
-    "sweep": _sweep,
+    "sweep": sweep,
     "generate": _generate,
     "convert": _convert,
     "completion": _completion,
@@ -292,8 +204,8 @@ def run(words: Sequence[str], ends_process: bool = False) -> Any:
 
     Returns:
         The manifest of `prepare`, the rows of `budget`, the results of a benchmark, how a study stands, what
-        `generate` printed, the
-        model of `convert`; of the others the finished run, with its `trainer`, `model` and `datamodule`.
+        `generate` printed, the model of `convert`; of the others the finished run, with its `trainer`, `model` and
+        `datamodule`.
 
     Raises:
         ValueError: an error of the user's.

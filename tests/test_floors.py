@@ -8,7 +8,8 @@ import pytest
 FLOORS = {"testing": 0, "ops": 1, "attention": 2, "model": 3, "data": 3, "command_line": 3}
 FLOORS |= {"training": 4, "interop": 4, "model_reader": 4, "bench": 5}
 FLOORS |= {"sweeps": 5, "completion": 5, "budget_table": 5, "conversion": 5, "process_end": 5}
-FLOORS |= {"command_help": 4, "training_help": 5, "cli": 6, "__main__": 7}
+FLOORS |= {"command_help": 4, "function_options": 5, "training_help": 5}
+FLOORS |= {"sweep_commands": 6, "cli": 7, "__main__": 8}
 FILES = sorted(Path("lit_t6").rglob("*.py"))
 
 

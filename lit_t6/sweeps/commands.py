@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -74,9 +75,11 @@ def sweep_run(
     """
     if heartbeat <= 0:
         raise ValueError(f"--heartbeat must be above 0 seconds, got {heartbeat:g}.")
-    asked, folder = load_asked(study, overrides, logs, from_archive)
     if dry_run:
-        return _preview(asked, workers, folder, rate, format)
+        with tempfile.TemporaryDirectory() as scratch:  # a look unpacks nothing for good
+            asked, folder = load_asked(study, overrides, scratch if from_archive else logs, from_archive)
+            return _preview(asked, workers, folder, rate, format)
+    asked, folder = load_asked(study, overrides, logs, from_archive)
     with Screen() as screen:
         if asked.question:
             screen.say(f"{asked.name}: {asked.question}")

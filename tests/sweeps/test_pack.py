@@ -3,7 +3,7 @@ import tarfile
 import pytest
 from optuna.trial import TrialState
 
-from lit_t6.sweeps import load_study
+from lit_t6.sweeps import commands, load_study
 from lit_t6.sweeps.jobs import outcome_of
 from lit_t6.sweeps.pack import give_up_running, pack, unpack
 from lit_t6.sweeps.records import read_record, write_record
@@ -64,6 +64,19 @@ def test_it_goes_on_elsewhere(begun, tmp_path):
     assert sorted(map(outcome_of, ended)) == ["diverged", "interrupted"]
     assert again.claim().job.key == "c/seed-0"
     assert len(again.standings()["c/seed-0"].failures) == 1
+
+
+def test_a_look_at_an_archive_unpacks_nothing_for_good(begun, tmp_path, monkeypatch):
+    ledger, folder = begun
+    pack(ledger, folder, tmp_path / "study.tar.gz")
+    seen = []
+    monkeypatch.setattr(commands, "_preview", lambda study, workers, folder, *_: seen.append((study.name, folder)))
+    archive, logs = str(tmp_path / "study.tar.gz"), tmp_path / "there"
+    commands.sweep_run([], from_archive=archive, logs=str(logs), dry_run=True)
+    [(name, unpacked)] = seen
+    assert name == "study"
+    assert not unpacked.exists()
+    assert not logs.exists()
 
 
 def test_what_is_there_is_not_replaced(begun, tmp_path):

@@ -1,0 +1,76 @@
+"""`python cli.py sweep run | status | report | pack`: their options, joined to the functions of `lit_t6.sweeps`."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from lit_t6.command_help import SWEEP_OVERVIEW
+from lit_t6.function_options import function_parser, given
+
+
+def sweep(arguments: list[str]) -> Any:
+    """`python cli.py sweep` and what comes after it.
+
+    Args:
+        arguments: what to do, and its options.
+
+    Raises:
+        ValueError: an error of the user's.
+    """
+    from lit_t6.command_line.complaints import nearest
+
+    name = arguments[0] if arguments else ""
+    if name in ("-h", "--help"):
+        print(SWEEP_OVERVIEW, end="")
+        raise SystemExit(0)
+    if name not in SWEEPS:
+        near = nearest(name, SWEEPS) if name else ", which needs to know what to do."
+        what = f"there is no sweep {name!r}" if name else "sweep: runs an ablation study"
+        raise ValueError(f"{what}{near} There are {', '.join(SWEEPS)}.")
+    return SWEEPS[name](arguments[1:])
+
+
+def _sweep_command(name: str, arguments: list[str]) -> Any:
+    from argparse import SUPPRESS
+
+    from lit_t6.command_line.options import take_options
+    from lit_t6.sweeps import commands, typed_settings
+    from lit_t6.sweeps.study import KEYS
+
+    if name == "report":  # matplotlib is loaded for those who draw
+        from lit_t6.sweeps.report import sweep_report as function
+    else:
+        function = getattr(commands, f"sweep_{name}")
+    settings: list[str] = []
+    others = [_with_underscores(word) for word in arguments]
+    for word in others:
+        if word.startswith("--") and "." in (option := word.partition("=")[0]) and option[2:].split(".")[0] not in KEYS:
+            raise ValueError(f"there is no option {option}; did you mean --options.{option[2:]}?")
+    for key in KEYS:
+        taken, others = take_options(others, f"--{key}")
+        settings += taken
+    parser = function_parser(f"sweep {name}", function, skip={"study", "overrides", "from_archive"}, config=False)
+    parser.add_argument(
+        "study", nargs="*", help="its YAML file, several that stack, or the folder of one that was begun"
+    )
+    if name in FROM_ARCHIVE:
+        parser.add_argument("--from", metavar="ARCHIVE", help=f"{FROM_ARCHIVE[name]} in this file, from `sweep pack`")
+    # For the help, completion and the names of options: what was typed of them is in `settings`.
+    group = parser.add_argument_group("settings of the study, as in its file", "configs/sweep/rank.yaml explains them.")
+    for key in KEYS:
+        group.add_argument(f"--{key}", metavar="VALUE", default=SUPPRESS)
+    options = given(parser, others)
+    archive = {"from_archive": options.pop("from")} if name in FROM_ARCHIVE else {}
+    return function(options.pop("study"), typed_settings(settings), **archive, **options)
+
+
+def _with_underscores(word: str) -> str:
+    """An option as it is spelt here, where a person typed dashes, as in --workers-per-gpu."""
+    name, equals, value = word.partition("=")
+    return f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") else word
+
+
+SWEEPS: dict[str, Callable[[list[str]], Any]] = {
+    name: partial(_sweep_command, name) for name in ("run", "status", "report", "pack")
+}
+FROM_ARCHIVE = {"run": "go on with the study", "report": "report on the study"}
