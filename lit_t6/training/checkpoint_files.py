@@ -85,7 +85,9 @@ class _Hashed:
         os.fsync(self.file.fileno())
 
 
-def write_atomically(content: Any, path: str | Path) -> None:
+def write_atomically(
+    content: Any, path: str | Path, exchange: contextlib.AbstractContextManager[None] | None = None
+) -> None:
     """Write a checkpoint with its hash, all or nothing: a file that is there is whole until the new one is.
 
     Written beside the target, on the same file system, synced and renamed. What processes that were killed have left
@@ -94,6 +96,7 @@ def write_atomically(content: Any, path: str | Path) -> None:
     Args:
         content: for `torch.save`.
         path: of the file; its folder is made.
+        exchange: within which the new file, whole, takes its place.
 
     Raises:
         OSError: it cannot be written; says how far it came.
@@ -113,7 +116,8 @@ def write_atomically(content: Any, path: str | Path) -> None:
                 hashed.finish()  # raises the cause, if it was the file
                 raise
             hashed.finish()
-        beside.replace(path)
+        with exchange or contextlib.nullcontext():
+            beside.replace(path)
         sync_folder(path.parent)
     except OSError as error:
         number = error.errno or errno.EIO

@@ -46,11 +46,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         with self.noting_errors(Path(path)):
-            if is_sharded(path):
-                with set_aside(Path(path)):
-                    write_atomically(checkpoint, path)
-            else:
-                write_atomically(checkpoint, path)
+            exchange = {"exchange": set_aside(Path(path))} if is_sharded(path) else {}
+            write_atomically(checkpoint, path, **exchange)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Verify a checkpoint and load it, running nothing that it holds unless `weights_only=False` is asked for.

@@ -119,6 +119,15 @@ def test_a_file_takes_the_place_of_a_folder(path):
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+def test_a_folder_stays_in_its_place_while_a_file_is_written(path, monkeypatch):
+    seen, own = [], torch.save
+    monkeypatch.setattr(torch, "save", lambda *args: (seen.append(read_whole(path)["global_step"]), own(*args)))
+    SafeCheckpointIO().save_checkpoint({"global_step": 5}, path)
+    assert seen == [4]
+    assert SafeCheckpointIO().load_checkpoint(path) == {"global_step": 5}
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
 def test_what_was_there_stays_where_the_new_one_fails(path, monkeypatch):
     def fail(self, target):
         raise OSError(28, "No space left on device")
