@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -45,6 +46,12 @@ print("heard", len(heard), flush=True)
 """
 
 
+def press(process):
+    """Ctrl-C, when the process has come to its call: before it, the handler would hear."""
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+
+
 def start(then):
     program = PROGRAM.format(then=then)
     return subprocess.Popen([sys.executable, "-W", "ignore", "-c", program], stdout=subprocess.PIPE, text=True)
@@ -53,9 +60,9 @@ def start(then):
 def test_the_first_is_answered_and_the_second_ends_the_process():
     with start(LONG_CALL) as process:
         assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGINT)
+        press(process)
         assert process.stdout.readline().startswith("Ctrl-C is heard when the call at hand is done; a second one stops")
-        process.send_signal(signal.SIGINT)
+        press(process)
         assert process.stdout.readline().startswith("Stopped at once by a second Ctrl-C: what came after the last chec")
         assert process.wait(20) == 130
 
@@ -63,9 +70,9 @@ def test_the_first_is_answered_and_the_second_ends_the_process():
 def test_the_second_ends_the_process_also_if_the_first_was_heard():
     with start(HEARD_FIRST) as process:
         assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGINT)
+        press(process)
         assert process.stdout.readline() == "heard\n"
-        process.send_signal(signal.SIGINT)
+        press(process)
         assert process.stdout.readline().startswith("Stopped at once by a second Ctrl-C")
         assert process.wait(20) == 130
 
@@ -73,10 +80,10 @@ def test_the_second_ends_the_process_also_if_the_first_was_heard():
 def test_the_second_ends_the_process_in_another_call_than_that_of_the_first():
     with start(TWO_CALLS) as process:
         assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGINT)
+        press(process)
         assert process.stdout.readline().startswith("Ctrl-C is heard when the call at hand is done")
         assert process.stdout.readline() == "heard 1\n"
-        process.send_signal(signal.SIGINT)
+        press(process)
         assert process.stdout.readline().startswith("Stopped at once by a second Ctrl-C")
         assert process.wait(20) == 130
 
@@ -93,7 +100,7 @@ def test_what_was_heard_before_counts_as_it_does_for_the_handler():
     with start(program) as process:
         assert process.stdout.readline() == "ready\n"
         assert process.stdout.readline() == "listens\n"
-        process.send_signal(signal.SIGINT)
+        press(process)
         assert process.stdout.readline().startswith("Stopped at once by a second Ctrl-C")
         assert process.wait(20) == 130
 
