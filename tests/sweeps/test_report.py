@@ -1,5 +1,6 @@
 import csv
 import io
+import math
 import subprocess
 import sys
 
@@ -10,10 +11,14 @@ from tensorboard.plugins.hparams import metadata
 from lit_t6.cli import run
 from lit_t6.sweeps.pack import pack
 from lit_t6.sweeps.report.command import _typed, sweep_report
+from lit_t6.sweeps.report.figures import cells_figure
+from lit_t6.sweeps.report.findings import findings
+from lit_t6.sweeps.report.learning import curves_figure
 from lit_t6.sweeps.report.tables import cells_csv
 from lit_t6.sweeps.report.varied import axes_of
 
-from .reported import VALUES, begun, found
+from .ledgers import make_study
+from .reported import VALUES, begun, found, write_events
 
 
 @pytest.fixture(scope="module")
@@ -209,3 +214,72 @@ def test_the_command_is_told_without_passwords():
 def test_it_loads_no_pytorch():
     code = "import sys, lit_t6.sweeps.report; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def record(value=1.0, outcome="completed", **said):
+    return {"outcome": outcome, "value": value if outcome == "completed" else None, **said}
+
+
+def of_cells(tmp_path, records, **settings):
+    """What a study found whose trials these are, by cell and seed."""
+    cells = {cell: {"x.y": number} for number, (cell, _) in enumerate(dict.fromkeys(records))}
+    study = make_study(tmp_path, **{"cells": cells, "seeds": sorted({seed for _, seed in records}), **settings})
+    return findings(study, {f"{cell}/seed-{seed}": each for (cell, seed), each in records.items()})
+
+
+def test_a_training_that_diverged_leaves_the_others_curves_readable(tmp_path):
+    _, _, folder = begun(tmp_path, {**VALUES, "bad": ["diverged"] * 4})
+    write_events(folder / "bad/seed-0", math.nan, steps=(9, 19, 29, 39))
+    write_events(folder / "bad/seed-1", math.inf, steps=(9, 19, 29, 39))
+    write_events(folder / "bad/seed-2", 1e6, steps=(9, 19, 29, 39))
+    sweep_report([str(folder)], output=str(tmp_path / "report"))
+    assert (tmp_path / "report/curves.png").exists()
+
+
+def test_a_cross_is_where_a_trial_ended_and_the_end_has_the_scale_of_those_that_came_there(tmp_path):
+    records = {("a", seed): record() for seed in (0, 1)} | {("b", 0): record(), ("b", 1): record(outcome="diverged")}
+    curves = {
+        f"{cell}/seed-{seed}": {"val/bits_per_byte": {step: 2.0 - step / 100 for step in (10, 20, 30, 40)}}
+        for cell, seed in records
+    }
+    curves["b/seed-1"] = {"val/bits_per_byte": {10: 1.9, 20: 500.0}}
+    whole, end = curves_figure(of_cells(tmp_path, records), curves).axes
+    assert [tuple(map(float, line.get_xydata()[0])) for line in whole.get_lines() if line.get_marker() == "x"] == [
+        (20.0, 500.0)
+    ]
+    assert end.get_ylim()[1] < 2.0
+
+
+def test_curves_of_which_only_the_ends_are_left(tmp_path):
+    curves = {"a/seed-0": {"val/bits_per_byte": {70: 1.0, 80: 0.9, 90: 0.8, 100: 0.7}}}
+    assert curves_figure(of_cells(tmp_path, {("a", 0): record()}), curves) is not None
+
+
+def test_a_question_about_dollars(tmp_path):
+    _, _, folder = begun(tmp_path)
+    sweep_report([str(folder)], {"question": "Is $a_$ worth $5 or $6^?"}, output=str(tmp_path / "report"))
+    assert "Is $a_$ worth $5 or $6^?" in (tmp_path / "report/report.md").read_text()
+
+
+def test_no_difference_is_in_the_frame(tmp_path):
+    records = {("a", seed): record(1.0 + seed / 1000) for seed in range(3)}
+    records |= {("b", seed): record(2.0 + seed / 500) for seed in range(3)}
+    low, high = cells_figure(of_cells(tmp_path, records, baseline="a")).axes[1].get_xlim()
+    assert low < 0 < 1.002 < high
+
+
+def test_more_cells_than_a_figure_has_room_for(tmp_path):
+    records = {(f"cell number {number} of a study " + "x" * 60, 0): record() for number in range(45)}
+    figure = cells_figure(of_cells(tmp_path, records))
+    assert "The first 40 of 45 cells." in figure.get_suptitle()
+    figure.canvas.draw()
+    assert figure.axes[0].get_position().width > 0.4
+
+
+def test_long_names_leave_room_for_curves_and_none_is_left_out(tmp_path):
+    records = {(name, seed): record() for name in ("x" * 100, "_under", "short") for seed in (0, 1)}
+    curve = {"val/bits_per_byte": {step: 2.0 - step / 100 for step in (10, 20, 30, 40)}}
+    figure = curves_figure(of_cells(tmp_path, records), {f"{cell}/seed-{seed}": curve for cell, seed in records})
+    figure.canvas.draw()
+    assert all(axes.get_position().width > 0.25 for axes in figure.axes)
+    assert len(figure.legends[0].get_texts()) == 3
