@@ -81,6 +81,7 @@ def test_the_report_says_what_was_asked_and_how(made_up):
     report = (made_up[3] / "report.md").read_text()
     assert "**Question:** Which rank?" in report
     assert "Best: **wide**, val/bits_per_byte 1.0700 (95 % interval" in report
+    assert "), of the 3/4 (1 pruned) that completed." in report
     assert "corrected for the 3 comparisons" in report
     assert "low (480 bytes), base (960 bytes), high (1,300 bytes), wide (1,700 bytes)" in report
     assert "python cli.py sweep report" in report
@@ -283,3 +284,15 @@ def test_long_names_leave_room_for_curves_and_none_is_left_out(tmp_path):
     figure.canvas.draw()
     assert all(axes.get_position().width > 0.25 for axes in figure.axes)
     assert len(figure.legends[0].get_texts()) == 3
+
+
+def test_a_figure_that_is_no_number_has_no_mean(tmp_path):
+    records = {("a", seed): record(metrics={"val/loss": value}) for seed, value in enumerate((math.nan, 2.0, math.inf))}
+    (row,) = rows(cells_csv(of_cells(tmp_path, records))).values()
+    assert (row["val/loss mean"], row["val/loss standard_deviation"]) == ("2.0", "")
+
+
+def test_of_equals_the_smaller_is_no_worse(tmp_path):
+    facts = {"a": 200, "b": 100, "c": 300}
+    records = {(cell, 0): record(facts={"cache_bytes_per_token": size}) for cell, size in facts.items()}
+    assert [cell.name for cell in of_cells(tmp_path, records).pareto()] == ["b"]
