@@ -204,6 +204,16 @@ def test_a_second_report_takes_the_place_of_the_first(made_up, tmp_path):
     assert len(list((tmp_path / "tensorboard").rglob("events.out.tfevents.*"))) == 21
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["postgresql://me:se/cr@et@host/studies", "postgresql://host/studies?password=secret", "mysql://me:a b@host/x"],
+)
+def test_no_password_is_published(address):
+    told = _typed(["study.yaml"], {"storage": address}, {}, "logs")
+    assert "host" in told
+    assert not any(part in told for part in ("se/cr", "et@", "secret", "a b"))
+
+
 def test_the_command_is_told_without_passwords():
     options = {"storage": "postgresql://me:secret@host/studies", "output": None}
     told = _typed(["a b.yaml"], options, {"seeds": [0, 1]}, "elsewhere")
@@ -312,3 +322,20 @@ def test_no_two_columns_have_the_same_name(tmp_path):
     head, *lines = csv.reader(io.StringIO(cells_csv(of_cells(tmp_path, records, cells=cells))))
     assert len(set(head)) == len(head)
     assert [line[head.index("num_heads")] for line in lines] == ["2", "4"]
+
+
+@pytest.mark.parametrize("journal", [True, False])
+def test_values_do_not_change_their_names(tmp_path, journal):
+    _, _, folder = begun(tmp_path)
+    if not journal:
+        (folder / "journal.log").unlink()
+    with pytest.raises(ValueError, match="differ|other settings"):
+        sweep_report([str(folder)], {"objective.metric": "val/loss"}, output=str(tmp_path / "report"))
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_folder_that_was_renamed_is_the_one_that_is_meant(tmp_path):
+    _, _, folder = begun(tmp_path)
+    renamed = folder.rename(tmp_path / "kept")
+    sweep_report([str(renamed)], output=str(tmp_path / "report"), logs=str(tmp_path / "logs"))
+    assert "Best: **wide**" in (tmp_path / "report/report.md").read_text()
