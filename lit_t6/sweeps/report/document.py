@@ -103,11 +103,15 @@ def legend(found: Findings) -> list[str]:
         )
     if found.study.baseline:
         compared = sum(cell.difference is not None and cell.difference.p is not None for cell in found.cells)
+        tested = (
+            f" p: two-sided paired t-test, by Holm's method corrected for the {compared} comparisons of this table. "
+            "The intervals are not corrected: where nothing differs, one of 20 misses zero."
+            if compared
+            else ""
+        )
         lines.append(
             f"− {found.study.baseline}: mean of the differences to it by seed, over seeds that both completed, with "
-            f"their own interval; below zero is less. p: two-sided paired t-test, by Holm's method corrected for the "
-            f"{compared} comparisons of this table. The intervals are not corrected: where nothing "
-            f"differs, one of 20 misses zero."
+            f"their own interval; below zero is less." + tested
         )
     if found.study.search is not None:
         lines.append(
