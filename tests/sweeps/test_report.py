@@ -11,7 +11,8 @@ from tensorboard.plugins.hparams import metadata
 from lit_t6.cli import run
 from lit_t6.sweeps.pack import pack
 from lit_t6.sweeps.report.command import _typed, sweep_report
-from lit_t6.sweeps.report.figures import cells_figure
+from lit_t6.sweeps.report.drawing import wrapped
+from lit_t6.sweeps.report.figures import cells_figure, varied_figure
 from lit_t6.sweeps.report.findings import findings
 from lit_t6.sweeps.report.learning import curves_figure
 from lit_t6.sweeps.report.tables import cells_csv, trials_csv
@@ -144,6 +145,7 @@ def test_one_seed_has_no_interval(tmp_path):
     report = (output / "report.md").read_text()
     assert "Differences to base cannot be tested: that takes two seeds that both completed." in report
     assert "interval" not in report.splitlines()[6]
+    assert "0 comparisons" not in report
     row = rows((output / "cells.csv").read_text())["low"]
     assert (row["mean"], row["low"], row["difference_low"], row["p"]) == ("1.1", "", "", "")
     assert float(row["difference"]) == pytest.approx(0.1)
@@ -294,6 +296,21 @@ def test_long_names_leave_room_for_curves_and_none_is_left_out(tmp_path):
     figure.canvas.draw()
     assert all(axes.get_position().width > 0.25 for axes in figure.axes)
     assert len(figure.legends[0].get_texts()) == 3
+
+
+def test_many_lines_can_be_told_apart_and_are_not_under_their_legend(tmp_path):
+    ranks = [(q, k) for q in (1, 2) for k in range(1, 10)]
+    cells = {f"{q},{k}": {"model.attention.rank_q": q, "model.attention.rank_k": k} for q, k in ranks}
+    figure = varied_figure(of_cells(tmp_path, {(cell, 0): record(1 / len(cell)) for cell in cells}, cells=cells))
+    axes = figure.axes[0]
+    figure.canvas.draw()
+    looks = {(line.get_color(), line.get_linestyle()) for line in axes.get_lines() if line.get_marker() == "D"}
+    assert len(looks) == 9
+    assert axes.get_legend().get_window_extent().y1 < axes.get_window_extent().y0
+
+
+def test_a_name_of_many_lines_is_cut():
+    assert wrapped("a\n" + "b " * 9, 6, most=2) == "a\nb b b\n…"
 
 
 def test_a_figure_that_is_no_number_has_no_mean(tmp_path):

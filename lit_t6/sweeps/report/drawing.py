@@ -51,9 +51,10 @@ def literal(text: str) -> str:
     return f"{' ' * text.startswith('_')}{text}".replace("$", r"\$")
 
 
-def wrapped(text: str, width: int) -> str:
-    """A name in lines of at most so many letters: the figure is for its numbers."""
-    return "\n".join(wrapped for line in text.splitlines() for wrapped in textwrap.wrap(line, width))
+def wrapped(text: str, width: int, most: int | None = None) -> str:
+    """A name in lines of at most so many letters, and at most so many lines: the figure is for its numbers."""
+    lines = [part for line in text.splitlines() for part in textwrap.wrap(line, width)]
+    return "\n".join(lines if most is None or len(lines) <= most else [*lines[:most], "…"])
 
 
 def titled(figure: Figure, *lines: str) -> None:

@@ -1,6 +1,8 @@
 """The figures of a report: all cells, the objective against what is varied, and against the size of the cache."""
 
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,6 +17,7 @@ from lit_t6.sweeps.report.drawing import (
     literal,
     place_labels,
     plain,
+    styles,
     titled,
     with_unit,
     wrapped,
@@ -24,6 +27,8 @@ from lit_t6.sweeps.report.statistics import Estimate
 from lit_t6.sweeps.report.varied import Axis, axes_of
 
 _MOST_CELLS = 40
+_MOST_INSIDE = 5
+"""Lines of which a legend leaves room for the lines themselves."""
 _WIDEST, _WIDEST_BESIDE = 56, 40
 """Letters in a line of a cell's name, before its row and beside its point."""
 _CUT = "Bars that leave the frame go on."
@@ -141,7 +146,8 @@ def _panel(axes: Axes, found: Findings, axis: Axis) -> bool:
         for number, (name, line) in enumerate(axis.lines.items()):
             ends += _line(axes, axis, line, name, number, len(axis.lines))
         if len(axis.lines) > 1:
-            axes.legend(fontsize=7.5, framealpha=0.85)
+            below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 2}
+            axes.legend(fontsize=7.5, framealpha=0.85, **(below if len(axis.lines) > _MOST_INSIDE else {}))
         elif held := next(iter(axis.lines)):
             label += f"  ({held})"
     _scale(axes, sorted({axis.x[cell.name] for cell in cells}))
@@ -153,7 +159,7 @@ def _panel(axes: Axes, found: Findings, axis: Axis) -> bool:
 
 def _line(axes: Axes, axis: Axis, cells: Sequence[CellFindings], name: str, number: int, of: int) -> list[float]:
     """A line through the means of cells; the ends of their intervals."""
-    colour = COLOURS[number % len(COLOURS)]
+    colour, dashes = next(itertools.islice(styles(), number, None))
     places = sorted({axis.x[cell.name] for cell in cells})
     aside = number - (of - 1) / 2  # a little beside each other, so that bars do not cover bars
     if _is_logarithmic(places):
@@ -161,7 +167,12 @@ def _line(axes: Axes, axis: Axis, cells: Sequence[CellFindings], name: str, numb
     else:
         x = [axis.x[cell.name] + 0.012 * aside * (places[-1] - places[0]) for cell in cells]
     axes.plot(
-        x, [cell.value.mean for cell in cells if cell.value], "D-", color=colour, markersize=5, label=literal(name)
+        x,
+        [cell.value.mean for cell in cells if cell.value],
+        "D" + dashes,
+        color=colour,
+        markersize=5,
+        label=literal(name),
     )
     ends: list[float] = []
     for place, cell in zip(x, cells, strict=True):
@@ -222,10 +233,15 @@ def pareto_figure(found: Findings) -> Figure | None:
         about += f" Bars: 95 % intervals over seeds.{' ' + _CUT if cut(ends, shown) else ''}"
     titled(figure, headline(found.study), about)
     named = cells if len(cells) <= 16 else [*front, *(cell for cell in cells[:5] if cell.name not in best)]
-    labels = [(sizes[cell.name], cell.value.mean, wrapped(_named(cell, "\n"), _WIDEST_BESIDE))
-              for cell in named if cell.value is not None]  # fmt: skip
+    labels = [(sizes[cell.name], cell.value.mean, _beside(cell)) for cell in named if cell.value is not None]
     place_labels(figure, axes, labels)
     return figure
+
+
+def _beside(cell: CellFindings) -> str:
+    """What is written at a point: of a search what was tried as well, where that is short; the tables have it all."""
+    text = wrapped(_named(cell, "\n"), _WIDEST_BESIDE)
+    return text if text.count("\n") < 3 else wrapped(cell.name, _WIDEST_BESIDE)
 
 
 def importance_figure(names: Sequence[str], shares: Sequence[float], title: str) -> Figure:

@@ -123,7 +123,7 @@ def _draw(
         dashes,
         color=colour,
         linewidth=width,
-        label=label and literal(wrapped(label, _WIDEST)),
+        label=label and literal(wrapped(label, _WIDEST, most=3)),
         zorder=3 if named else 1,
     )
     for trial, curve in curves:
