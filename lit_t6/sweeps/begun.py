@@ -39,7 +39,8 @@ def load_asked(
     kept = [str(path) if (path := Path(name) / STUDY_NAME).is_file() else name for name in study]
     asked = load_study(kept, overrides or {})
     begun = Path(kept[0]).parent
-    if begun.name == asked.name and Path(kept[0]).name == STUDY_NAME:  # wherever it lies
+    is_begun = begun.name == asked.name or (begun / JOURNAL).exists()  # wherever it lies, whatever it is called there
+    if is_begun and Path(kept[0]).name == STUDY_NAME:
         return asked, begun
     return asked, Path(logs) / FOLDER / asked.name
 

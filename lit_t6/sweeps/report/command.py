@@ -22,6 +22,7 @@ from lit_t6.sweeps.report.findings import Findings, findings
 from lit_t6.sweeps.report.importance import importances
 from lit_t6.sweeps.report.learning import Curve, curves_figure, read_curves
 from lit_t6.sweeps.report.tables import cells_csv, trials_csv
+from lit_t6.sweeps.same_study import agree
 from lit_t6.sweeps.storage import HEARTBEAT_SECONDS, JOURNAL
 from lit_t6.sweeps.study import Study
 
@@ -59,7 +60,7 @@ def sweep_report(
         logs: folder of all logs.
 
     Raises:
-        ValueError: the study has not been begun, or the archive is none.
+        ValueError: the study has not been begun, or with other settings; or the archive is none.
     """
     command = _typed(study, {"from": from_archive, "output": output, "storage": storage}, overrides, logs)
     with tempfile.TemporaryDirectory() as scratch:
@@ -81,7 +82,12 @@ def _typed(
     """The command that a person typed, without passwords."""
     given = {**options, **(overrides or {}), **({"logs": logs} if logs != "logs" else {})}
     words = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
-    return f"python cli.py sweep report {re.sub('(?<=://)[^@/ ]*@', '', shlex.join([*study, *words]))}"
+    return f"python cli.py sweep report {shlex.join(map(_without_password, [*study, *words]))}"
+
+
+def _without_password(word: str) -> str:
+    """A word of a command as it may be published; a password may have any letter in it, or be a parameter."""
+    return re.sub("(?<=[?&])(password|passwd|pwd)=[^&]*&?", "", re.sub("(?<=://).*@", "", word))
 
 
 def _records(study: Study, folder: Path, storage: str | None) -> dict[str, Mapping[str, Any]]:
@@ -89,10 +95,23 @@ def _records(study: Study, folder: Path, storage: str | None) -> dict[str, Mappi
     if storage is None and not (folder / JOURNAL).exists():
         read = {job.key: read_record(folder / job.key) for job in jobs_of(study)}
         if found := {key: record for key, record in read.items() if record is not None}:
+            _check_records(study, folder, found)
             return dict(found)
     ledger = open_begun(study, folder, storage, HEARTBEAT_SECONDS)
+    if ledger.storage.get_study_user_attrs(ledger.study_id):
+        agree(ledger)  # or values of one objective would stand under the name of another
     stands = {key: each.trial for key, each in ledger.standings().items() if each.is_over}
     return {key: record_of(trial, study) for key, trial in stands.items() if trial is not None}
+
+
+def _check_records(study: Study, folder: Path, records: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse records of trials whose settings or objective are others than the study's."""
+    others = [key for key, record in records.items() if record.get("digest") not in (None, study.digest())]
+    if others:
+        raise ValueError(
+            f"{folder}: {', '.join(others[:3])} and what else is recorded here were trained with other settings than "
+            f"those of {study.name!r}. Report on what was begun, by its folder, without settings."
+        )
 
 
 def _publish(found: Findings, curves: Mapping[str, Mapping[str, Curve]], target: Path, command: str) -> Sequence[str]:

@@ -63,13 +63,18 @@ def answer(found: Findings) -> list[str]:
     assert best.value is not None
     spread = f" (95 % interval {interval(best.value)})" if best.value.low is not None else ""
     tried = f" ({best.setting})" if best.setting else ""
-    lines = [f"Best: **{best.name}**{tried}, {metric} {best.value.mean:.4f}{spread}."]
+    lines = [f"Best: **{best.name}**{tried}, {metric} {best.value.mean:.4f}{spread}{_of_fewer(best)}."]
     if found.study.baseline:
         lines.append(_against(found))
     if len(front := found.pareto()) > 0:
         names = ", ".join(map(_with_size, front))
         lines.append(f"No other one beats these in both, {metric} and bytes cached of a token: {names}.")
     return [f"* {line}" for line in lines]
+
+
+def _of_fewer(cell: CellFindings) -> str:
+    """What to say of a mean that leaves trials out, which may have been the worse ones."""
+    return f", of the {cell.outcomes()} that completed" if len(cell.completed) < len(cell.trials) else ""
 
 
 def _with_size(cell: CellFindings) -> str:
@@ -98,11 +103,15 @@ def legend(found: Findings) -> list[str]:
         )
     if found.study.baseline:
         compared = sum(cell.difference is not None and cell.difference.p is not None for cell in found.cells)
+        tested = (
+            f" p: two-sided paired t-test, by Holm's method corrected for the {compared} comparisons of this table. "
+            "The intervals are not corrected: where nothing differs, one of 20 misses zero."
+            if compared
+            else ""
+        )
         lines.append(
             f"− {found.study.baseline}: mean of the differences to it by seed, over seeds that both completed, with "
-            f"their own interval; below zero is less. p: two-sided paired t-test, by Holm's method corrected for the "
-            f"{compared} comparisons of this table. The intervals are not corrected: where nothing "
-            f"differs, one of 20 misses zero."
+            f"their own interval; below zero is less." + tested
         )
     if found.study.search is not None:
         lines.append(
@@ -112,7 +121,7 @@ def legend(found: Findings) -> list[str]:
     if any(len(cell.completed) < len(cell.trials) for cell in found.cells):
         lines.append("Cells of which trials are missing are compared by those that are left.")
     if found.study.match == "parameters":
-        lines.append("Head counts were solved for equal parameters.")
+        lines.append("Head counts were solved for equal parameters, as near as whole heads come.")
     return lines
 
 

@@ -12,7 +12,7 @@ from matplotlib.transforms import Bbox
 
 from lit_t6.sweeps.study import Study
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#a0529c", "#e69f00", "#56b4e9", "#555555", "#b8860b")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#a0529c", "#e69f00", "#56b4e9", "#555555")
 """Of a palette that colour-blind people can tell apart."""
 GREY = "#9a9a9a"
 _DASHES = ("-", "--", ":", "-.")
@@ -44,10 +44,23 @@ def headline(study: Study) -> str:
     return f"{study.name}: {study.question}" if study.question else study.name
 
 
+def literal(text: str) -> str:
+    """Text of a study as matplotlib shows it: what stands between two dollar signs is no formula, and a legend leaves
+    out what begins with an underscore.
+    """
+    return f"{' ' * text.startswith('_')}{text}".replace("$", r"\$")
+
+
+def wrapped(text: str, width: int, most: int | None = None) -> str:
+    """A name in lines of at most so many letters, and at most so many lines: the figure is for its numbers."""
+    lines = [part for line in text.splitlines() for part in textwrap.wrap(line, width)]
+    return "\n".join(lines if most is None or len(lines) <= most else [*lines[:most], "…"])
+
+
 def titled(figure: Figure, *lines: str) -> None:
     """Lines above a figure, wrapped to its width."""
     width = round(13 * figure.get_figwidth())
-    figure.suptitle("\n".join(textwrap.fill(line, width) for line in lines if line), fontsize=10)
+    figure.suptitle(literal("\n".join(wrapped(line, width) for line in lines if line)), fontsize=10)
 
 
 def plain(axes: Axes) -> None:
@@ -93,7 +106,7 @@ def place_labels(figure: Figure, axes: Axes, labels: Sequence[tuple[float, float
     taken = list(_drawn(axes))
     scale = 72 / figure.dpi
     for (x, y, text), centre in zip(labels, centres, strict=True):
-        note = axes.annotate(text, (x, y), xytext=(0, 0), textcoords="offset points", fontsize=8, va="bottom")
+        note = axes.annotate(literal(text), (x, y), xytext=(0, 0), textcoords="offset points", fontsize=8, va="bottom")
         size = note.get_window_extent(renderer)
         left, bottom = _free(centre, size.width, size.height, taken, frame)
         taken.append(Bbox.from_bounds(left, bottom, size.width, size.height))

@@ -1,17 +1,36 @@
 """The figures of a report: all cells, the objective against what is varied, and against the size of the cache."""
 
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from lit_t6.sweeps.report.drawing import COLOURS, GREY, cut, headline, limits, place_labels, plain, titled, with_unit
+from lit_t6.sweeps.report.drawing import (
+    COLOURS,
+    GREY,
+    cut,
+    headline,
+    limits,
+    literal,
+    place_labels,
+    plain,
+    styles,
+    titled,
+    with_unit,
+    wrapped,
+)
 from lit_t6.sweeps.report.findings import CellFindings, Findings
 from lit_t6.sweeps.report.statistics import Estimate
 from lit_t6.sweeps.report.varied import Axis, axes_of
 
 _MOST_CELLS = 40
+_MOST_INSIDE = 5
+"""Lines of which a legend leaves room for the lines themselves."""
+_WIDEST, _WIDEST_BESIDE = 56, 40
+"""Letters in a line of a cell's name, before its row and beside its point."""
 _CUT = "Bars that leave the frame go on."
 
 
@@ -22,11 +41,13 @@ def cells_figure(found: Findings) -> Figure | None:
     if not ranked:
         return None
     base = found.study.baseline and any(cell.difference for cell in cells)
-    figure = Figure(figsize=(10.5 if base else 9.0, 1.6 + 0.32 * len(cells)), layout="constrained")
+    names = [_row_name(cell) for cell in cells]
+    row = max(0.32, *(0.15 * (1 + name.count("\n")) for name in names))
+    figure = Figure(figsize=(10.5 if base else 9.0, 1.6 + row * len(cells)), layout="constrained")
     panels = figure.subplots(1, 2 if base else 1, squeeze=False, sharey=True)[0]
     left = panels[0]
     cut_off = _rows(left, cells, [cell.value for cell in cells], [list(cell.by_seed.values()) for cell in cells])
-    left.set_yticks(range(len(cells)), [_row_name(cell) for cell in cells])
+    left.set_yticks(range(len(cells)), names)
     for label, cell in zip(left.get_yticklabels(), cells, strict=True):
         label.set_color("black" if len(cell.completed) == len(cell.trials) else "#b00000")
     left.set_ylim(len(cells) - 0.4, -0.6)
@@ -36,16 +57,24 @@ def cells_figure(found: Findings) -> Figure | None:
         differences = [cell.difference.of if cell.difference else None for cell in cells]
         pairs = [[value - baseline.by_seed[seed] for seed, value in cell.by_seed.items() if seed in baseline.by_seed]
                  if cell is not baseline else [] for cell in cells]  # fmt: skip
-        cut_off |= _rows(panels[1], cells, differences, pairs)
+        cut_off |= _rows(panels[1], cells, differences, pairs, seen=[0.0])
         panels[1].axvline(0, color="black", linewidth=1)
         panels[1].set_xlabel(f"difference to {found.study.baseline}, by seed")
-    titled(figure, headline(found.study), _about(found, cut_off))
+    titled(figure, headline(found.study), _about(found, cut_off), _left_out(found, len(cells)))
     return figure
+
+
+def _left_out(found: Findings, shown: int) -> str:
+    """What to say of cells for which the figure has no room."""
+    if found.study.search is None:
+        return f"The first {shown} of {len(found.cells)} cells." if shown < len(found.cells) else ""
+    best = f"The best {shown} of {len(found.ranked())}" if shown < len(found.ranked()) else f"The {shown}"
+    return f"{best} trials that completed, of {len(found.cells)}." if shown < len(found.cells) else ""
 
 
 def _row_name(cell: CellFindings) -> str:
     told = "" if len(cell.completed) == len(cell.trials) else f"\n{cell.outcomes()}"
-    return _named(cell, ": ") + told
+    return literal(wrapped(_named(cell, ": "), _WIDEST)) + told
 
 
 def _named(cell: CellFindings, between: str) -> str:
@@ -54,11 +83,15 @@ def _named(cell: CellFindings, between: str) -> str:
 
 
 def _rows(
-    axes: Axes, cells: Sequence[CellFindings], means: Sequence[Estimate | None], seeds: Sequence[Sequence[float]]
+    axes: Axes,
+    cells: Sequence[CellFindings],
+    means: Sequence[Estimate | None],
+    seeds: Sequence[Sequence[float]],
+    seen: Sequence[float] = (),
 ) -> bool:
-    """A row a cell: its seeds, mean and interval; whether an interval is cut off."""
+    """A row a cell: its seeds, mean and interval, and room for what else is to be seen; whether an interval is cut."""
     plain(axes)
-    points = [value for values in seeds for value in values] or [0.0]
+    points = [*seen, *(value for values in seeds for value in values)] or [0.0]
     ends = [end for of in means if of is not None for end in (of.low, of.high) if end is not None]
     shown = limits(points, ends)
     axes.set_xlim(*shown)
@@ -113,11 +146,12 @@ def _panel(axes: Axes, found: Findings, axis: Axis) -> bool:
         for number, (name, line) in enumerate(axis.lines.items()):
             ends += _line(axes, axis, line, name, number, len(axis.lines))
         if len(axis.lines) > 1:
-            axes.legend(fontsize=7.5, framealpha=0.85)
+            below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 2}
+            axes.legend(fontsize=7.5, framealpha=0.85, **(below if len(axis.lines) > _MOST_INSIDE else {}))
         elif held := next(iter(axis.lines)):
             label += f"  ({held})"
     _scale(axes, sorted({axis.x[cell.name] for cell in cells}))
-    axes.set_xlabel(label)
+    axes.set_xlabel(literal(label))
     shown = limits([value for cell in found.cells for value in cell.by_seed.values()], ends)
     axes.set_ylim(*shown)  # shared by all
     return cut(ends, shown)
@@ -125,14 +159,21 @@ def _panel(axes: Axes, found: Findings, axis: Axis) -> bool:
 
 def _line(axes: Axes, axis: Axis, cells: Sequence[CellFindings], name: str, number: int, of: int) -> list[float]:
     """A line through the means of cells; the ends of their intervals."""
-    colour = COLOURS[number % len(COLOURS)]
+    colour, dashes = next(itertools.islice(styles(), number, None))
     places = sorted({axis.x[cell.name] for cell in cells})
     aside = number - (of - 1) / 2  # a little beside each other, so that bars do not cover bars
     if _is_logarithmic(places):
         x = [axis.x[cell.name] * (places[-1] / places[0]) ** (0.012 * aside) for cell in cells]
     else:
         x = [axis.x[cell.name] + 0.012 * aside * (places[-1] - places[0]) for cell in cells]
-    axes.plot(x, [cell.value.mean for cell in cells if cell.value], "D-", color=colour, markersize=5, label=name)
+    axes.plot(
+        x,
+        [cell.value.mean for cell in cells if cell.value],
+        "D" + dashes,
+        color=colour,
+        markersize=5,
+        label=literal(name),
+    )
     ends: list[float] = []
     for place, cell in zip(x, cells, strict=True):
         values = list(cell.by_seed.values())
@@ -179,7 +220,7 @@ def pareto_figure(found: Findings) -> Figure | None:
         axes.plot(sizes[cell.name], cell.value.mean, "D", color=colour, markersize=6, zorder=3)
     steps = [cell.value.mean for cell in front if cell.value is not None]
     axes.step([sizes[cell.name] for cell in front], steps, where="post", color=COLOURS[1], linewidth=1.2, zorder=1)
-    if max(sizes.values()) / min(sizes.values()) >= 4:
+    if max(sizes.values()) >= 4 * min(sizes.values()) > 0:
         axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     shown = limits([value for cell in cells for value in cell.by_seed.values()], ends)
@@ -192,9 +233,15 @@ def pareto_figure(found: Findings) -> Figure | None:
         about += f" Bars: 95 % intervals over seeds.{' ' + _CUT if cut(ends, shown) else ''}"
     titled(figure, headline(found.study), about)
     named = cells if len(cells) <= 16 else [*front, *(cell for cell in cells[:5] if cell.name not in best)]
-    labels = [(sizes[cell.name], cell.value.mean, _named(cell, "\n")) for cell in named if cell.value is not None]
+    labels = [(sizes[cell.name], cell.value.mean, _beside(cell)) for cell in named if cell.value is not None]
     place_labels(figure, axes, labels)
     return figure
+
+
+def _beside(cell: CellFindings) -> str:
+    """What is written at a point: of a search what was tried as well, where that is short; the tables have it all."""
+    text = wrapped(_named(cell, "\n"), _WIDEST_BESIDE)
+    return text if text.count("\n") < 3 else wrapped(cell.name, _WIDEST_BESIDE)
 
 
 def importance_figure(names: Sequence[str], shares: Sequence[float], title: str) -> Figure:
@@ -205,7 +252,7 @@ def importance_figure(names: Sequence[str], shares: Sequence[float], title: str)
     axes.barh(range(len(names)), [100 * share for share in shares], color=COLOURS[0], height=0.6)
     for place, share in enumerate(shares):
         axes.text(100 * share + 1, place, f"{100 * share:.0f} %", va="center", fontsize=8)
-    axes.set_yticks(range(len(names)), list(names), fontsize=8)
+    axes.set_yticks(range(len(names)), [literal(name) for name in names], fontsize=8)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, 112)
     axes.set_xticks(range(0, 101, 20))

@@ -8,6 +8,7 @@ from typing import Any
 
 from lit_t6.sweeps.cells import HEADS, Cell, plain_cells
 from lit_t6.sweeps.jobs import Job, jobs_of
+from lit_t6.sweeps.records import finite
 from lit_t6.sweeps.report.statistics import Difference, Estimate, estimate, holm, paired
 from lit_t6.sweeps.study import Study
 
@@ -40,8 +41,8 @@ class Trial:
         return self.record.get("facts") or {}
 
     def metric(self, tag: str) -> float | None:
-        """The last value of a recorded figure."""
-        return (self.record.get("metrics") or {}).get(tag)
+        """The last value of a recorded figure; None of what is no number, which has no mean."""
+        return finite((self.record.get("metrics") or {}).get(tag))
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,12 @@ class Findings:
     def pareto(self) -> list[CellFindings]:
         """The cells that no other one beats in both, objective and bytes cached of a token; fewest bytes first."""
         best: list[CellFindings] = []
-        ranks = {cell.name: rank for rank, cell in enumerate(self.ranked())}
+        means = {cell.name: cell.value.mean for cell in self.ranked() if cell.value is not None}
+        ranks = {mean: rank for rank, mean in enumerate(dict.fromkeys(means.values()))}  # equal means have one rank
+        places = {name: ranks[mean] for name, mean in means.items()}
         sized = [cell for cell in self.ranked() if cell.fact("cache_bytes_per_token") is not None]
-        for cell in sorted(sized, key=lambda cell: (cell.fact("cache_bytes_per_token"), ranks[cell.name])):
-            if not best or ranks[cell.name] < ranks[best[-1].name]:
+        for cell in sorted(sized, key=lambda cell: (cell.fact("cache_bytes_per_token"), places[cell.name])):
+            if not best or places[cell.name] < places[best[-1].name]:
                 best.append(cell)
         return best
 

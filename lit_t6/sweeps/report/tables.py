@@ -13,6 +13,7 @@ from lit_t6.sweeps.report.varied import columns_of
 from lit_t6.sweeps.study import REASONS
 
 NOTHING = "–"
+_FORMULAS = ("=", "+", "-", "@", "\t")
 OUTCOMES = ("completed", "pruned", *REASONS, UNFINISHED)
 _FACTS = ("num_parameters", "cache_bytes_per_token", "num_heads")
 
@@ -23,7 +24,7 @@ def cells_csv(found: Findings) -> str:
     Numbers are whole, to be computed with; what is not known is empty. The same trials give the same bytes.
     """
     varied = columns_of(found)
-    head = ["cell", *(column.name for column in varied), *_FACTS, "trials", *OUTCOMES]
+    head = ["cell", *(f"set {c.name}" if c.name in _FACTS else c.name for c in varied), *_FACTS, "trials", *OUTCOMES]
     head += ["mean", "standard_deviation", "low", "high"]
     head += ["pairs", "difference", "difference_deviation", "difference_low", "difference_high", "p", "p_holm"]
     head += [f"{tag} {what}" for tag in found.recorded for what in ("mean", "standard_deviation")]
@@ -58,8 +59,16 @@ def _numbers(of: Estimate | None) -> list[Any]:
 
 def _csv(rows: Sequence[Sequence[Any]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(["" if value is None else value for value in row] for row in rows)
+    csv.writer(text, lineterminator="\n").writerows([_entry(value) for value in row] for row in rows)
     return text.getvalue()
+
+
+def _entry(value: Any) -> Any:
+    """A value as it may stand in a CSV: in one line, and no formula to a spreadsheet, which "=1+1" or "@a" would be."""
+    if not isinstance(value, str):
+        return "" if value is None else value
+    line = "\n".join(value.splitlines())  # a lone carriage return, as of a progress bar, ends a row for some readers
+    return f"'{line}" if line.startswith(_FORMULAS) else line
 
 
 def cells_markdown(found: Findings) -> list[str]:
