@@ -48,7 +48,7 @@ print("heard", len(heard), flush=True)
 
 def press(process):
     """Ctrl-C, when the process has come to its call: before it, the handler would hear."""
-    time.sleep(1)
+    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
 
 
