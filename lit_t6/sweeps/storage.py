@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -129,9 +130,9 @@ def _proxy(address: str) -> BaseStorage:
 
 
 def hidden(address: str | None) -> str:
-    """An address as it may be shown: without its password."""
-    place = urlsplit(address or "")
-    return (address or "").replace(f":{place.password}@", ":…@") if place.password else (address or "")
+    """An address as it may be shown: without its password, which may have any letter in it, or be a parameter."""
+    shown = re.sub(r"(?<=://)([^:@/]*):.*@", r"\1:…@", address or "")
+    return re.sub("(?<=[?&])(password|passwd|pwd)=[^&]*", r"\1=…", shown)
 
 
 def is_out_of_reach(error: BaseException) -> bool:

@@ -83,3 +83,20 @@ def test_patience_ends_with_what_it_waits_for_or_when_it_is_stopped():
     answers = iter([OSError(5, "Input/output error")])
     with pytest.raises(OSError, match="Input"):
         patience("reading", action, 1)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("postgresql://me:secret@host/db", "postgresql://me:…@host/db"),
+        ("postgresql://me:se/cr@et@host/db", "postgresql://me:…@host/db"),
+        (
+            "postgresql://me@host/db?password=secret&sslmode=require",
+            "postgresql://me@host/db?password=…&sslmode=require",
+        ),
+        ("postgresql://host/db", "postgresql://host/db"),
+        (None, ""),
+    ],
+)
+def test_no_password_is_shown(address, shown):
+    assert hidden(address) == shown
