@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from lit_t6.command_help import EXAMPLES, OVERVIEW
 from lit_t6.command_line.trainers import TRAINERS
-from lit_t6.function_options import function_parser, given
+from lit_t6.function_options import chosen, function_parser, given
 from lit_t6.process_end import ProcessEnd, hold_everything, reader_is_gone
 from lit_t6.sweep_commands import SWEEPS, sweep
 from lit_t6.training_help import help_section, section_help, short_help
@@ -95,18 +95,10 @@ def _convert(arguments: list[str]) -> Any:
 
 
 def _bench(arguments: list[str]) -> Any:
-    from lit_t6.command_line.complaints import nearest
-
-    name = arguments[0] if arguments else ""
-    if name in ("-h", "--help"):
-        examples = "".join(EXAMPLES[f"bench {name}"] for name in BENCHMARKS)
-        print(f"usage: python cli.py bench {{{','.join(BENCHMARKS)}}} [options]\n\nexamples:\n{examples}", end="")
-        raise SystemExit(0)
-    if name not in BENCHMARKS:
-        near = nearest(name, BENCHMARKS) if name else ", which needs a name."
-        what = f"there is no benchmark {name!r}" if name else "bench: measures the speed of something"
-        raise ValueError(f"{what}{near} There are {', '.join(BENCHMARKS)}.")
-    return BENCHMARKS[name](arguments[1:])
+    examples = "".join(EXAMPLES[f"bench {name}"] for name in BENCHMARKS)
+    overview = f"usage: python cli.py bench {{{','.join(BENCHMARKS)}}} [options]\n\nexamples:\n{examples}"
+    unnamed = "bench: measures the speed of something, which needs a name."
+    return chosen(BENCHMARKS, arguments, "benchmark", unnamed, overview)
 
 
 def _bench_decode(arguments: list[str]) -> Any:

@@ -1,9 +1,37 @@
 """Commands whose options are the arguments of a function."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from lit_t6.command_help import EXAMPLES
+
+
+def chosen(
+    commands: Mapping[str, Callable[[list[str]], Any]], arguments: list[str], kind: str, unnamed: str, overview: str
+) -> Any:
+    """Run the one of a group of commands that is named.
+
+    Args:
+        commands: of the group, by name.
+        arguments: a name and the command's own.
+        kind: what a command of the group is called.
+        unnamed: what to tell where none is named.
+        overview: of the group, for `--help`.
+
+    Raises:
+        ValueError: there is no such command, or none is named.
+        SystemExit: after help.
+    """
+    from lit_t6.command_line.complaints import nearest
+
+    name = arguments[0] if arguments else ""
+    if name in ("-h", "--help"):
+        print(overview, end="")
+        raise SystemExit(0)
+    if name not in commands:
+        what = f"there is no {kind} {name!r}{nearest(name, commands)}" if name else unnamed
+        raise ValueError(f"{what} There are {', '.join(commands)}.")
+    return commands[name](arguments[1:])
 
 
 def function_parser(

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from lit_t6.command_help import SWEEP_OVERVIEW
-from lit_t6.function_options import function_parser, given
+from lit_t6.function_options import chosen, function_parser, given
 
 
 def sweep(arguments: list[str]) -> Any:
@@ -17,17 +17,8 @@ def sweep(arguments: list[str]) -> Any:
     Raises:
         ValueError: an error of the user's.
     """
-    from lit_t6.command_line.complaints import nearest
-
-    name = arguments[0] if arguments else ""
-    if name in ("-h", "--help"):
-        print(SWEEP_OVERVIEW, end="")
-        raise SystemExit(0)
-    if name not in SWEEPS:
-        near = nearest(name, SWEEPS) if name else ", which needs to know what to do."
-        what = f"there is no sweep {name!r}" if name else "sweep: runs an ablation study"
-        raise ValueError(f"{what}{near} There are {', '.join(SWEEPS)}.")
-    return SWEEPS[name](arguments[1:])
+    unnamed = "sweep: runs an ablation study, which needs to know what to do."
+    return chosen(SWEEPS, arguments, "sweep", unnamed, SWEEP_OVERVIEW)
 
 
 def _sweep_command(name: str, arguments: list[str]) -> Any:

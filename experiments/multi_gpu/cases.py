@@ -3,9 +3,7 @@
 import math
 import os
 import random
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
@@ -14,6 +12,7 @@ from typing import Any
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
+from lit_t6.bench.training.process import wait_for
 from lit_t6.data import prepare_corpus
 
 CHECKOUT = Path(__file__).parents[2]
@@ -140,7 +139,7 @@ def run_case(case: Case, settings: dict[str, Any], data: Path, cache: Path, seco
         paths = [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "XDG_CACHE_HOME": str(cache)}
         with log.open("wb") as output:
-            status = _wait(words, environment, output, seconds)
+            status = wait_for(words, environment, output, seconds, CHECKOUT)
         found: dict[str, Any] = asdict(case)
         if status != 0:
             why = f"it took longer than {seconds:.0f} s" if status is None else f"it ended with status {status}"
@@ -172,24 +171,3 @@ def figures(folder: Path, warmup: int) -> dict[str, Any]:
         "losses": by_tag["train/loss"],
         "grad_norms": by_tag["optim/grad_norm"],
     }
-
-
-def _wait(words: list[str], environment: dict[str, str], output: Any, seconds: float) -> int | None:
-    """The exit status; None if it took too long. Whatever ends this wait ends the process, and those it started."""
-    process = subprocess.Popen(
-        words,
-        cwd=CHECKOUT,
-        env=environment,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()

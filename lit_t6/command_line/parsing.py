@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -128,8 +129,26 @@ def _read(path: str) -> dict[str, Any]:
         inside = sorted(Path(path).rglob("*.y*ml"))
         such = f", such as {inside[0]}" if inside else ""
         raise ValueError(f"{path}: is a folder; expected a YAML file{such}.")
-    try:
+    with yaml_errors(path):
         loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(loaded, dict):
+        found = "nothing" if loaded is None else repr(loaded)[:60]
+        raise ValueError(f"{path}: expected options, such as `model:` with settings below it, found {found}.")
+    return loaded
+
+
+@contextmanager
+def yaml_errors(path: str | Path) -> Iterator[None]:
+    """What is wrong with a YAML file that is read within this, in one line.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ValueError: it is no text, or broken, and where.
+    """
+    try:
+        yield
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a YAML file: it is not text ({error.reason}).") from error
     except yaml.MarkedYAMLError as error:
@@ -138,10 +157,6 @@ def _read(path: str) -> dict[str, Any]:
         raise ValueError(f"{path}{line}: broken YAML: {what}.") from error
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: broken YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(loaded, dict):
-        found = "nothing" if loaded is None else repr(loaded)[:60]
-        raise ValueError(f"{path}: expected options, such as `model:` with settings below it, found {found}.")
-    return loaded
 
 
 def load_yaml(text: str) -> Any:

@@ -18,8 +18,9 @@ from lit_t6.sweeps.ledger import Ledger
 from lit_t6.sweeps.records import METRICS, RECORD, record_of
 from lit_t6.sweeps.saved_study import CONFIGS_NAME, STUDY_NAME, save_study
 from lit_t6.sweeps.storage import JOURNAL
+from lit_t6.sweeps.trial import FINISHED
 
-_OF_A_TRIAL = (METRICS, "config.yaml", "hparams.yaml", "guards.jsonl", "finished")
+_OF_A_TRIAL = (METRICS, "config.yaml", "hparams.yaml", "guards.jsonl", FINISHED)
 _EVENTS = "events.out.tfevents."
 
 

@@ -12,6 +12,7 @@ import yaml
 from jsonargparse import get_loader
 
 from lit_t6.command_line.complaints import nearest, no_file
+from lit_t6.command_line.parsing import yaml_errors
 
 MERGED = ("options", "objective", "retries")
 """Keys whose settings stack one by one, as options of `fit` do; of all others the last file's value holds."""
@@ -189,16 +190,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: is a folder; expected a study's YAML file.")
     if not path.exists():
         raise ValueError(no_file(str(path)).replace("configuration", "study"))
-    try:
+    with yaml_errors(path):
         text = path.read_text(encoding="utf-8")
         _refuse_twice(yaml.compose(text), str(path))
         loaded = get_loader("yaml")(text)  # jsonargparse's, to which 1e-3 is a number
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a YAML file: it is not text ({error.reason}).") from error
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        what = ", ".join(filter(None, (error.context, error.problem)))
-        raise ValueError(f"{path}{line}: broken YAML: {what}.") from error
     if not isinstance(loaded, dict):
         raise ValueError(f"{path}: expected a study, such as `cells:` with settings below it, found {loaded!r:.60}.")
     return loaded

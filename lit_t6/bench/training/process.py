@@ -34,7 +34,7 @@ def run_case(case: Case, seconds: float) -> dict[str, Any]:
         source.write_text(json.dumps(case.to_dict()))
         words = [sys.executable, "-m", "lit_t6.bench.training.worker", str(source), str(target)]
         with log.open("wb") as output:
-            status = _wait(words, _environment(folder), output, seconds)
+            status = wait_for(words, _environment(folder), output, seconds)
         if status is not None and target.exists():
             found: dict[str, Any] = json.loads(target.read_text())
         else:
@@ -51,10 +51,24 @@ def _environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **caches}
 
 
-def _wait(words: list[str], environment: dict[str, str], output: Any, seconds: float) -> int | None:
-    """The exit status; None if it took too long. Whatever ends this wait ends the process, and those it started."""
+def wait_for(
+    words: list[str], environment: dict[str, str], output: Any, seconds: float, folder: Path | None = None
+) -> int | None:
+    """Run a program; whatever ends this wait ends it, and the processes that it started.
+
+    Args:
+        words: of its command line.
+        environment: of it.
+        output: file of all that it prints.
+        seconds: it may take.
+        folder: that it works in; this process's if not given.
+
+    Returns:
+        The exit status; None if it took too long.
+    """
     process = subprocess.Popen(
         words,
+        cwd=folder,
         env=environment,
         stdout=output,
         stderr=subprocess.STDOUT,
