@@ -34,7 +34,8 @@ test: $(STAMP) ## the tests, at most 10 minutes on 2 cores
 	$(PYTEST) -m "not slow"
 
 test-all: test ## the tests and the slow ones: several processes, whole command lines
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not alone"
+	$(PY) -m pytest -m alone
 
 check: $(STAMP) ## lint, format and types
 	$(PY) -m ruff check .

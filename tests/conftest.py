@@ -21,7 +21,11 @@ def pytest_configure():
     importlib.import_module("lightning.pytorch")  # its log goes to the stderr of this moment: that of a test is closed
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(items):
+    for item in items:
+        if "demo" in item.fixturenames:
+            item.add_marker(pytest.mark.alone)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
