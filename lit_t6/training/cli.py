@@ -15,7 +15,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.strategies import DDPStrategy
 
 from lit_t6.command_line.options import arrange, option_value
 from lit_t6.command_line.parsing import parse, parser_settings
@@ -37,7 +36,6 @@ from lit_t6.training.monitors import check_mode, check_monitors
 from lit_t6.training.outcome import say_outcome
 from lit_t6.training.places import folder_without_logger
 from lit_t6.training.refused_run import leaving_nothing
-from lit_t6.training.replicated import spare_copies
 from lit_t6.training.run_folder import RunFolder, find_unfinished, forget, tell_child_processes
 from lit_t6.training.sharded import ShardedStrategy
 from lit_t6.training.steps_left import check_limits, check_steps_left
@@ -144,8 +142,6 @@ class T6CLI(LightningCLI):
         kwargs["enable_checkpointing"] = True  # else Lightning refuses those that are there, and go out below
         trainer = super().instantiate_trainer(**kwargs)
         watch_processes(trainer)
-        if type(trainer.strategy) is DDPStrategy:
-            spare_copies(trainer.strategy)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # neither the user's nor the strategy's own
             trainer.strategy.checkpoint_io = SafeCheckpointIO(self._get(self.config_init, "on_save_error"))
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set outside of its class

@@ -22,6 +22,7 @@ from lit_t6.training.callbacks import (
     AttentionBackend,
     ExactResume,
     FactorDiagnostics,
+    GradientExchange,
     Guards,
     LastingCurves,
     SampleWriter,
@@ -255,6 +256,7 @@ class LitT6(L.LightningModule):
         wanted = [
             StartPanel(self.config),
             AttentionBackend(self.config),
+            GradientExchange(),
             Guards(),
             throughput,
             TensorBoardPages(self.config, self.optimizer_config, throughput),

@@ -4,6 +4,7 @@ from lit_t6.training.callbacks.attention_backend import AttentionBackend
 from lit_t6.training.callbacks.diagnostics import FactorDiagnostics
 from lit_t6.training.callbacks.document_losses import DocumentLossWriter
 from lit_t6.training.callbacks.exact_resume import ExactResume
+from lit_t6.training.callbacks.gradient_exchange import GradientExchange
 from lit_t6.training.callbacks.guards import Guards
 from lit_t6.training.callbacks.interrupt import SaveOnInterrupt
 from lit_t6.training.callbacks.lasting_curves import LastingCurves
@@ -21,6 +22,7 @@ __all__ = [
     "DocumentLossWriter",
     "ExactResume",
     "FactorDiagnostics",
+    "GradientExchange",
     "Guards",
     "LastingCurves",
     "SafeModelCheckpoint",
