@@ -50,7 +50,7 @@ class Ledger:
         storage: see `open_storage`.
         folder: of the study, with a folder for each job.
         grace: seconds without a sign of life after which a worker counts as gone.
-        me: identity of this process; see `Presence`.
+        me: identity of this process; see `Presence`. A worker adds its number and its GPUs.
     """
 
     def __init__(

@@ -70,7 +70,9 @@ class Worker:
             "opening the storage", open_storage, plan.storage, plan.folder, plan.heartbeat, self.say
         )
         jobs, grace = jobs_of(plan.study), GRACE * plan.heartbeat
-        arguments = (plan.study, jobs, storage, plan.folder, grace, self.presence.identity)
+        gpus = (plan.environment or {}).get("CUDA_VISIBLE_DEVICES", "")
+        me = {**self.presence.identity, "number": plan.number, "gpus": gpus}
+        arguments = (plan.study, jobs, storage, plan.folder, grace, me)
         self.ledger: Ledger = self.patience("reading the study", Ledger, *arguments)
         self._cells = {cell.name: cell for cell in plan.cells}
         self._pruner = build_pruner(plan.study)

@@ -1,0 +1,151 @@
+"""What becomes of each attempt at the trials of a study, watched from outside; and workers that are killed."""
+
+import os
+import signal
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from lit_t6.sweeps.begun import open_begun
+from lit_t6.sweeps.jobs import VOID, outcome_of
+from lit_t6.sweeps.ledger import Ledger
+from lit_t6.sweeps.storage import HEARTBEAT_SECONDS, JOURNAL
+from lit_t6.sweeps.study import Study
+
+_SHARE = 1 / 6
+"""Of its steps, that an attempt takes before its worker is killed."""
+
+
+@dataclass
+class Attempt:
+    """One training of a trial, up to its end or its worker's.
+
+    Args:
+        job: cell and seed.
+        place: where it was trained: "GPU 0", "GPUs 0,1", or "worker 0" on a CPU.
+        outcome: completed, lost, …
+        start: seconds since the study was started.
+        end: likewise; None if it goes on.
+        from_step: optimizer steps done before it, by earlier attempts; None if no step of it was seen.
+        steps: done at its end, as far as was seen.
+        value: of the objective.
+        killed: whether its worker was killed here.
+    """
+
+    job: str
+    place: str
+    outcome: str
+    start: float
+    end: float | None = None
+    from_step: int | None = None
+    steps: int = 0
+    value: float | None = None
+    killed: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+class Attempts:
+    """Of a study that runs, read from its storage.
+
+    Args:
+        study: that runs.
+        folder: of it.
+        kills: kill the worker whose trial is first a sixth done. The trial then waits at the end of the queue; when
+            nothing else is left to train, and so another worker idle, the one that is at it is killed as well, until
+            it has been trained in two places.
+    """
+
+    def __init__(self, study: Study, folder: Path, kills: bool = False) -> None:
+        self.study, self.folder, self.kills = study, folder, kills
+        self.began = time.time()
+        self._ledger: Ledger | None = None
+        self._seen: dict[int, tuple[int, int]] = {}  # of a trial: steps when it was first and last seen
+        self._killed: set[int] = set()
+        self._target = ""
+
+    def look(self) -> None:
+        """See what has been done since, and kill whom it is time to kill."""
+        if not (self.folder / JOURNAL).exists():
+            return
+        if self._ledger is None:
+            with suppress(ValueError):  # its journal is there a moment before it is
+                self._ledger = open_begun(self.study, self.folder, None, HEARTBEAT_SECONDS)
+        if self._ledger is None:
+            return
+        trials = self._ledger.trials()
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        for trial in running:
+            step = self._step(trial)[0]
+            if step:
+                self._seen[trial._trial_id] = (self._seen.get(trial._trial_id, (step - 1, 0))[0], step)
+        if self.kills and (victim := self._victim(trials, running)):
+            with suppress(ProcessLookupError):
+                os.kill(victim.user_attrs["worker"]["pid"], signal.SIGKILL)
+                self._killed.add(victim._trial_id)
+                self._target = str(victim.user_attrs["job"])
+
+    @staticmethod
+    def _step(trial: FrozenTrial) -> tuple[int, int]:
+        """Optimizer steps done, and in all; 0 if that is not known yet."""
+        _, step, of, _ = trial.user_attrs.get("beat") or (0, 0, 0, 0.0)
+        return int(step), int(of)
+
+    def _victim(self, trials: list[FrozenTrial], running: list[FrozenTrial]) -> FrozenTrial | None:
+        if self._target:
+            of_it = [trial for trial in trials if trial.user_attrs.get("job") == self._target]
+            places = {place_of(trial.user_attrs["worker"]) for trial in of_it if "worker" in trial.user_attrs}
+            others = [trial for trial in running if trial not in of_it]
+            if len(places) > 1 or others or any(trial.state == TrialState.WAITING for trial in trials):
+                return None
+        for trial in running:
+            step, of = self._step(trial)
+            begun = self._seen.get(trial._trial_id, (step, step))[0]
+            if of and step - begun >= of * _SHARE:
+                return trial
+        return None
+
+    def all(self) -> list[Attempt]:
+        """What is known of each, in the order in which they began."""
+        self.look()
+        if self._ledger is None:
+            return []
+        trials = [trial for trial in self._ledger.trials() if trial.user_attrs.get("worker")]
+        found = [self._attempt(trial) for trial in trials if outcome_of(trial) != VOID]
+        return sorted(found, key=lambda attempt: attempt.start)
+
+    def _attempt(self, trial: FrozenTrial) -> Attempt:
+        said = trial.user_attrs
+        worker, times = said["worker"], said.get("times") or {}
+        first, last = self._seen.get(trial._trial_id, (None, 0))
+        started = times.get("started") or (trial.datetime_start.timestamp() if trial.datetime_start else self.began)
+        ended = times.get("ended") or (trial.datetime_complete.timestamp() if trial.datetime_complete else None)
+        return Attempt(
+            job=str(said["job"]),
+            place=place_of(worker),
+            outcome=outcome_of(trial),
+            start=started - self.began,
+            end=None if ended is None else ended - self.began,
+            from_step=first,
+            steps=int(said.get("step") or last),
+            value=trial.value if trial.values else None,
+            killed=trial._trial_id in self._killed,
+        )
+
+
+def place_of(worker: dict[str, Any]) -> str:
+    """Where a worker trains.
+
+    Args:
+        worker: its identity, as the storage has it.
+    """
+    gpus = worker.get("gpus") or ""
+    if not gpus:
+        return f"worker {worker.get('number', 0)}"
+    return f"GPU{'s' * (',' in gpus)} {gpus}"

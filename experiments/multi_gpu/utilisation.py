@@ -1,0 +1,67 @@
+"""How busy each GPU is while something else runs."""
+
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import tempfile
+from types import TracebackType
+from typing import Any, Self
+
+_QUERY = "index,utilization.gpu,memory.used"
+
+
+class GpuUse:
+    """Asks `nvidia-smi` once a second, within a `with`; knows nothing where there is no such program."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._output = tempfile.TemporaryFile("w+")
+        if shutil.which("nvidia-smi"):
+            words = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits", "--loop=1"]
+            self._process = subprocess.Popen(words, stdout=self._output, stderr=subprocess.DEVNULL)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait()
+        self._output.seek(0)
+        self._text = self._output.read()
+        self._output.close()
+
+    def by_gpu(self) -> dict[str, dict[str, Any]]:
+        """After the end, by the number of a GPU: `percent` of the time in which a kernel ran, and `peak_gib`."""
+        return summarised(self._text, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def summarised(text: str, visible: str | None = None) -> dict[str, dict[str, Any]]:
+    """Lines of `nvidia-smi` by GPU.
+
+    Args:
+        text: its lines: number, percent, MiB.
+        visible: numbers of the GPUs that count, as CUDA_VISIBLE_DEVICES has them; None for all.
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    for line in text.splitlines():
+        number, *figures = (part.strip() for part in line.split(","))
+        if visible is not None and number not in visible.split(","):
+            continue
+        try:
+            percent, mebibytes = map(float, figures)
+        except ValueError:  # a line that was cut, or "[N/A]"
+            continue
+        found.setdefault(number, []).append((percent, mebibytes))
+    return {
+        number: {
+            "percent": statistics.mean(percent for percent, _ in samples),
+            "peak_gib": max(mebibytes for _, mebibytes in samples) / 1024,
+            "samples": len(samples),
+        }
+        for number, samples in sorted(found.items())
+    }

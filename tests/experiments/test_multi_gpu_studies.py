@@ -1,0 +1,185 @@
+import copy
+import json
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+from experiments.multi_gpu import attempts, studies, studies_result
+from experiments.multi_gpu.attempts import Attempts, place_of
+from experiments.multi_gpu.utilisation import summarised
+
+
+def attempt(job, place, start, value=None, killed=False, from_step=0, steps=60):
+    outcome = "lost" if killed else "completed"
+    said = {"job": job, "place": place, "outcome": outcome, "start": start, "end": start + 9.0, "value": value}
+    return said | {"killed": killed, "from_step": from_step, "steps": steps}
+
+
+def part(*found, places=2):
+    return {"places": places, "per_trial": 1, "seconds": 40.0, "attempts": list(found), "use": {}}
+
+
+RANK = part(
+    attempt("a/seed-0", "GPU 0", 0, 2.50),
+    attempt("b/seed-0", "GPU 1", 0, 2.60),
+    attempt("a/seed-1", "GPU 0", 9, 2.52),
+    attempt("b/seed-1", "GPU 1", 9, 2.58),
+)
+HEADS = part(
+    attempt("a/seed-0", "GPU 0", 0, killed=True, steps=14),
+    attempt("b/seed-0", "GPU 1", 0, 2.60),
+    attempt("a/seed-0", "GPU 1", 20, 2.50, from_step=10),
+)
+
+
+def result(**parts):
+    return {"places": 2, "facts": {"same": {"device": "X", "torch": "2.11"}}, "parts": parts}
+
+
+def test_the_spread_of_seeds_is_over_all_cells():
+    assert studies_result.spread(RANK) == pytest.approx(0.0002**0.5)
+
+
+def test_what_is_right_has_no_problems():
+    assert studies_result.problems(result(**{"rank, all": RANK, "heads, all": HEADS, "rank, one": RANK})) == []
+
+
+def test_a_trial_that_is_missing_or_done_twice_is_a_problem():
+    twice = part(*RANK["attempts"], attempt("a/seed-0", "GPU 1", 20, 2.5))
+    assert studies_result.problems(result(x=twice)) == ["x: 4 trials, 5 completed; expected each of them once."]
+    lost = part(*HEADS["attempts"][:2])
+    said = studies_result.problems(result(x=lost))
+    assert said[0] == "x: 2 trials, 1 completed; expected each of them once."
+    assert said[1] == "x: a/seed-0 was killed, and not resumed from where it was."
+
+
+def test_what_is_resumed_where_it_was_killed_shows_nothing():
+    stays = copy.deepcopy(HEADS)
+    stays["attempts"][2]["place"] = "GPU 0"
+    said = studies_result.problems(result(x=stays))
+    assert said == ["x: what was killed on GPU 0 was never resumed anywhere else."]
+
+
+def test_results_further_apart_than_seeds_are_a_problem():
+    other = copy.deepcopy(RANK)
+    other["attempts"][0]["value"] += 0.2
+    said = studies_result.problems(result(**{"rank, all": RANK, "rank, one": other}))
+    assert said == ["rank, one: a trial lies 0.2000 from that of rank, all; seeds spread by 0.0141."]
+
+
+def test_the_table_tells_of_each_part(tmp_path):
+    found = result(**{"rank, all": RANK, "heads, all": HEADS, "rank, one": part(*RANK["attempts"], places=1)})
+    found["parts"]["rank, all"]["use"] = {"0": {"percent": 61.4, "peak_gib": 1.0}, "1": {"percent": 7.0, "peak_gib": 1}}
+    said = studies_result.table(found)
+    assert "| rank, all | 2 | 1 | 4 | 4 | 0.67 | 9.0 | 0: 61 %, 1: 7 % |  |" in said
+    assert "| rank, one | 1 | 1 | 4 | 4 | 0.67 | 9.0 |  | 0.0000, at most 0.0000 |" in said
+    tale = "on GPU 0, its worker killed at step 14; then from step 10 on GPU 1, completed at step 60."
+    assert f"heads, all: a/seed-0: {tale}" in said
+    figure = studies_result.timeline(found, tmp_path / "x.png")
+    assert [len(axes.patches) for axes in figure.axes] == [4, 3, 4]
+
+
+def test_only_the_gpus_that_are_used_count():
+    text = "0, 50, 1024\n1, 10, 2048\n0, 70, 3072\n1, [N/A], 5\n1, 9"
+    assert summarised(text)["0"] == {"percent": 60.0, "peak_gib": 3.0, "samples": 2}
+    assert summarised(text)["1"]["samples"] == 1
+    assert summarised(text, "1").keys() == {"1"}
+
+
+def test_places_are_gpus_or_workers():
+    assert [place_of({"gpus": "0", "number": 3}), place_of({"gpus": "0,1"}), place_of({"number": 3})] == [
+        *("GPU 0", "GPUs 0,1", "worker 3")
+    ]
+
+
+def trial(number, job, state, gpus="0", beat=None):
+    said = {"job": job, "worker": {"gpus": gpus, "pid": 100 + number}} | ({"beat": beat} if beat else {})
+    return SimpleNamespace(_trial_id=number, user_attrs=said, state=state)
+
+
+def test_the_first_worker_on_its_way_is_killed_and_then_that_of_the_same_trial_alone(monkeypatch, tmp_path):
+    killed = []
+    monkeypatch.setattr(attempts.os, "kill", lambda pid, number: killed.append(pid))
+    (tmp_path / "journal.log").touch()
+    watched, trials = Attempts(None, tmp_path, kills=True), []
+    watched._ledger = SimpleNamespace(trials=lambda: trials)
+    running, waiting, failed = TrialState.RUNNING, TrialState.WAITING, TrialState.FAIL
+
+    def look(*found):
+        trials[:] = found
+        watched.look()
+        return killed
+
+    assert look(trial(0, "a", running, beat=[1, 1, 60, 0.0]), trial(1, "b", running, "1")) == []
+    assert look(trial(0, "a", running, beat=[2, 12, 60, 3.0]), trial(1, "b", running, "1")) == [100]
+    lost, rest = trial(0, "a", failed), trial(1, "b", running, "1", [3, 40, 60, 9.0])
+    assert look(lost, rest, trial(2, "a", waiting)) == [100]
+    assert look(lost, rest, trial(2, "a", running, beat=[1, 11, 60, 0.0])) == [100]  # b still goes on
+    alone = trial(1, "b", TrialState.COMPLETE, "1")
+    assert look(lost, alone, trial(2, "a", running, beat=[2, 19, 60, 1.0])) == [100]
+    assert look(lost, alone, trial(2, "a", running, beat=[2, 22, 60, 1.0])) == [100, 102]
+    again = trial(2, "a", failed)
+    assert look(lost, alone, again, trial(3, "a", running, "1", [1, 21, 60, 0.0])) == [100, 102]
+    assert look(lost, alone, again, trial(3, "a", running, "1", [1, 55, 60, 0.0])) == [100, 102]  # it has moved
+
+
+def test_options_that_are_none_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        studies.main([f"--output={tmp_path}", "--max_steps=3"])
+    assert "--max_steps=3: expected an option of this program, or one of `fit`" in capsys.readouterr().err
+    assert studies.main([f"--output={tmp_path}", "--workers=1"]) == 1
+    assert "expected two or more" in capsys.readouterr().err
+    assert studies.main([f"--output={tmp_path}", "--parts", "rank, some"]) == 1
+    assert "there is no rank, some" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_studies_run_on_two_workers_one_and_in_pairs(prepared, tmp_path, capfd, monkeypatch):
+    """All of it, small: two cells with two seeds, workers killed, and two processes a trial."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    small = {
+        "model.vocab_size": 400,
+        "model.max_seq_len": 32,
+        "model.d_model": 64,
+        "model.num_layers": 1,
+        "model.attention.head_dim": 8,
+        "model.optimizer.warmup_steps": 2,
+        "data.batch_size": 4,
+        "data.global_batch_size": 4,
+        "data.eval_batch_size": 4,
+        "data.eval_windows": 8,
+        "samples.max_new_tokens": 0,
+        "diagnostics.every_n_validations": 0,
+        "trainer.max_steps": 200,
+        "trainer.val_check_interval": 100,
+        "trainer.log_every_n_steps": 40,
+        "resume.every_n_steps": 20,
+        "trainer.accelerator": "cpu",
+    }
+    quickstart = str(studies.CHECKOUT / "configs" / "quickstart.yaml")
+    cells = {name: {"model.attention.rank_q": rank} for name, rank in (("two", 2), ("four", 4))}
+    # Killed again and again, until another worker has taken it over.
+    for name, more, seeds in (("rank", {}, [0, 1]), ("heads", {"trainer.max_steps": 1200}, [0])):
+        study = {"name": name, "configs": [quickstart], "options": small | more, "cells": cells, "baseline": "two"}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(study | {"seeds": seeds, "match": "none"}))
+    words = [f"--output={tmp_path / 'out'}", f"--logs={tmp_path / 'logs'}", f"--overlay={tmp_path}/{{}}.yaml"]
+    assert studies.main([*words, f"--data={prepared}", "--pair_batch=2"]) == 0, capfd.readouterr().err
+    said = capfd.readouterr().out
+    assert "on worker 0, its worker killed at step " in said or "on worker 1, its worker killed at step " in said
+    found = json.loads((tmp_path / "out" / "studies.json").read_text())["parts"]
+    assert {name: len(studies_result.values(part)) for name, part in found.items()} == {
+        "rank, all": 2,
+        "heads, all": 2,
+        "rank, pairs": 2,
+        "rank, one": 2,
+    }
+    assert studies_result.apart(found["rank, all"], found["rank, one"]) == [0.0] * 4
+    assert max(map(abs, studies_result.apart(found["rank, all"], found["rank, pairs"]))) < 1e-4
+    for name in ("rank-all", "heads-all", "rank-pairs", "rank-one"):
+        assert (tmp_path / "out" / name / "report.md").exists()
+        assert list((tmp_path / "out" / name / "tensorboard").rglob("events.out.tfevents.*"))
+    assert studies.main([*words, f"--data={prepared}", "--pair_batch=2"]) == 0  # nothing is run again
+    assert "rank, one: is in " in capfd.readouterr().err
