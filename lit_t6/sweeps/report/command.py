@@ -17,10 +17,11 @@ from lit_t6.sweeps.jobs import jobs_of
 from lit_t6.sweeps.records import read_record, record_of
 from lit_t6.sweeps.report.board import write_board
 from lit_t6.sweeps.report.document import document, table_page
-from lit_t6.sweeps.report.figures import cells_figure, importance_figure, pareto_figure, varied_figure
+from lit_t6.sweeps.report.figures import cells_figure, importance_figure, varied_figure
 from lit_t6.sweeps.report.findings import Findings, findings
 from lit_t6.sweeps.report.importance import importances
 from lit_t6.sweeps.report.learning import Curve, curves_figure, read_curves
+from lit_t6.sweeps.report.pareto import pareto_figure
 from lit_t6.sweeps.report.tables import cells_csv, trials_csv
 from lit_t6.sweeps.same_study import agree
 from lit_t6.sweeps.storage import HEARTBEAT_SECONDS, JOURNAL

@@ -3,11 +3,14 @@
 import shlex
 from collections.abc import Mapping, Sequence
 
+from lit_t6.sweeps.report.comparison import beside_best, front_of
 from lit_t6.sweeps.report.findings import UNFINISHED, CellFindings, Findings
 from lit_t6.sweeps.report.importance import Importance
+from lit_t6.sweeps.report.statistics import LEVEL
 from lit_t6.sweeps.report.tables import cells_markdown, importance_markdown, interval
 
-LEVEL = 0.05
+_MOST_LISTED = 16
+_LEVEL = f"at the level of {100 * LEVEL:g} %"
 
 
 def document(found: Findings, shares: Sequence[Importance], figures: Mapping[str, str], command: str) -> str:
@@ -63,13 +66,49 @@ def answer(found: Findings) -> list[str]:
     assert best.value is not None
     spread = f" (95 % interval {interval(best.value)})" if best.value.low is not None else ""
     tried = f" ({best.setting})" if best.setting else ""
-    lines = [f"Best: **{best.name}**{tried}, {metric} {best.value.mean:.4f}{spread}{_of_fewer(best)}."]
+    lines = [f"Best: **{best.name}**{tried}, {metric} {best.value.mean:.4f}{spread}{_of_fewer(best)}.{_rivals(found)}"]
     if found.study.baseline:
         lines.append(_against(found))
-    if len(front := found.pareto()) > 0:
-        names = ", ".join(map(_with_size, front))
-        lines.append(f"No other one beats these in both, {metric} and bytes cached of a token: {names}.")
+    if found.pareto():
+        lines.append(_front(found))
     return [f"* {line}" for line in lines]
+
+
+def _rivals(found: Findings) -> str:
+    """What to say of the cells that may be as good as the best one."""
+    beside = beside_best(found)
+    if not beside.tests:
+        return " Whether others are as good cannot be tested: that takes two seeds of each." * bool(beside.untested)
+    told = f"{_LEVEL} (paired t-test over seeds, Holm-corrected for {_comparisons(beside.tests)})"
+    said = f" Not told apart from it {told}: {_listed(beside.alike)}." if beside.alike else ""
+    if beside.worse:
+        said += f" Worse{'' if beside.alike else f' {told}'}: {_listed(beside.worse)}."
+    return said + (f" Not tested, for want of seeds: {_listed(beside.untested)}." if beside.untested else "")
+
+
+def _front(found: Findings) -> str:
+    """The front of objective and cache, and which of its members may stand there by chance."""
+    front, metric = front_of(found), found.study.objective.metric
+    names = ", ".join(map(_with_size, front.members))
+    said = f"No other one beats these in both, mean {metric} and bytes cached of a token: {names}."
+    if not front.doubtful:
+        return said
+    if not front.tests:
+        return f"{said} Whether that is more than noise cannot be tested: that takes two seeds of each."
+    return (
+        f"{said} Within noise: {_listed([cell.name for cell in front.members if cell.name in front.doubtful])}; a cell "
+        f"that caches no more is not told apart {_LEVEL}, Holm-corrected for {_comparisons(front.tests)}."
+    )
+
+
+def _comparisons(count: int) -> str:
+    return f"{count} comparison{'s' * (count != 1)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names of cells, which may hold commas; not more than can be read."""
+    told = ", ".join(f"({name})" if "," in name else name for name in names[:_MOST_LISTED])
+    return told if len(names) <= _MOST_LISTED else f"{told} and {len(names) - _MOST_LISTED} others"
 
 
 def _of_fewer(cell: CellFindings) -> str:
@@ -87,9 +126,9 @@ def _against(found: Findings) -> str:
     if not tested:
         return f"Differences to {found.study.baseline} cannot be tested: that takes two seeds that both completed."
     differ = [c.name for c in tested if c.difference is not None and (c.difference.corrected or 0) < LEVEL]
-    which = f": {', '.join(differ)}" if differ else ""
+    which = f": {_listed(differ)}" if differ else ""
     said = f"Of {len(tested)} cells {len(differ) or 'none'} {'differs' if len(differ) < 2 else 'differ'}"
-    return f"{said} from {found.study.baseline} at the level of 5 % after Holm's correction{which}."
+    return f"{said} from {found.study.baseline} {_LEVEL} after Holm's correction{which}."
 
 
 def legend(found: Findings) -> list[str]:

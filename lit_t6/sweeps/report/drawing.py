@@ -15,6 +15,8 @@ from lit_t6.sweeps.study import Study
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#a0529c", "#e69f00", "#56b4e9", "#555555")
 """Of a palette that colour-blind people can tell apart."""
 GREY = "#9a9a9a"
+CUT = "Bars that leave the frame go on."
+"""What to say where `cut` tells of intervals."""
 _DASHES = ("-", "--", ":", "-.")
 _UNITS = {
     "val/bits_per_byte": "bits per byte",

@@ -1,4 +1,4 @@
-"""The figures of a report: all cells, the objective against what is varied, and against the size of the cache."""
+"""Figures of a report: all cells, the objective against what is varied, and what mattered in a search."""
 
 import itertools
 from collections.abc import Sequence
@@ -6,16 +6,16 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
 from lit_t6.sweeps.report.drawing import (
     COLOURS,
+    CUT,
     GREY,
     cut,
     headline,
     limits,
     literal,
-    place_labels,
     plain,
     styles,
     titled,
@@ -29,9 +29,8 @@ from lit_t6.sweeps.report.varied import Axis, axes_of
 _MOST_CELLS = 40
 _MOST_INSIDE = 5
 """Lines of which a legend leaves room for the lines themselves."""
-_WIDEST, _WIDEST_BESIDE = 56, 40
-"""Letters in a line of a cell's name, before its row and beside its point."""
-_CUT = "Bars that leave the frame go on."
+_WIDEST = 56
+"""Letters in a line of a cell's name, before its row."""
 
 
 def cells_figure(found: Findings) -> Figure | None:
@@ -74,10 +73,10 @@ def _left_out(found: Findings, shown: int) -> str:
 
 def _row_name(cell: CellFindings) -> str:
     told = "" if len(cell.completed) == len(cell.trials) else f"\n{cell.outcomes()}"
-    return literal(wrapped(_named(cell, ": "), _WIDEST)) + told
+    return literal(wrapped(named(cell, ": "), _WIDEST)) + told
 
 
-def _named(cell: CellFindings, between: str) -> str:
+def named(cell: CellFindings, between: str) -> str:
     """A cell's name; of a search, what it tried as well."""
     return f"{cell.name}{between}{cell.setting}" if cell.setting else cell.name
 
@@ -109,7 +108,7 @@ def _rows(
 def _about(found: Findings, cut_off: bool) -> str:
     if max((len(cell.trials) for cell in found.cells), default=0) < 2:
         return ""
-    return f"Dots: seeds; diamonds and bars: mean and 95 % interval (Student's t).{' ' + _CUT if cut_off else ''}"
+    return f"Dots: seeds; diamonds and bars: mean and 95 % interval (Student's t).{' ' + CUT if cut_off else ''}"
 
 
 def varied_figure(found: Findings) -> Figure | None:
@@ -195,53 +194,6 @@ def _scale(axes: Axes, places: Sequence[float]) -> None:
 
 def _is_logarithmic(places: Sequence[float]) -> bool:
     return places[0] > 0 and places[-1] / places[0] >= 8 and any(place % 1 for place in places)
-
-
-def pareto_figure(found: Findings) -> Figure | None:
-    """The objective against the bytes cached of a token, and the cells that no other one beats in both."""
-    cells = [cell for cell in found.ranked() if cell.fact("cache_bytes_per_token") is not None]
-    sizes = {cell.name: int(cell.fact("cache_bytes_per_token")) for cell in cells}
-    if len(set(sizes.values())) < 2:
-        return None
-    figure = Figure(figsize=(8.2, 5.2), layout="constrained")
-    axes = figure.subplots()
-    plain(axes)
-    front = found.pareto()
-    best = {cell.name for cell in front}
-    ends: list[float] = []
-    for cell in cells:
-        assert cell.value is not None
-        colour = COLOURS[1] if cell.name in best else COLOURS[0]
-        if cell.value.low is not None and cell.value.high is not None:
-            axes.plot(
-                [sizes[cell.name]] * 2, [cell.value.low, cell.value.high], color=colour, alpha=0.45, linewidth=1.2
-            )
-            ends += [cell.value.low, cell.value.high]
-        axes.plot(sizes[cell.name], cell.value.mean, "D", color=colour, markersize=6, zorder=3)
-    steps = [cell.value.mean for cell in front if cell.value is not None]
-    axes.step([sizes[cell.name] for cell in front], steps, where="post", color=COLOURS[1], linewidth=1.2, zorder=1)
-    if max(sizes.values()) >= 4 * min(sizes.values()) > 0:
-        axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    shown = limits([value for cell in cells for value in cell.by_seed.values()], ends)
-    axes.set_ylim(*shown)
-    axes.margins(x=0.18)
-    axes.set_xlabel("bytes cached of a token, all layers")
-    axes.set_ylabel(with_unit(found.study.objective.metric))
-    about = "Orange: no other one is better in both."
-    if ends:
-        about += f" Bars: 95 % intervals over seeds.{' ' + _CUT if cut(ends, shown) else ''}"
-    titled(figure, headline(found.study), about)
-    named = cells if len(cells) <= 16 else [*front, *(cell for cell in cells[:5] if cell.name not in best)]
-    labels = [(sizes[cell.name], cell.value.mean, _beside(cell)) for cell in named if cell.value is not None]
-    place_labels(figure, axes, labels)
-    return figure
-
-
-def _beside(cell: CellFindings) -> str:
-    """What is written at a point: of a search what was tried as well, where that is short; the tables have it all."""
-    text = wrapped(_named(cell, "\n"), _WIDEST_BESIDE)
-    return text if text.count("\n") < 3 else wrapped(cell.name, _WIDEST_BESIDE)
 
 
 def importance_figure(names: Sequence[str], shares: Sequence[float], title: str) -> Figure:
