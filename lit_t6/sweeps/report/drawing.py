@@ -17,7 +17,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#a0529c", "#e69f00", "#56b4e9", "#5
 GREY = "#9a9a9a"
 CUT = "Bars that leave the frame go on."
 """What to say where `cut` tells of intervals."""
-_DASHES = ("-", "--", ":", "-.")
+_DASHES = ("-", "-.", ":", "--")
+"""The dashed one last: learning curves, which are never so many, have it for trials that did not complete."""
 _UNITS = {
     "val/bits_per_byte": "bits per byte",
     "val/loss": "loss (nats a token)",
