@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import textwrap
 from collections.abc import Iterator, Sequence
 
 from matplotlib.axes import Axes
@@ -10,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+from lit_t6.sweeps.report.lettering import drawable, wrap
 from lit_t6.sweeps.study import Study
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#a0529c", "#e69f00", "#56b4e9", "#555555")
@@ -48,22 +48,26 @@ def headline(study: Study) -> str:
 
 
 def literal(text: str) -> str:
-    """Text of a study as matplotlib shows it: what stands between two dollar signs is no formula, and a legend leaves
-    out what begins with an underscore.
+    """Text of a study as matplotlib shows it: what stands between two dollar signs is no formula, a legend leaves out
+    what begins with an underscore, and a letter that no font has is an escape.
     """
-    return f"{' ' * text.startswith('_')}{text}".replace("$", r"\$")
+    return f"{' ' * text.startswith('_')}{drawable(text)}".replace("$", r"\$")
 
 
 def wrapped(text: str, width: int, most: int | None = None) -> str:
     """A name in lines of at most so many letters, and at most so many lines: the figure is for its numbers."""
-    lines = [part for line in text.splitlines() for part in textwrap.wrap(line, width)]
+    lines = [part for line in drawable(text).splitlines() for part in wrap(line, width)]
     return "\n".join(lines if most is None or len(lines) <= most else [*lines[:most], "…"])
 
 
 def titled(figure: Figure, *lines: str) -> None:
     """Lines above a figure, wrapped to its width."""
-    width = round(13 * figure.get_figwidth())
-    figure.suptitle(literal("\n".join(wrapped(line, width) for line in lines if line)), fontsize=10)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for share in (13, 12, 11, 10, 9, 8):  # letters an inch: wide ones, such as digits and capitals, are fewer
+        width = round(share * figure.get_figwidth())
+        title = figure.suptitle(literal("\n".join(wrapped(line, width) for line in lines if line)), fontsize=10)
+        if title.get_window_extent(renderer).width < 0.98 * figure.bbox.width:
+            return
 
 
 def plain(axes: Axes) -> None:

@@ -50,7 +50,7 @@ def cells_figure(found: Findings) -> Figure | None:
     for label, cell in zip(left.get_yticklabels(), cells, strict=True):
         label.set_color("black" if len(cell.completed) == len(cell.trials) else "#b00000")
     left.set_ylim(len(cells) - 0.4, -0.6)
-    left.set_xlabel(with_unit(found.study.objective.metric))
+    left.set_xlabel(literal(with_unit(found.study.objective.metric)))
     if base:
         baseline = next(cell for cell in found.cells if cell.name == found.study.baseline)
         differences = [cell.difference.of if cell.difference else None for cell in cells]
@@ -58,7 +58,7 @@ def cells_figure(found: Findings) -> Figure | None:
                  if cell is not baseline else [] for cell in cells]  # fmt: skip
         cut_off |= _rows(panels[1], cells, differences, pairs, seen=[0.0])
         panels[1].axvline(0, color="black", linewidth=1)
-        panels[1].set_xlabel(f"difference to {found.study.baseline}, by seed")
+        panels[1].set_xlabel(literal(f"difference to {found.study.baseline}, by seed"))
     titled(figure, headline(found.study), _about(found, cut_off), _left_out(found, len(cells)))
     return figure
 
@@ -126,7 +126,7 @@ def varied_figure(found: Findings) -> Figure | None:
     for panel in panels[len(axes) :]:
         panel.set_visible(False)
     for panel in panels[::across]:
-        panel.set_ylabel(with_unit(found.study.objective.metric))
+        panel.set_ylabel(literal(with_unit(found.study.objective.metric)))
     titled(figure, headline(found.study), _about(found, cut_off))
     return figure
 

@@ -13,6 +13,7 @@ from lit_t6.sweeps.report.drawing import (
     cut,
     headline,
     limits,
+    literal,
     place_labels,
     plain,
     titled,
@@ -64,7 +65,7 @@ def pareto_figure(found: Findings) -> Figure | None:
     axes.set_ylim(*shown)
     axes.margins(x=0.18)
     axes.set_xlabel("bytes cached of a token, all layers")
-    axes.set_ylabel(with_unit(found.study.objective.metric))
+    axes.set_ylabel(literal(with_unit(found.study.objective.metric)))
     bars = f"Bars: 95 % intervals over seeds; bytes are exact.{' ' + CUT if cut(ends, shown) else ''}" if ends else ""
     titled(figure, headline(found.study), _about(front), bars)
     labelled = cells if len(cells) <= _MOST_NAMED else [*front.members, *_best_of(cells, best)]
