@@ -29,6 +29,8 @@ from lit_t6.sweeps.report.varied import Axis, axes_of
 _MOST_CELLS = 40
 _MOST_INSIDE = 5
 """Lines of which a legend leaves room for the lines themselves."""
+_BELOW = 0.24
+"""Of a row, from a mean to its seeds."""
 _WIDEST = 56
 """Letters in a line of a cell's name, before its row."""
 
@@ -48,6 +50,7 @@ def cells_figure(found: Findings) -> Figure | None:
     cut_off = _rows(left, cells, [cell.value for cell in cells], [list(cell.by_seed.values()) for cell in cells])
     left.set_yticks(range(len(cells)), names)
     for label, cell in zip(left.get_yticklabels(), cells, strict=True):
+        label.set_fontweight("bold" if cell.name == found.study.baseline else "normal")
         label.set_color("black" if len(cell.completed) == len(cell.trials) else "#b00000")
     left.set_ylim(len(cells) - 0.4, -0.6)
     left.set_xlabel(literal(with_unit(found.study.objective.metric)))
@@ -99,7 +102,8 @@ def _rows(
             continue
         if of.low is not None and of.high is not None:
             axes.plot([of.low, of.high], [place, place], color=COLOURS[0], linewidth=1.6, zorder=2)
-        axes.plot(values, [place] * len(values), "o", color=GREY, markersize=3.5, zorder=3)
+        below = place + (_BELOW if len(values) > 1 else 0)  # not under the diamond
+        axes.plot(values, [below] * len(values), "o", color=GREY, markersize=3.5, zorder=3)
         axes.plot(of.mean, place, "D", color=COLOURS[0], markersize=6, zorder=4)
     axes.tick_params(labelsize=8)
     return cut(ends, shown)
@@ -111,6 +115,12 @@ def _about(found: Findings, cut_off: bool) -> str:
     return f"Dots: seeds; diamonds and bars: mean and 95 % interval (Student's t).{' ' + CUT if cut_off else ''}"
 
 
+def seeds_left_out(found: Findings) -> str:
+    """What to say of means where some seed of a cell did not complete, which may have been a worse one."""
+    fewer = [cell for cell in found.cells if 0 < len(cell.completed) < len(cell.trials)]
+    return f"Means leave out seeds that did not complete ({len(fewer)} of {len(found.cells)} cells)." if fewer else ""
+
+
 def varied_figure(found: Findings) -> Figure | None:
     """The objective against each number that is varied."""
     axes = axes_of(found)
@@ -120,19 +130,19 @@ def varied_figure(found: Findings) -> Figure | None:
     down = -(-len(axes) // across)
     figure = Figure(figsize=(max(7.0, 0.8 + 4.4 * across), 0.9 + 3.5 * down), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
-    cut_off = False
-    for panel, axis in zip(panels, axes, strict=False):
-        cut_off |= _panel(panel, found, axis)
+    ends = [end for panel, axis in zip(panels, axes, strict=False) for end in _panel(panel, found, axis)]
+    shown = limits([value for cell in found.cells for value in cell.by_seed.values()], ends)
+    panels[0].set_ylim(*shown)  # shared by all
     for panel in panels[len(axes) :]:
         panel.set_visible(False)
     for panel in panels[::across]:
         panel.set_ylabel(literal(with_unit(found.study.objective.metric)))
-    titled(figure, headline(found.study), _about(found, cut_off))
+    titled(figure, headline(found.study), _about(found, cut(ends, shown)), seeds_left_out(found))
     return figure
 
 
-def _panel(axes: Axes, found: Findings, axis: Axis) -> bool:
-    """One of the panels; whether an interval in it is cut off."""
+def _panel(axes: Axes, found: Findings, axis: Axis) -> list[float]:
+    """One of the panels; the ends of its intervals."""
     plain(axes)
     ends: list[float] = []
     label = axis.label
@@ -151,9 +161,7 @@ def _panel(axes: Axes, found: Findings, axis: Axis) -> bool:
             label += f"  ({held})"
     _scale(axes, sorted({axis.x[cell.name] for cell in cells}))
     axes.set_xlabel(literal(label))
-    shown = limits([value for cell in found.cells for value in cell.by_seed.values()], ends)
-    axes.set_ylim(*shown)  # shared by all
-    return cut(ends, shown)
+    return ends
 
 
 def _line(axes: Axes, axis: Axis, cells: Sequence[CellFindings], name: str, number: int, of: int) -> list[float]:

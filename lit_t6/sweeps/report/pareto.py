@@ -20,7 +20,7 @@ from lit_t6.sweeps.report.drawing import (
     with_unit,
     wrapped,
 )
-from lit_t6.sweeps.report.figures import named
+from lit_t6.sweeps.report.figures import named, seeds_left_out
 from lit_t6.sweeps.report.findings import CellFindings, Findings
 from lit_t6.sweeps.report.statistics import LEVEL
 
@@ -67,7 +67,7 @@ def pareto_figure(found: Findings) -> Figure | None:
     axes.set_xlabel("bytes cached of a token, all layers")
     axes.set_ylabel(literal(with_unit(found.study.objective.metric)))
     bars = f"Bars: 95 % intervals over seeds; bytes are exact.{' ' + CUT if cut(ends, shown) else ''}" if ends else ""
-    titled(figure, headline(found.study), _about(front), bars)
+    titled(figure, headline(found.study), _about(front), bars, seeds_left_out(found))
     labelled = cells if len(cells) <= _MOST_NAMED else [*front.members, *_best_of(cells, best)]
     labels = [(places[cell.name], cell.value.mean, _label(cell)) for cell in labelled if cell.value is not None]
     place_labels(figure, axes, labels)
