@@ -63,12 +63,13 @@ def pareto_figure(found: Findings) -> Figure | None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     shown = limits([value for cell in cells for value in cell.by_seed.values()], ends)
     axes.set_ylim(*shown)
-    axes.margins(x=0.18)
+    axes.margins(x=0.3 if any(cell.setting for cell in cells) else 0.18)  # for names
     axes.set_xlabel("bytes cached of a token, all layers")
     axes.set_ylabel(literal(with_unit(found.study.objective.metric)))
     bars = f"Bars: 95 % intervals over seeds; bytes are exact.{' ' + CUT if cut(ends, shown) else ''}" if ends else ""
     titled(figure, headline(found.study), _about(front), bars, seeds_left_out(found))
-    labelled = cells if len(cells) <= _MOST_NAMED else [*front.members, *_best_of(cells, best)]
+    others = [cell for cell in cells if cell.name not in best]
+    labelled = [*front.members, *(others if len(cells) <= _MOST_NAMED else others[:_BEST_NAMED])]
     labels = [(places[cell.name], cell.value.mean, _label(cell)) for cell in labelled if cell.value is not None]
     place_labels(figure, axes, labels)
     return figure
@@ -80,17 +81,13 @@ def _about(front: Front) -> str:
         return f"{said}."
     if not front.tests:
         return f"{said}, by the means; too few seeds to test it."
-    return f"{said}; hollow: within noise of one that caches no more (paired t-test, Holm, {100 * LEVEL:g} %)."
-
-
-def _best_of(cells: Sequence[CellFindings], front: set[str]) -> list[CellFindings]:
-    return [cell for cell in cells[:_BEST_NAMED] if cell.name not in front]
+    return f"{said}; hollow: within noise of one that caches no more (paired t, Holm, {100 * LEVEL:g} %)."
 
 
 def _beside_each_other(
     cells: Sequence[CellFindings], sizes: Mapping[str, int], front: set[str], logarithmic: bool
 ) -> dict[str, float]:
-    """Where each cell is drawn: at its size, which a member of the front keeps, or a little to the right of it."""
+    """Where each cell is drawn: at its size, or beside another's bar of that size; the front stays in place."""
     least, most = min(sizes.values()), max(sizes.values())
     taken: Counter[int] = Counter()
     places = {}
@@ -98,7 +95,7 @@ def _beside_each_other(
         size = sizes[cell.name]
         aside = _STEP * taken[size]
         places[cell.name] = size * (most / least) ** aside if logarithmic else size + (most - least) * aside
-        taken[size] += 1
+        taken[size] += cell.value is not None and cell.value.low is not None
     return places
 
 
