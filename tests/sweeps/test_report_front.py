@@ -71,6 +71,7 @@ def test_too_few_seeds_are_said_to_be_too_few(tmp_path, seeds):
         assert front.endswith("Whether that is more than noise cannot be tested: that takes two seeds of each.")
     else:
         assert "Holm-corrected for 2 comparisons" in best
+        assert best.endswith("Two seeds tell hardly anything apart.")
 
 
 def test_a_single_cell_has_no_rival(tmp_path):

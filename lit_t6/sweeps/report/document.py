@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from lit_t6.sweeps.report.comparison import beside_best, front_of
 from lit_t6.sweeps.report.findings import UNFINISHED, CellFindings, Findings
 from lit_t6.sweeps.report.importance import Importance
+from lit_t6.sweeps.report.legend import legend
 from lit_t6.sweeps.report.statistics import LEVEL
 from lit_t6.sweeps.report.tables import cells_markdown, importance_markdown, interval
 
@@ -51,7 +52,9 @@ def _head(found: Findings) -> list[str]:
     lines = [f"**Question:** {found.study.question}", ""] if found.study.question else []
     objective = found.study.objective
     least = "less" if objective.direction == "minimize" else "more"
-    lines.append(f"{counts.total()} trials: {told}. {objective.metric} decides: the {least} the better.")
+    seeds = f"seed{'s' * (len(found.study.seeds) != 1)} {', '.join(map(str, found.study.seeds))}"
+    of = f"of {len(found.cells)} cells with {seeds}" if found.study.search is None else f"of a search, {seeds}"
+    lines.append(f"{counts.total()} trials {of}: {told}. {objective.metric} decides: the {least} the better.")
     if counts[UNFINISHED]:
         lines.append("The study is not over: this is how it stands.")
     return lines
@@ -83,7 +86,10 @@ def _rivals(found: Findings) -> str:
     said = f" Not told apart from it {told}: {_listed(beside.alike)}." if beside.alike else ""
     if beside.worse:
         said += f" Worse{'' if beside.alike else f' {told}'}: {_listed(beside.worse)}."
-    return said + (f" Not tested, for want of seeds: {_listed(beside.untested)}." if beside.untested else "")
+    if beside.untested:
+        said += f" Not tested, for want of seeds: {_listed(beside.untested)}."
+    most = max(len(cell.by_seed) for cell in found.cells)
+    return said + (" Two seeds tell hardly anything apart." if most == 2 else "")
 
 
 def _front(found: Findings) -> str:
@@ -129,39 +135,6 @@ def _against(found: Findings) -> str:
     which = f": {_listed(differ)}" if differ else ""
     said = f"Of {len(tested)} cells {len(differ) or 'none'} {'differs' if len(differ) < 2 else 'differ'}"
     return f"{said} from {found.study.baseline} {_LEVEL} after Holm's correction{which}."
-
-
-def legend(found: Findings) -> list[str]:
-    """What the columns mean."""
-    several = max((len(cell.trials) for cell in found.cells), default=0) > 1
-    lines = []
-    if several:
-        lines.append(
-            "Mean and standard deviation are over the seeds that completed; the interval is Student's t of 95 % over "
-            "them, and with two seeds 12.7 standard errors wide to each side."
-        )
-    if found.study.baseline:
-        compared = sum(cell.difference is not None and cell.difference.p is not None for cell in found.cells)
-        tested = (
-            f" p: two-sided paired t-test, by Holm's method corrected for the {compared} comparisons of this table. "
-            "The intervals are not corrected: where nothing differs, one of 20 misses zero."
-            if compared
-            else ""
-        )
-        lines.append(
-            f"− {found.study.baseline}: mean of the differences to it by seed, over seeds that both completed, with "
-            f"their own interval; below zero is less." + tested
-        )
-    if found.study.search is not None:
-        lines.append(
-            "Each setting was tried once: the best of many is better than it would be again. Train the best with "
-            "several seeds, as the cells of another study, before believing in the order."
-        )
-    if any(len(cell.completed) < len(cell.trials) for cell in found.cells):
-        lines.append("Cells of which trials are missing are compared by those that are left.")
-    if found.study.match == "parameters":
-        lines.append("Head counts were solved for equal parameters, as near as whole heads come.")
-    return lines
 
 
 def _about_shares() -> list[str]:
