@@ -10,7 +10,6 @@ from functools import cache
 
 from matplotlib import font_manager, rc_context, rcParams
 from matplotlib.font_manager import FontProperties
-from matplotlib.ft2font import FT2Font
 
 _NO_LETTERS = re.compile(r"last ?resort|blank|^cm[a-z]+10$|^stix(nonunicode|size)", re.IGNORECASE)
 """Fonts that have a box for everything, or symbols in the places of letters."""
@@ -84,6 +83,6 @@ def _letters(family: str) -> frozenset[str]:
     """What a family has."""
     try:
         path = font_manager.findfont(FontProperties(family=[family]), fallback_to_default=False)
-        return frozenset(map(chr, FT2Font(path).get_charmap()))
+        return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
     except (OSError, RuntimeError, ValueError):  # a file that is gone or broken since matplotlib listed it
         return frozenset()
