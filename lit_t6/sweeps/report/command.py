@@ -17,10 +17,12 @@ from lit_t6.sweeps.jobs import jobs_of
 from lit_t6.sweeps.records import read_record, record_of
 from lit_t6.sweeps.report.board import write_board
 from lit_t6.sweeps.report.document import document, table_page
-from lit_t6.sweeps.report.figures import cells_figure, importance_figure, pareto_figure, varied_figure
+from lit_t6.sweeps.report.figures import cells_figure, importance_figure, varied_figure
 from lit_t6.sweeps.report.findings import Findings, findings
 from lit_t6.sweeps.report.importance import importances
 from lit_t6.sweeps.report.learning import Curve, curves_figure, read_curves
+from lit_t6.sweeps.report.lettering import escape, lettering
+from lit_t6.sweeps.report.pareto import pareto_figure
 from lit_t6.sweeps.report.tables import cells_csv, trials_csv
 from lit_t6.sweeps.same_study import agree
 from lit_t6.sweeps.storage import HEARTBEAT_SECONDS, JOURNAL
@@ -28,6 +30,7 @@ from lit_t6.sweeps.study import Study
 
 REPORT, CELLS, TRIALS, BOARD = "report.md", "cells.csv", "trials.csv", "tensorboard"
 _ALSO = ("train/loss",)
+_MOST_LETTERS = 8
 _ABOUT = {
     "cells.png": "every cell with its interval",
     "varied.png": "the objective against what is varied",
@@ -118,13 +121,16 @@ def _publish(found: Findings, curves: Mapping[str, Mapping[str, Curve]], target:
     """Write all of it; what is to be said of it."""
     target.mkdir(parents=True, exist_ok=True)
     shares = importances(found)
-    pictures = {name: _png(figure) for name, figure in _figures(found, curves, shares).items() if figure is not None}
+    cells = cells_csv(found)
+    with lettering(document(found, shares, {}, "") + cells) as undrawn:
+        drawn = _figures(found, curves, shares)
+        pictures = {name: _png(figure) for name, figure in drawn.items() if figure is not None}
     for name in _ABOUT:
         if name in pictures:
             replace_bytes(target / name, pictures[name])
         else:
             (target / name).unlink(missing_ok=True)
-    replace_text(target / CELLS, cells_csv(found))
+    replace_text(target / CELLS, cells)
     replace_text(target / TRIALS, trials_csv(found))
     replace_text(target / REPORT, document(found, shares, {name: _ABOUT[name] for name in pictures}, command))
     pages = {"report/table": table_page(found, shares)}
@@ -135,8 +141,18 @@ def _publish(found: Findings, curves: Mapping[str, Mapping[str, Curve]], target:
         table_page(found, shares),
         "",
         f"written: {target}: {names}",
+        *_without(undrawn),
         f"next: tensorboard --logdir {shlex.quote(str(board))}",
     ]
+
+
+def _without(undrawn: str) -> list[str]:
+    """What to say of letters that no font has."""
+    if not undrawn:
+        return []
+    some = ", ".join(f"{letter} ({escape(letter)})" for letter in undrawn[:_MOST_LETTERS])
+    more = f" and {len(undrawn) - _MOST_LETTERS} more" if len(undrawn) > _MOST_LETTERS else ""
+    return [f"figures: no installed font has {some}{more}, so escapes stand there. Install one, such as Noto Sans CJK."]
 
 
 def _figures(found: Findings, curves: Mapping[str, Mapping[str, Curve]], shares: Any) -> dict[str, Figure | None]:

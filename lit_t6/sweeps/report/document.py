@@ -3,11 +3,15 @@
 import shlex
 from collections.abc import Mapping, Sequence
 
+from lit_t6.sweeps.report.comparison import beside_best, front_of
 from lit_t6.sweeps.report.findings import UNFINISHED, CellFindings, Findings
 from lit_t6.sweeps.report.importance import Importance
+from lit_t6.sweeps.report.legend import legend
+from lit_t6.sweeps.report.statistics import LEVEL
 from lit_t6.sweeps.report.tables import cells_markdown, importance_markdown, interval
 
-LEVEL = 0.05
+_MOST_LISTED = 16
+_LEVEL = f"at the level of {100 * LEVEL:g} %"
 
 
 def document(found: Findings, shares: Sequence[Importance], figures: Mapping[str, str], command: str) -> str:
@@ -48,7 +52,9 @@ def _head(found: Findings) -> list[str]:
     lines = [f"**Question:** {found.study.question}", ""] if found.study.question else []
     objective = found.study.objective
     least = "less" if objective.direction == "minimize" else "more"
-    lines.append(f"{counts.total()} trials: {told}. {objective.metric} decides: the {least} the better.")
+    seeds = f"seed{'s' * (len(found.study.seeds) != 1)} {', '.join(map(str, found.study.seeds))}"
+    of = f"of {len(found.cells)} cells with {seeds}" if found.study.search is None else f"of a search, {seeds}"
+    lines.append(f"{counts.total()} trials {of}: {told}. {objective.metric} decides: the {least} the better.")
     if counts[UNFINISHED]:
         lines.append("The study is not over: this is how it stands.")
     return lines
@@ -63,13 +69,52 @@ def answer(found: Findings) -> list[str]:
     assert best.value is not None
     spread = f" (95 % interval {interval(best.value)})" if best.value.low is not None else ""
     tried = f" ({best.setting})" if best.setting else ""
-    lines = [f"Best: **{best.name}**{tried}, {metric} {best.value.mean:.4f}{spread}{_of_fewer(best)}."]
+    lines = [f"Best: **{best.name}**{tried}, {metric} {best.value.mean:.4f}{spread}{_of_fewer(best)}.{_rivals(found)}"]
     if found.study.baseline:
         lines.append(_against(found))
-    if len(front := found.pareto()) > 0:
-        names = ", ".join(map(_with_size, front))
-        lines.append(f"No other one beats these in both, {metric} and bytes cached of a token: {names}.")
+    if found.pareto():
+        lines.append(_front(found))
     return [f"* {line}" for line in lines]
+
+
+def _rivals(found: Findings) -> str:
+    """What to say of the cells that may be as good as the best one."""
+    beside = beside_best(found)
+    if not beside.tests:
+        return " Whether others are as good cannot be tested: that takes two seeds of each." * bool(beside.untested)
+    told = f"{_LEVEL} (paired t-test over seeds, Holm-corrected for {_comparisons(beside.tests)})"
+    said = f" Not told apart from it {told}: {_listed(beside.alike)}." if beside.alike else ""
+    if beside.worse:
+        said += f" Worse{'' if beside.alike else f' {told}'}: {_listed(beside.worse)}."
+    if beside.untested:
+        said += f" Not tested, for want of seeds: {_listed(beside.untested)}."
+    most = max(len(cell.by_seed) for cell in found.cells)
+    return said + (" Two seeds tell hardly anything apart." if most == 2 else "")
+
+
+def _front(found: Findings) -> str:
+    """The front of objective and cache, and which of its members may stand there by chance."""
+    front, metric = front_of(found), found.study.objective.metric
+    names = ", ".join(map(_with_size, front.members))
+    said = f"No other one beats these in both, mean {metric} and bytes cached of a token: {names}."
+    if not front.doubtful:
+        return said
+    if not front.tests:
+        return f"{said} Whether that is more than noise cannot be tested: that takes two seeds of each."
+    return (
+        f"{said} Within noise: {_listed([cell.name for cell in front.members if cell.name in front.doubtful])}; a cell "
+        f"that caches no more is not told apart {_LEVEL}, Holm-corrected for {_comparisons(front.tests)}."
+    )
+
+
+def _comparisons(count: int) -> str:
+    return f"{count} comparison{'s' * (count != 1)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names of cells, which may hold commas; not more than can be read."""
+    told = ", ".join(f"({name})" if "," in name else name for name in names[:_MOST_LISTED])
+    return told if len(names) <= _MOST_LISTED else f"{told} and {len(names) - _MOST_LISTED} others"
 
 
 def _of_fewer(cell: CellFindings) -> str:
@@ -87,42 +132,9 @@ def _against(found: Findings) -> str:
     if not tested:
         return f"Differences to {found.study.baseline} cannot be tested: that takes two seeds that both completed."
     differ = [c.name for c in tested if c.difference is not None and (c.difference.corrected or 0) < LEVEL]
-    which = f": {', '.join(differ)}" if differ else ""
+    which = f": {_listed(differ)}" if differ else ""
     said = f"Of {len(tested)} cells {len(differ) or 'none'} {'differs' if len(differ) < 2 else 'differ'}"
-    return f"{said} from {found.study.baseline} at the level of 5 % after Holm's correction{which}."
-
-
-def legend(found: Findings) -> list[str]:
-    """What the columns mean."""
-    several = max((len(cell.trials) for cell in found.cells), default=0) > 1
-    lines = []
-    if several:
-        lines.append(
-            "Mean and standard deviation are over the seeds that completed; the interval is Student's t of 95 % over "
-            "them, and with two seeds 12.7 standard errors wide to each side."
-        )
-    if found.study.baseline:
-        compared = sum(cell.difference is not None and cell.difference.p is not None for cell in found.cells)
-        tested = (
-            f" p: two-sided paired t-test, by Holm's method corrected for the {compared} comparisons of this table. "
-            "The intervals are not corrected: where nothing differs, one of 20 misses zero."
-            if compared
-            else ""
-        )
-        lines.append(
-            f"− {found.study.baseline}: mean of the differences to it by seed, over seeds that both completed, with "
-            f"their own interval; below zero is less." + tested
-        )
-    if found.study.search is not None:
-        lines.append(
-            "Each setting was tried once: the best of many is better than it would be again. Train the best with "
-            "several seeds, as the cells of another study, before believing in the order."
-        )
-    if any(len(cell.completed) < len(cell.trials) for cell in found.cells):
-        lines.append("Cells of which trials are missing are compared by those that are left.")
-    if found.study.match == "parameters":
-        lines.append("Head counts were solved for equal parameters, as near as whole heads come.")
-    return lines
+    return f"{said} from {found.study.baseline} {_LEVEL} after Holm's correction{which}."
 
 
 def _about_shares() -> list[str]:

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import textwrap
 from collections.abc import Iterator, Sequence
 
 from matplotlib.axes import Axes
@@ -10,12 +9,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+from lit_t6.sweeps.report.lettering import drawable, wrap
 from lit_t6.sweeps.study import Study
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#a0529c", "#e69f00", "#56b4e9", "#555555")
 """Of a palette that colour-blind people can tell apart."""
 GREY = "#9a9a9a"
-_DASHES = ("-", "--", ":", "-.")
+CUT = "Bars that leave the frame go on."
+"""What to say where `cut` tells of intervals."""
+_DASHES = ("-", "-.", ":", "--")
+"""The dashed one last: learning curves, which are never so many, have it for trials that did not complete."""
 _UNITS = {
     "val/bits_per_byte": "bits per byte",
     "val/loss": "loss (nats a token)",
@@ -25,7 +28,8 @@ _UNITS = {
     "perf/step_ms": "milliseconds a step",
     "memory/peak_gib": "peak memory (GiB)",
 }
-_CENTRE = 0.5
+_NEAR = 24
+"""Pixels from a point to its name."""
 
 
 def styles() -> Iterator[tuple[str, str]]:
@@ -45,22 +49,26 @@ def headline(study: Study) -> str:
 
 
 def literal(text: str) -> str:
-    """Text of a study as matplotlib shows it: what stands between two dollar signs is no formula, and a legend leaves
-    out what begins with an underscore.
+    """Text of a study as matplotlib shows it: what stands between two dollar signs is no formula, a legend leaves out
+    what begins with an underscore, and a letter that no font has is an escape.
     """
-    return f"{' ' * text.startswith('_')}{text}".replace("$", r"\$")
+    return f"{' ' * text.startswith('_')}{drawable(text)}".replace("$", r"\$")
 
 
 def wrapped(text: str, width: int, most: int | None = None) -> str:
     """A name in lines of at most so many letters, and at most so many lines: the figure is for its numbers."""
-    lines = [part for line in text.splitlines() for part in textwrap.wrap(line, width)]
+    lines = [part for line in drawable(text).splitlines() for part in wrap(line, width)]
     return "\n".join(lines if most is None or len(lines) <= most else [*lines[:most], "…"])
 
 
 def titled(figure: Figure, *lines: str) -> None:
     """Lines above a figure, wrapped to its width."""
-    width = round(13 * figure.get_figwidth())
-    figure.suptitle(literal("\n".join(wrapped(line, width) for line in lines if line)), fontsize=10)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for share in (13, 12, 11, 10, 9, 8):  # letters an inch: wide ones, such as digits and capitals, are fewer
+        width = round(share * figure.get_figwidth())
+        title = figure.suptitle(literal("\n".join(wrapped(line, width) for line in lines if line)), fontsize=10)
+        if title.get_window_extent(renderer).width < 0.98 * figure.bbox.width:
+            return
 
 
 def plain(axes: Axes) -> None:
@@ -91,7 +99,8 @@ def cut(ends: Sequence[float], shown: tuple[float, float]) -> bool:
 
 
 def place_labels(figure: Figure, axes: Axes, labels: Sequence[tuple[float, float, str]]) -> None:
-    """Write names beside points, where they cover neither points nor lines nor each other.
+    """Write names beside points, where they cover neither points nor lines nor each other, and with a thread to the
+    point where they are not nearest to their own.
 
     Args:
         figure: complete but for these.
@@ -108,18 +117,33 @@ def place_labels(figure: Figure, axes: Axes, labels: Sequence[tuple[float, float
     for (x, y, text), centre in zip(labels, centres, strict=True):
         note = axes.annotate(literal(text), (x, y), xytext=(0, 0), textcoords="offset points", fontsize=8, va="bottom")
         size = note.get_window_extent(renderer)
-        left, bottom = _free(centre, size.width, size.height, taken, frame)
-        taken.append(Bbox.from_bounds(left, bottom, size.width, size.height))
+        others = [other for other in centres if other != centre]
+        left, bottom = _free(centre, others, size.width, size.height, taken, frame)
+        box = Bbox.from_bounds(left, bottom, size.width, size.height)
+        taken.append(box)
         note.set_position(((left - centre[0]) * scale, (bottom - centre[1]) * scale))
-        apart = math.hypot(max(left - centre[0], 0, centre[0] - left - size.width), bottom - centre[1])
-        if apart > 3 * size.height:  # a thread to a name that is far away
+        if _away(box, centre) > _NEAR or _is_nearer(box, centre, others):
+            end = min(max(centre[0], box.x0), box.x1), min(max(centre[1], box.y0), box.y1)
             axes.annotate(
                 "",
                 (x, y),
-                xytext=((left + size.width * _CENTRE - centre[0]) * scale, (bottom - centre[1]) * scale),
+                xytext=((end[0] - centre[0]) * scale, (end[1] - centre[1]) * scale),
                 textcoords="offset points",
-                arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5},
+                arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3},
             )
+
+
+def _away(box: Bbox, point: Sequence[float]) -> float:
+    """How far a point is from a box."""
+    return math.hypot(
+        max(box.x0 - point[0], 0, point[0] - box.x1),
+        max(box.y0 - point[1], 0, point[1] - box.y1),
+    )
+
+
+def _is_nearer(box: Bbox, centre: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
+    """Whether a text may be taken for the name of another point."""
+    return any(_away(box, other) < 1.5 * _away(box, centre) for other in others)
 
 
 def _drawn(axes: Axes) -> Iterator[Bbox]:
@@ -136,9 +160,14 @@ def _drawn(axes: Axes) -> Iterator[Bbox]:
 
 
 def _free(
-    centre: Sequence[float], width: float, height: float, taken: Sequence[Bbox], frame: Bbox
+    centre: Sequence[float],
+    others: Sequence[Sequence[float]],
+    width: float,
+    height: float,
+    taken: Sequence[Bbox],
+    frame: Bbox,
 ) -> tuple[float, float]:
-    """Where a text has room: its left and lower edge, in pixels; as near to its point as can be."""
+    """Where a text has room: its left and lower edge, in pixels; as near to its point as can be, and not to others."""
     best, fewest = (centre[0] + 8, centre[1]), math.inf
     for distance in (8, 14, 22, 32, 44, 60, 80, 110):
         for turn in range(16):
@@ -146,7 +175,8 @@ def _free(
             x = centre[0] + distance * math.cos(angle) + (math.cos(angle) - 1) / 2 * width
             y = centre[1] + distance * math.sin(angle) - height * (1 - math.sin(angle)) / 2
             box = Bbox.from_bounds(x, y, width, height)
-            hits = sum(box.overlaps(other) for other in taken) + 3 * (not _inside(box, frame))
+            hits = 3.0 * (not _inside(box, frame)) + sum(box.overlaps(other) for other in taken)
+            hits += _is_nearer(box, centre, others) / 2
             if hits < fewest:
                 best, fewest = (x, y), hits
             if not hits:

@@ -1,4 +1,4 @@
-"""The figures of a report: all cells, the objective against what is varied, and against the size of the cache."""
+"""Figures of a report: all cells, the objective against what is varied, and what mattered in a search."""
 
 import itertools
 from collections.abc import Sequence
@@ -6,16 +6,16 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
 from lit_t6.sweeps.report.drawing import (
     COLOURS,
+    CUT,
     GREY,
     cut,
     headline,
     limits,
     literal,
-    place_labels,
     plain,
     styles,
     titled,
@@ -29,9 +29,10 @@ from lit_t6.sweeps.report.varied import Axis, axes_of
 _MOST_CELLS = 40
 _MOST_INSIDE = 5
 """Lines of which a legend leaves room for the lines themselves."""
-_WIDEST, _WIDEST_BESIDE = 56, 40
-"""Letters in a line of a cell's name, before its row and beside its point."""
-_CUT = "Bars that leave the frame go on."
+_BELOW = 0.24
+"""Of a row, from a mean to its seeds."""
+_WIDEST = 56
+"""Letters in a line of a cell's name, before its row."""
 
 
 def cells_figure(found: Findings) -> Figure | None:
@@ -49,9 +50,10 @@ def cells_figure(found: Findings) -> Figure | None:
     cut_off = _rows(left, cells, [cell.value for cell in cells], [list(cell.by_seed.values()) for cell in cells])
     left.set_yticks(range(len(cells)), names)
     for label, cell in zip(left.get_yticklabels(), cells, strict=True):
+        label.set_fontweight("bold" if cell.name == found.study.baseline else "normal")
         label.set_color("black" if len(cell.completed) == len(cell.trials) else "#b00000")
     left.set_ylim(len(cells) - 0.4, -0.6)
-    left.set_xlabel(with_unit(found.study.objective.metric))
+    left.set_xlabel(literal(with_unit(found.study.objective.metric)))
     if base:
         baseline = next(cell for cell in found.cells if cell.name == found.study.baseline)
         differences = [cell.difference.of if cell.difference else None for cell in cells]
@@ -59,7 +61,7 @@ def cells_figure(found: Findings) -> Figure | None:
                  if cell is not baseline else [] for cell in cells]  # fmt: skip
         cut_off |= _rows(panels[1], cells, differences, pairs, seen=[0.0])
         panels[1].axvline(0, color="black", linewidth=1)
-        panels[1].set_xlabel(f"difference to {found.study.baseline}, by seed")
+        panels[1].set_xlabel(literal(f"difference to {found.study.baseline}, by seed"))
     titled(figure, headline(found.study), _about(found, cut_off), _left_out(found, len(cells)))
     return figure
 
@@ -74,10 +76,10 @@ def _left_out(found: Findings, shown: int) -> str:
 
 def _row_name(cell: CellFindings) -> str:
     told = "" if len(cell.completed) == len(cell.trials) else f"\n{cell.outcomes()}"
-    return literal(wrapped(_named(cell, ": "), _WIDEST)) + told
+    return literal(wrapped(named(cell, ": "), _WIDEST)) + told
 
 
-def _named(cell: CellFindings, between: str) -> str:
+def named(cell: CellFindings, between: str) -> str:
     """A cell's name; of a search, what it tried as well."""
     return f"{cell.name}{between}{cell.setting}" if cell.setting else cell.name
 
@@ -100,7 +102,8 @@ def _rows(
             continue
         if of.low is not None and of.high is not None:
             axes.plot([of.low, of.high], [place, place], color=COLOURS[0], linewidth=1.6, zorder=2)
-        axes.plot(values, [place] * len(values), "o", color=GREY, markersize=3.5, zorder=3)
+        below = place + (_BELOW if len(values) > 1 else 0)  # not under the diamond
+        axes.plot(values, [below] * len(values), "o", color=GREY, markersize=3.5, zorder=3)
         axes.plot(of.mean, place, "D", color=COLOURS[0], markersize=6, zorder=4)
     axes.tick_params(labelsize=8)
     return cut(ends, shown)
@@ -109,7 +112,13 @@ def _rows(
 def _about(found: Findings, cut_off: bool) -> str:
     if max((len(cell.trials) for cell in found.cells), default=0) < 2:
         return ""
-    return f"Dots: seeds; diamonds and bars: mean and 95 % interval (Student's t).{' ' + _CUT if cut_off else ''}"
+    return f"Dots: seeds; diamonds and bars: mean and 95 % interval (Student's t).{' ' + CUT if cut_off else ''}"
+
+
+def seeds_left_out(found: Findings) -> str:
+    """What to say of means where some seed of a cell did not complete, which may have been a worse one."""
+    fewer = [cell for cell in found.cells if 0 < len(cell.completed) < len(cell.trials)]
+    return f"Means leave out seeds that did not complete ({len(fewer)} of {len(found.cells)} cells)." if fewer else ""
 
 
 def varied_figure(found: Findings) -> Figure | None:
@@ -121,19 +130,19 @@ def varied_figure(found: Findings) -> Figure | None:
     down = -(-len(axes) // across)
     figure = Figure(figsize=(max(7.0, 0.8 + 4.4 * across), 0.9 + 3.5 * down), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
-    cut_off = False
-    for panel, axis in zip(panels, axes, strict=False):
-        cut_off |= _panel(panel, found, axis)
+    ends = [end for panel, axis in zip(panels, axes, strict=False) for end in _panel(panel, found, axis)]
+    shown = limits([value for cell in found.cells for value in cell.by_seed.values()], ends)
+    panels[0].set_ylim(*shown)  # shared by all
     for panel in panels[len(axes) :]:
         panel.set_visible(False)
     for panel in panels[::across]:
-        panel.set_ylabel(with_unit(found.study.objective.metric))
-    titled(figure, headline(found.study), _about(found, cut_off))
+        panel.set_ylabel(literal(with_unit(found.study.objective.metric)))
+    titled(figure, headline(found.study), _about(found, cut(ends, shown)), seeds_left_out(found))
     return figure
 
 
-def _panel(axes: Axes, found: Findings, axis: Axis) -> bool:
-    """One of the panels; whether an interval in it is cut off."""
+def _panel(axes: Axes, found: Findings, axis: Axis) -> list[float]:
+    """One of the panels; the ends of its intervals."""
     plain(axes)
     ends: list[float] = []
     label = axis.label
@@ -152,9 +161,7 @@ def _panel(axes: Axes, found: Findings, axis: Axis) -> bool:
             label += f"  ({held})"
     _scale(axes, sorted({axis.x[cell.name] for cell in cells}))
     axes.set_xlabel(literal(label))
-    shown = limits([value for cell in found.cells for value in cell.by_seed.values()], ends)
-    axes.set_ylim(*shown)  # shared by all
-    return cut(ends, shown)
+    return ends
 
 
 def _line(axes: Axes, axis: Axis, cells: Sequence[CellFindings], name: str, number: int, of: int) -> list[float]:
@@ -195,53 +202,6 @@ def _scale(axes: Axes, places: Sequence[float]) -> None:
 
 def _is_logarithmic(places: Sequence[float]) -> bool:
     return places[0] > 0 and places[-1] / places[0] >= 8 and any(place % 1 for place in places)
-
-
-def pareto_figure(found: Findings) -> Figure | None:
-    """The objective against the bytes cached of a token, and the cells that no other one beats in both."""
-    cells = [cell for cell in found.ranked() if cell.fact("cache_bytes_per_token") is not None]
-    sizes = {cell.name: int(cell.fact("cache_bytes_per_token")) for cell in cells}
-    if len(set(sizes.values())) < 2:
-        return None
-    figure = Figure(figsize=(8.2, 5.2), layout="constrained")
-    axes = figure.subplots()
-    plain(axes)
-    front = found.pareto()
-    best = {cell.name for cell in front}
-    ends: list[float] = []
-    for cell in cells:
-        assert cell.value is not None
-        colour = COLOURS[1] if cell.name in best else COLOURS[0]
-        if cell.value.low is not None and cell.value.high is not None:
-            axes.plot(
-                [sizes[cell.name]] * 2, [cell.value.low, cell.value.high], color=colour, alpha=0.45, linewidth=1.2
-            )
-            ends += [cell.value.low, cell.value.high]
-        axes.plot(sizes[cell.name], cell.value.mean, "D", color=colour, markersize=6, zorder=3)
-    steps = [cell.value.mean for cell in front if cell.value is not None]
-    axes.step([sizes[cell.name] for cell in front], steps, where="post", color=COLOURS[1], linewidth=1.2, zorder=1)
-    if max(sizes.values()) >= 4 * min(sizes.values()) > 0:
-        axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    shown = limits([value for cell in cells for value in cell.by_seed.values()], ends)
-    axes.set_ylim(*shown)
-    axes.margins(x=0.18)
-    axes.set_xlabel("bytes cached of a token, all layers")
-    axes.set_ylabel(with_unit(found.study.objective.metric))
-    about = "Orange: no other one is better in both."
-    if ends:
-        about += f" Bars: 95 % intervals over seeds.{' ' + _CUT if cut(ends, shown) else ''}"
-    titled(figure, headline(found.study), about)
-    named = cells if len(cells) <= 16 else [*front, *(cell for cell in cells[:5] if cell.name not in best)]
-    labels = [(sizes[cell.name], cell.value.mean, _beside(cell)) for cell in named if cell.value is not None]
-    place_labels(figure, axes, labels)
-    return figure
-
-
-def _beside(cell: CellFindings) -> str:
-    """What is written at a point: of a search what was tried as well, where that is short; the tables have it all."""
-    text = wrapped(_named(cell, "\n"), _WIDEST_BESIDE)
-    return text if text.count("\n") < 3 else wrapped(cell.name, _WIDEST_BESIDE)
 
 
 def importance_figure(names: Sequence[str], shares: Sequence[float], title: str) -> Figure:

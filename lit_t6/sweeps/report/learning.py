@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lit_t6.sweeps.report.drawing import COLOURS, GREY, literal, plain, styles, titled, with_unit, wrapped
+from lit_t6.sweeps.report.drawing import COLOURS, GREY, cut, limits, literal, plain, styles, titled, with_unit, wrapped
 from lit_t6.sweeps.report.findings import UNFINISHED, CellFindings, Findings, Trial
 from lit_t6.training.event_records import frames
 
@@ -47,7 +47,8 @@ def _number(value: object) -> float | None:
 
 
 def curves_figure(found: Findings, curves: Mapping[str, Mapping[str, Curve]]) -> Figure | None:
-    """The objective on the way, by cell: the mean over seeds in a band from the lowest seed to the highest.
+    """The objective on the way, by cell: the mean over seeds in a band from the lowest seed to the highest. A trial
+    that did not complete is in neither, and has a thin dashed line of its own.
 
     Args:
         found: by a study.
@@ -57,7 +58,8 @@ def curves_figure(found: Findings, curves: Mapping[str, Mapping[str, Curve]]) ->
     by_cell = {cell.name: [(t, _finite(curves.get(t.job.key, {}).get(metric, {}))) for t in cell.trials]
                for cell in found.cells}  # fmt: skip
     by_cell = {name: [(trial, curve) for trial, curve in each if curve] for name, each in by_cell.items()}
-    steps = sorted({step for each in by_cell.values() for _, curve in each for step in curve})
+    pairs = [pair for each in by_cell.values() for pair in each]
+    steps = sorted({step for _, curve in pairs for step in curve})
     if len(steps) < 2:
         return None
     panels = 1 if len(steps) < _ENOUGH_FOR_THE_END else 2
@@ -74,19 +76,28 @@ def curves_figure(found: Findings, curves: Mapping[str, Mapping[str, Curve]]) ->
         axes.set_xlabel("optimizer steps")
         axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=[1, 2, 5, 10]))
         axes.set_ylabel(literal(with_unit(metric)))
+    cut_off = _readable(whole, pairs)
     for end in ends:
         late = max((step for step in steps if step <= steps[-1] / 2), default=steps[0])
-        _zoom(end, [pair for each in by_cell.values() for pair in each], late, steps[-1])
+        _zoom(end, pairs, late, steps[-1])
         end.set_title(f"from step {late:,} on", fontsize=9)
         whole.set_title("the whole training", fontsize=9)
     handles, labels = whole.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
-    band = " Bands: from the lowest seed to the highest." if any(len(each) > 1 for each in by_cell.values()) else ""
-    gone = {trial.outcome for trial in found.trials} - {"completed", UNFINISHED}
-    early = f" Crosses: {', '.join(sorted(gone)).replace('_', ' ')}." if gone else ""
-    others = " Grey: all others." if len(named) < len(found.cells) else ""
-    titled(figure, f"{found.study.name}: learning curves.{band}{early}{others}")
+    several = any(sum(_counts(trial) for trial, _ in each) > 1 for each in by_cell.values())
+    band = " Lines: means over seeds; bands: from the lowest seed to the highest." if several else ""
+    gone = sorted({trial.outcome for trial in found.trials if not _counts(trial)})
+    apart = ", in no mean or band" if several else ""
+    early = f"Thin dashed lines to a cross: {', '.join(gone).replace('_', ' ')}{apart}." if gone else ""
+    early += " Some leave the frame." if cut_off else ""
+    others = "Grey: all others." if len(named) < len(found.cells) else ""
+    titled(figure, f"{found.study.name}: learning curves.{band}", f"{early} {others}".strip())
     return figure
+
+
+def _counts(trial: Trial) -> bool:
+    """Whether a trial is part of its cell's mean: others of the cell may have gone on where it ended."""
+    return trial.outcome in ("completed", UNFINISHED)
 
 
 def _named(found: Findings) -> list[CellFindings]:
@@ -105,36 +116,46 @@ def _finite(curve: Curve) -> Curve:
 def _draw(
     axes: Axes, cell: CellFindings, curves: Sequence[tuple[Trial, Curve]], look: tuple[str, str], named: bool
 ) -> None:
-    if not curves:
-        return
-    seeds = [curve for _, curve in curves]
     colour, dashes = look
-    common = sorted(set.union(*map(set, seeds)))
-    values = {step: [curve[step] for curve in seeds if step in curve] for step in common}
-    means = [sum(values[step]) / len(values[step]) for step in common]
-    if len(seeds) > 1 and named:
-        axes.fill_between(common, [min(values[s]) for s in common], [max(values[s]) for s in common],
-                          color=colour, alpha=0.13, linewidth=0)  # fmt: skip
+    seeds = [curve for trial, curve in curves if _counts(trial)]
+    gone = [curve for trial, curve in curves if not _counts(trial)]
+    width, label = (1.5, _label(cell)) if named else (0.7, None)
+    if seeds:
+        common = sorted(set.union(*map(set, seeds)))
+        values = {step: [curve[step] for curve in seeds if step in curve] for step in common}
+        means = [sum(values[step]) / len(values[step]) for step in common]
+        if len(seeds) > 1 and named:
+            axes.fill_between(common, [min(values[s]) for s in common], [max(values[s]) for s in common],
+                              color=colour, alpha=0.13, linewidth=0)  # fmt: skip
+        axes.plot(common, means, dashes, color=colour, linewidth=width, label=label, zorder=3 if named else 1)
+    for number, curve in enumerate(gone):
+        told = label if not seeds and not number else None
+        axes.plot(list(curve), list(curve.values()), "--", color=colour, linewidth=0.7, label=told, zorder=2)
+        end = max(curve)
+        axes.plot(end, curve[end], "x", color=colour, markersize=6)
+
+
+def _label(cell: CellFindings) -> str:
+    """A cell in the legend, with the trials that its mean leaves out."""
     name = f"{cell.name}: {cell.setting}" if cell.setting else cell.name
-    width, label = (1.5, name) if named else (0.7, None)
-    axes.plot(
-        common,
-        means,
-        dashes,
-        color=colour,
-        linewidth=width,
-        label=label and literal(wrapped(label, _WIDEST, most=3)),
-        zorder=3 if named else 1,
-    )
-    for trial, curve in curves:
-        if trial.outcome not in ("completed", UNFINISHED):  # where it ended, others of the cell may have gone on
-            end = max(curve)
-            axes.plot(end, curve[end], "x", color=colour, markersize=6)
+    left_out = sum(not _counts(trial) for trial in cell.trials)
+    return literal(wrapped(name, _WIDEST, most=3) + (f"\n{cell.outcomes()}" if left_out else ""))
+
+
+def _readable(axes: Axes, curves: Sequence[tuple[Trial, Curve]]) -> bool:
+    """Keep the scale to the trials that did not diverge; whether something leaves the frame for that."""
+    good = [value for trial, curve in curves if _counts(trial) for value in curve.values()]
+    every = [value for _, curve in curves for value in curve.values()]
+    shown = limits(good or every, every)
+    if cut(every, shown):
+        axes.set_ylim(*shown)
+        return True
+    return False
 
 
 def _zoom(axes: Axes, curves: Sequence[tuple[Trial, Curve]], first: int, last: int) -> None:
     """Show the end of the training, at the scale of the trials that came there; one that diverged may leave it."""
-    good = [curve for trial, curve in curves if trial.outcome in ("completed", UNFINISHED) and max(curve) >= first]
+    good = [curve for trial, curve in curves if _counts(trial) and max(curve) >= first]
     shown = good or [curve for _, curve in curves]
     values = [value for curve in shown for step, value in curve.items() if step >= first]
     margin = 0.05 * (max(values) - min(values)) or 0.01

@@ -4,8 +4,12 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 CONFIDENCE = 0.95
+LEVEL = 0.05
+"""Of tests."""
+_Name = TypeVar("_Name")
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,9 @@ def paired(values: Mapping[int, float], base: Mapping[int, float]) -> Difference
     return Difference(found, two_sided(t, found.count - 1))
 
 
-def holm(ps: Mapping[str, float]) -> dict[str, float]:
+def holm(ps: Mapping[_Name, float]) -> dict[_Name, float]:
     """P-values corrected for their number: the chance of any false alarm among them stays below the level."""
-    corrected: dict[str, float] = {}
+    corrected: dict[_Name, float] = {}
     largest = 0.0
     for rank, name in enumerate(sorted(ps, key=lambda name: ps[name])):
         largest = max(largest, min(1.0, (len(ps) - rank) * ps[name]))
