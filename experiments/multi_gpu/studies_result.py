@@ -177,6 +177,7 @@ def timeline(result: Result, path: Path) -> Figure:
         if any(attempt["killed"] for attempt in part["attempts"]):
             handles.append(Patch(facecolor="white", edgecolor=_KILLED, hatch="////", label="its worker killed"))
         axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, frameon=False)
+    panels[-1].set_xlim(left=0)
     panels[-1].set_xlabel("seconds since the start; seeds other than 0 are pale")
     figure.savefig(path, dpi=110)
     return figure
