@@ -12,11 +12,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lit_t6.sweeps.files import replace_text
 from lit_t6.sweeps.records import METRICS, finite
 from lit_t6.training.callbacks.throughput import Throughput, cache_bytes_per_token, ends_training
 from lit_t6.training.messages import say, warn
 from lit_t6.training.places import home_of
+from lit_t6.whole_files import replace_text
 
 VARIABLE = "LIT_T6_TRIAL"
 """Tells the training's processes what their trial is, as JSON."""

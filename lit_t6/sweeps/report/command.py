@@ -12,7 +12,6 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lit_t6.sweeps.begun import load_asked, open_begun
-from lit_t6.sweeps.files import replace_bytes, replace_text
 from lit_t6.sweeps.jobs import jobs_of
 from lit_t6.sweeps.records import read_record, record_of
 from lit_t6.sweeps.report.board import write_board
@@ -25,6 +24,7 @@ from lit_t6.sweeps.report.tables import cells_csv, trials_csv
 from lit_t6.sweeps.same_study import agree
 from lit_t6.sweeps.storage import HEARTBEAT_SECONDS, JOURNAL
 from lit_t6.sweeps.study import Study
+from lit_t6.whole_files import replace_bytes, replace_text
 
 REPORT, CELLS, TRIALS, BOARD = "report.md", "cells.csv", "trials.csv", "tensorboard"
 _ALSO = ("train/loss",)
