@@ -37,6 +37,13 @@ def test_imports_go_down(path):
             assert allowed, f"{path} (floor {FLOORS[room]}) imports {module} (floor {FLOORS[other]})"
 
 
+@pytest.mark.parametrize("path", [p for p in FILES if p.parts[1] == "sweeps"], ids=str)
+def test_sweeps_know_no_model(path):
+    """They ask with options, and are told in plain values, by `training.planning` and `model_reader`."""
+    rooms = {module.split(".")[1] for module in imported(path) if module.startswith("lit_t6.")}
+    assert not rooms & {"model", "attention", "ops"}
+
+
 @pytest.mark.parametrize("path", [p for p in FILES if p.name == "__init__.py" and p.parent.name != "lit_t6"], ids=str)
 def test_init_files_only_hand_names_on(path):
     """At once, or when they are first used, by a table that says what the imports for type checkers say."""
