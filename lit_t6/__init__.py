@@ -1,7 +1,8 @@
 """lit_t6: tensor product attention as a PyTorch Lightning experiment package (arXiv 2501.06425)."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lit_t6.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from lit_t6.data import TokenDataModule
@@ -18,9 +19,4 @@ _HOMES = {
     "TokenDataModule": "lit_t6.data",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import the public names when they are first used: who wants only `lit_t6.ops` need not wait for Lightning."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'lit_t6' has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)  # who wants only `lit_t6.ops` need not wait for Lightning

@@ -1,14 +1,14 @@
 """Models as `fit` reads them from files and options, without weights, data, or Lightning, which takes long to load."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser, set_loader
 
-from lit_t6.attention import short_names
+from lit_t6.attention import short_names, solve_num_heads
 from lit_t6.command_line.complaints import nearest
 from lit_t6.command_line.options import arrange
 from lit_t6.command_line.parsing import load_yaml, parse
@@ -20,6 +20,7 @@ OTHER_SECTIONS = (
 )
 """What files of the training commands hold beside `model`."""
 _OF_THE_TRAINING = ("optimizer", "compile", "recompute")
+_OPTIONS_OF_THE_TRAINING = tuple(f"--model.{name}" for name in _OF_THE_TRAINING)
 _MODE = "yaml_of_models"
 _SETTING = "--model.attention."
 
@@ -52,6 +53,23 @@ class ModelReader:
         """
         model = parse(self._parser, arrange(options)).model.as_dict()
         return T6Config.from_dict({field.name: model[field.name] for field in fields(T6Config)})
+
+    def read_of_fit(self, options: Sequence[str]) -> T6Config:
+        """The model of options of `fit`, those that do not concern it left aside.
+
+        Raises:
+            ValueError: what `fit` refuses of the model.
+        """
+        kept: list[str] = []
+        arranged = arrange(options)
+        for word, following in zip(arranged, [*arranged[1:], ""], strict=True):
+            if word in ("--config", "--model.attention"):
+                kept += [word, following]
+            elif word.startswith("--model.attention.class_path"):
+                kept += [word, following] if "=" not in word else [word]
+            elif word.startswith("--model.") and not word.startswith(_OPTIONS_OF_THE_TRAINING):
+                kept.append(word) if "=" in word else kept.extend([word, following])
+        return self.read(kept)
 
     def read_all(
         self, models: Sequence[str], base: Sequence[str] = (), overrides: Sequence[str] = ()
@@ -86,6 +104,48 @@ class ModelReader:
             self.read([*before, *(s for s in settings if _key(s) in names), *own])
             for (own, before), names in zip(rows, known, strict=True)
         ]
+
+
+class ModelSizes:
+    """Sizes of models by name, each of options of `fit`, and the head counts that change them."""
+
+    def __init__(self) -> None:
+        self._reader = ModelReader()
+        self._models: dict[str, T6Config] = {}
+
+    def add(self, name: str, options: Sequence[str], heads: bool = False) -> None:
+        """Read a model.
+
+        Args:
+            name: to ask for it by.
+            options: of `fit`, those that do not concern the model among them.
+            heads: solve a head count that is null, as `fit` does.
+
+        Raises:
+            ValueError: what `fit` refuses of the model.
+        """
+        model = self._reader.read_of_fit(options)
+        self._models[name] = model.resolved() if heads else model
+
+    def num_parameters(self, name: str) -> int:
+        """Of a whole model, its head count known."""
+        return self._models[name].num_parameters()
+
+    def heads_for(self, name: str, num_parameters: int) -> int:
+        """The head count with which a whole model comes nearest to a number of parameters.
+
+        Raises:
+            ValueError: none will do.
+        """
+        model, attention = self._models[name], self._models[name].attention
+        some = replace(model, attention=attention.with_num_heads(attention.num_heads_multiple))
+        beside = some.num_parameters() - some.num_layers * some.attention.num_parameters(some.d_model)
+        if beside >= num_parameters:
+            raise ValueError(
+                f"without attention the model has {beside:,} parameters already, and {num_parameters:,} are aimed at; "
+                f"make it narrower or take fewer layers."
+            )
+        return solve_num_heads(attention, model.d_model, (num_parameters - beside) // model.num_layers).heads()
 
 
 def spell_out(model: str) -> list[str]:

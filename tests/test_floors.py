@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-FLOORS = {"testing": 0, "ops": 1, "attention": 2, "model": 3, "data": 3, "command_line": 3}
+FLOORS = {"testing": 0, "lazy_names": 0, "whole_files": 0}
+FLOORS |= {"ops": 1, "attention": 2, "model": 3, "data": 3, "command_line": 3}
 FLOORS |= {"training": 4, "interop": 4, "model_reader": 4, "bench": 5}
 FLOORS |= {"sweeps": 5, "completion": 5, "budget_table": 5, "conversion": 5, "process_end": 5}
 FLOORS |= {"command_help": 4, "function_options": 5, "training_help": 5}
@@ -36,6 +37,13 @@ def test_imports_go_down(path):
             assert allowed, f"{path} (floor {FLOORS[room]}) imports {module} (floor {FLOORS[other]})"
 
 
+@pytest.mark.parametrize("path", [p for p in FILES if p.parts[1] == "sweeps"], ids=str)
+def test_sweeps_know_no_model(path):
+    """They ask with options, and are told in plain values, by `training.planning` and `model_reader`."""
+    rooms = {module.split(".")[1] for module in imported(path) if module.startswith("lit_t6.")}
+    assert not rooms & {"model", "attention", "ops"}
+
+
 @pytest.mark.parametrize("path", [p for p in FILES if p.name == "__init__.py" and p.parent.name != "lit_t6"], ids=str)
 def test_init_files_only_hand_names_on(path):
     """At once, or when they are first used, by a table that says what the imports for type checkers say."""
@@ -43,10 +51,10 @@ def test_init_files_only_hand_names_on(path):
     for node in ast.parse(path.read_text()).body[1:]:
         if isinstance(node, ast.If) and node.test.id == "TYPE_CHECKING":
             typed = {alias.name: line.module for line in node.body for alias in line.names}
-        elif isinstance(node, ast.Assign) and node.targets[0].id == "_HOMES":
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOMES":
             homes = ast.literal_eval(node.value)
         else:
-            is_all = isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
-            is_lazy = isinstance(node, ast.FunctionDef) and node.name in ("__getattr__", "__dir__")
+            is_all = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+            is_lazy = ast.unparse(node) == "__getattr__, __dir__ = lazy_names(__name__, _HOMES)"
             assert is_all or is_lazy or isinstance(node, ast.ImportFrom), f"{path}, line {node.lineno}"
     assert homes == typed

@@ -2,13 +2,13 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 
 import pytest
 import torch
 
+from .ports import free_port
 from .training.endless import Endless, wait_for
 from .training.runs import fit
 
@@ -96,9 +96,7 @@ def test_what_an_encoding_does_not_have_ends_no_training(options, environment):
 @pytest.mark.slow
 def test_a_failed_rank_ends_though_its_peer_hangs_and_a_collective_is_under_way(options, tmp_path):
     """Processes that something else has started: nobody waits for the others, or kills them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     job = dict(TORCHELASTIC_RUN_ID="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=port, WORLD_SIZE="2", GROUP_RANK="0")
     job |= dict(LOCAL_WORLD_SIZE="2", TORCHELASTIC_USE_AGENT_STORE="False")
     words = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu", "--data.num_workers=0"]

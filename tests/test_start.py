@@ -38,7 +38,11 @@ def test_errors_that_can_be_told_early_are(words, unneeded):
     check(words, 1, unneeded)
 
 
-LAZY = {"training": ["callbacks", "module", "run_folder"], "interop": ["layout", "reading", "upstream"]}
+LAZY = {
+    "training": ["callbacks", "module", "run_folder"],
+    "interop": ["layout", "reading", "upstream"],
+    "data": ["dataset", "module", "order"],
+}
 
 
 @pytest.mark.parametrize("room", LAZY)

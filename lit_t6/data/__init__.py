@@ -1,11 +1,11 @@
 """Text → tokenizer → shards → batches."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lit_t6.data.manifest import Manifest, read_manifest
 from lit_t6.data.prepare import prepare_corpus
 from lit_t6.data.tokenizer import load_tokenizer, parse_tokenizer, token_num_bytes, train_tokenizer
+from lit_t6.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from lit_t6.data.dataset import EvaluationDataset, TokenWindows, TrainingDataset
@@ -35,9 +35,4 @@ _HOMES = {
     "window_of_sample": "lit_t6.data.order",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import what needs PyTorch or Lightning when it is first used: `prepare` waits for neither."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'lit_t6.data' has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)  # `prepare` waits for neither PyTorch nor Lightning

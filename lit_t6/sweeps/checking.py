@@ -1,16 +1,14 @@
 """What is wrong with a study is said before anything starts: every cell is read as `fit` would read it."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from lit_t6.command_line.complaints import nearest
-from lit_t6.data import TokenDataModule
 from lit_t6.sweeps.cells import Cell, fit_options, matched, plain_cells
 from lit_t6.sweeps.command import own_options
-from lit_t6.sweeps.fit_reader import FitReader, FitSettings
 from lit_t6.sweeps.search import build_pruner, build_sampler, probes
 from lit_t6.sweeps.study import Study
+from lit_t6.training.planning.fit_reader import FitReader, FitSettings
 
 FIGURES = (
     *("val/bits_per_byte", "val/loss", "val/perplexity", "train/loss"),
@@ -94,17 +92,11 @@ def check_data(study: Study, read: Sequence[tuple[Cell, FitSettings]]) -> None:
     """
     seen: set[str] = set()
     for cell, settings in read:
-        model = settings.model
-        key = json.dumps([settings.data, model.vocab_size, model.max_seq_len], sort_keys=True, default=str)
-        if key in seen:
+        if settings.asked_of_data in seen:
             continue
-        seen.add(key)
+        seen.add(settings.asked_of_data)
         try:
-            data = TokenDataModule(**settings.data)
-            data.prepare_data()
-            data.fit_to_model(model.vocab_size, model.max_seq_len)
-            data.windows("train", cover=False)
-            data.windows("validation", cover=True)
+            settings.check_data()
         except ValueError as error:
             raise ValueError(f"{study.files[-1]}: cell {cell.name!r}: {error}") from error
 

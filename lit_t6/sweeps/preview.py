@@ -7,11 +7,11 @@ from typing import Any
 
 from lit_t6.sweeps.cells import Cell
 from lit_t6.sweeps.checking import check_data, check_study
-from lit_t6.sweeps.facts import Facts, facts_from
-from lit_t6.sweeps.fit_reader import FitReader
-from lit_t6.sweeps.memory import EXPLANATION, memory_of
 from lit_t6.sweeps.rates import Rate, measured_rate, rate_of_finished, stated_rate
 from lit_t6.sweeps.study import Study
+from lit_t6.training.planning.facts import Facts, facts_from
+from lit_t6.training.planning.fit_reader import FitReader
+from lit_t6.training.planning.memory import EXPLANATION, memory_of
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from lit_t6.attention import is_unequal
 from lit_t6.sweeps.command import fit_command
-from lit_t6.sweeps.memory import EXPLANATION
 from lit_t6.sweeps.preview import Preview, Row, plain_preview
+from lit_t6.training.planning.memory import EXPLANATION
 
 
 def print_preview(seen: Preview, format: Literal["table", "json"] = "table") -> None:
@@ -34,7 +33,7 @@ def print_preview(seen: Preview, format: Literal["table", "json"] = "table") -> 
     for header in headers:
         table.add_column(header, justify="right", no_wrap=True)
     for row in seen.rows:
-        table.add_row(row.cell.name.replace("[", r"\["), *_figures(row, matched))
+        table.add_row(row.cell.name.replace("[", r"\["), *_figures(row, seen.aimed_at))
     study = seen.study
     print(f"{study.name}: {study.question}" if study.question else study.name)
     print()
@@ -46,13 +45,13 @@ def print_preview(seen: Preview, format: Literal["table", "json"] = "table") -> 
     print(f"The first of them: {shlex.join(['python', *words[1:]])}")
 
 
-def _figures(row: Row, matched: bool) -> list[str]:
+def _figures(row: Row, aimed_at: int | None) -> list[str]:
     facts = row.facts
-    far = "! " if row.share is not None and is_unequal(row.share) else ""
+    far = "! " if aimed_at is not None and facts.is_unequal_to(aimed_at) else ""
     return [
         f"{facts.mechanism}, {facts.num_heads} × {facts.head_dim}".replace("[", r"\["),
         f"{facts.num_parameters / 1e6:,.3f}",
-        *([f"{far}{row.share:.3f}"] if matched else []),
+        *([f"{far}{row.share:.3f}"] if aimed_at is not None else []),
         f"{facts.cache_bytes_per_token:,}",
         "?" if facts.num_tokens is None else _short(facts.num_tokens / 1e6),
         "?" if facts.flops is None else _short(facts.flops / 1e15),
@@ -86,7 +85,7 @@ def _legend(seen: Preview) -> list[str]:
             f"Head counts are solved for the {seen.aimed_at:,} parameters of {of}; they come within "
             f"{100 * max(abs(share - 1) for share in shares):.2f} % of it."
         )
-        if any(map(is_unequal, shares)):
+        if any(row.facts.is_unequal_to(seen.aimed_at) for row in rows):
             lines.append(
                 "! more than 5 % away: no fair comparison. Smaller heads (model.attention.head_dim) come nearer."
             )

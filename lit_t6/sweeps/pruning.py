@@ -8,15 +8,15 @@ from contextlib import suppress
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lit_t6.sweeps.files import replace_text
 from lit_t6.sweeps.records import METRICS, finite
-from lit_t6.training.callbacks.throughput import Throughput, cache_bytes_per_token, ends_training
+from lit_t6.training.callbacks.run_facts import figures_of_run
+from lit_t6.training.callbacks.throughput import Throughput, ends_training
 from lit_t6.training.messages import say, warn
 from lit_t6.training.places import home_of
+from lit_t6.whole_files import replace_text
 
 VARIABLE = "LIT_T6_TRIAL"
 """Tells the training's processes what their trial is, as JSON."""
@@ -153,7 +153,7 @@ class ReportToStudy(Callback):
             "tokens": _tokens(trainer),
             "ended": ended,
             "metrics": {name: finite(value) for name, value in sorted(_figures(trainer).items())},
-            "facts": _facts(trainer, pl_module),
+            "facts": figures_of_run(trainer, pl_module),
         }
         path = home_of(trainer) / METRICS
         try:
@@ -168,20 +168,6 @@ def _figures(trainer: L.Trainer) -> dict[str, float]:
     latest = throughput.latest if throughput else {}
     figures = {name: value for name, value in latest.items() if name != "step"}
     return {**figures, **{name: float(value) for name, value in trainer.callback_metrics.items()}}
-
-
-def _facts(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-    config = getattr(pl_module, "config", None)
-    device = trainer.strategy.root_device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    facts: dict[str, Any] = {
-        "num_parameters": sum(p.numel() for p in pl_module.parameters()),
-        "device": f"{trainer.world_size} × {name}",
-    }
-    if config is not None:
-        facts["cache_bytes_per_token"] = cache_bytes_per_token(config, str(trainer.precision))
-        facts["num_heads"] = config.attention.num_heads
-    return facts
 
 
 def _tokens(trainer: L.Trainer) -> int:

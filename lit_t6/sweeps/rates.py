@@ -1,25 +1,18 @@
 """How long trials take: by finished ones, a rate that is stated, or a few steps that are measured here."""
 
 import json
-import os
 import statistics
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from lit_t6.model import T6Model
-from lit_t6.sweeps.fit_reader import FitSettings
+from lit_t6.training.planning.fit_reader import FitSettings
+from lit_t6.training.planning.speed import measured_speed
 
 START_SECONDS = 6.0
 """From the start of a process to its first step, roughly; on a GPU, compiling comes on top."""
 _AND_A_START = f", and {START_SECONDS:.0f} s for the start of a process"
-_FLOPS_AT_ONCE = {"cpu": 2e11, "cuda": 2e14}
-"""Of a measured step, at most: a second or so on two cores, and on a large GPU."""
-_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -88,56 +81,14 @@ def _read_finished(path: Path) -> tuple[str, float] | None:
 
 
 def measured_rate(settings: FitSettings, workers: int = 1) -> Rate | None:
-    """The rate of a few training steps, taken here and now, of the model itself or, if it is large, a part of it.
+    """The rate of a few training steps, taken here and now; see `measured_speed`.
 
     Args:
         settings: of a cell.
-        workers: trials that go on at once; those on a CPU share its cores.
+        workers: trials that go on at once.
 
     Returns:
         None where the training wants a GPU and there is none.
     """
-    device = torch.device("cpu" if settings.on_cpu else "cuda")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        return None
-    threads = torch.get_num_threads()
-    try:
-        if device.type == "cpu":
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
-        rate, what = _measure(settings, device)
-        cores = torch.get_num_threads()
-    finally:
-        torch.set_num_threads(threads)
-    where = f"{cores} CPU thread{'s' if cores > 1 else ''}" if device.type == "cpu" else torch.cuda.get_device_name()
-    compiled = ", not compiled as the trials are" if settings.compiles else ""
-    origin = f"{rate:.3g} FLOP/s in {_STEPS} training steps measured here ({what}; {where}{compiled}){_AND_A_START}"
-    return Rate(rate, START_SECONDS, origin)
-
-
-def _measure(settings: FitSettings, device: torch.device) -> tuple[float, str]:
-    model, length, batch = settings.model, settings.seq_len, settings.data["batch_size"]
-    most = _FLOPS_AT_ONCE[device.type]
-    of_a_sequence = 3 * model.flops_per_token(length) * length
-    batch = max(1, min(batch, int(most / of_a_sequence)))
-    if of_a_sequence > most:
-        layers = max(1, int(model.num_layers * most / of_a_sequence))
-        model, length = replace(model, num_layers=layers), min(length, 256)
-    with torch.random.fork_rng(devices=[]):
-        network = T6Model(model).to(device)
-    optimizer = settings.optimizer.build(network.parameters())
-    tokens = torch.zeros(batch, length, dtype=torch.long, device=device)
-    dtype = torch.float16 if settings.precision == "16-mixed" else torch.bfloat16
-    seconds = []
-    for _ in range(1 + _STEPS):
-        began = time.perf_counter()
-        with torch.autocast(device.type, dtype, enabled="mixed" in settings.precision):
-            loss = network.loss(tokens, tokens, recompute=settings.recompute)  # type: ignore[arg-type]  # one of them
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
-    part = f"{model.num_layers} of {settings.model.num_layers} layers, " if model != settings.model else ""
-    rate = 3 * model.flops_per_token(length) * batch * length / statistics.median(seconds[1:])
-    return rate, f"{part}{batch} × {length} tokens"
+    speed = measured_speed(settings, workers)
+    return speed and Rate(speed.flops_per_second, START_SECONDS, f"{speed.origin}{_AND_A_START}")

@@ -10,9 +10,9 @@ from typing import Any
 from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from lit_t6.sweeps.files import replace_text
 from lit_t6.sweeps.jobs import DONE, Job, outcome_of
 from lit_t6.sweeps.study import Study
+from lit_t6.whole_files import replace_text
 
 RECORD = "trial.json"
 METRICS = "metrics.json"

@@ -6,10 +6,10 @@ from typing import Any
 
 import yaml
 
-from lit_t6.sweeps.files import replace_bytes
 from lit_t6.sweeps.parameters import Parameter
 from lit_t6.sweeps.settings import Settings
 from lit_t6.sweeps.study import Chosen, Study
+from lit_t6.whole_files import replace_bytes
 
 STUDY_NAME = "study.yaml"
 CONFIGS_NAME = "configs"

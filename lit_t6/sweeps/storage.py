@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import re
 import time
 import warnings
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
 
+from lit_t6.sweeps.addresses import hidden
 from lit_t6.sweeps.journal import LastingJournal, mend
 
 JOURNAL = "journal.log"
@@ -127,12 +127,6 @@ def _proxy(address: str) -> BaseStorage:
     proxy = GrpcStorageProxy(host=place.hostname, port=place.port or 13000)
     proxy.get_all_studies()  # it connects at the first question
     return proxy
-
-
-def hidden(address: str | None) -> str:
-    """An address as it may be shown: without its password, which may have any letter in it, or be a parameter."""
-    shown = re.sub(r"(?<=://)([^:@/]*):.*@", r"\1:…@", address or "")
-    return re.sub("(?<=[?&])(password|passwd|pwd)=[^&]*", r"\1=…", shown)
 
 
 def is_out_of_reach(error: BaseException) -> bool:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from lit_t6.sweeps import tether
-from lit_t6.sweeps.files import replace_text
 from lit_t6.sweeps.presence import boot_id, start_of
 from lit_t6.sweeps.records import read_metrics
 from lit_t6.training.run_lock import is_held
+from lit_t6.whole_files import replace_text
 
 OUTPUT = "output.log"
 """What the trainings of a trial print, all attempts one after the other."""

@@ -1,9 +1,8 @@
 """Training, evaluation and use of a T6 model through Lightning."""
 
-from importlib import import_module
-from importlib.util import find_spec
-from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lit_t6.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from lit_t6.training.callbacks import (
@@ -106,16 +105,4 @@ _HOMES = {
     "write_checkpoint": "lit_t6.training.checkpoint",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import what needs PyTorch or Lightning when it is first used: `generate --help` waits for neither."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    if not name.startswith("_") and find_spec(f"lit_t6.training.{name}"):
-        return import_module(f"lit_t6.training.{name}")
-    raise AttributeError(f"module 'lit_t6.training' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    """All that can be asked for, whether it is imported yet or not."""
-    return sorted({*globals(), *__all__, *(module.name for module in iter_modules(__path__))})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)  # `generate --help` waits for neither PyTorch nor Lightning

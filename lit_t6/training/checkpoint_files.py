@@ -127,25 +127,6 @@ def write_atomically(
         beside.unlink(missing_ok=True)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Put something else into a small file: it holds what it held until the new content is on the disk.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    partial = path.with_name("replaced.partial")  # nothing that TensorBoard would take for one of its files
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _lock(file: IO[bytes]) -> bool:
     """Hold a file until it is closed; False if somebody else does, or where files cannot be locked."""
     try:

@@ -5,7 +5,6 @@ import signal
 import tempfile
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -25,6 +24,7 @@ from lit_t6.training.callbacks.run_facts import advice_for_cpu
 from lit_t6.training.callbacks.start_panel import is_news
 from lit_t6.training.checkpoint import convert_weights, read_checkpoint
 from lit_t6.training.checkpoint_io import SafeCheckpointIO
+from lit_t6.training.checkpoint_option import check_that_a_file_is_named, over_those_of_checkpoint
 from lit_t6.training.cli_settings import SETTINGS, add_options
 from lit_t6.training.compile_cache import keep_compiled_code
 from lit_t6.training.finished_run import describe_finished_run
@@ -39,9 +39,6 @@ from lit_t6.training.refused_run import leaving_nothing
 from lit_t6.training.run_folder import RunFolder, find_unfinished, forget, tell_child_processes
 from lit_t6.training.sharded import ShardedStrategy
 from lit_t6.training.steps_left import check_limits, check_steps_left
-
-_LIGHTNINGS_WORDS = ("last", "best", "hpc")
-"""What Lightning takes for a checkpoint of the Trainer that has just trained; a command's has trained nothing yet."""
 
 
 class T6CLI(LightningCLI):
@@ -81,15 +78,7 @@ class T6CLI(LightningCLI):
             check_that_a_model_is_named(command, options)
         try:
             with tempfile.TemporaryDirectory() as folder, in_our_words(formats=ends_process):
-                if checkpoint is not None and checkpoint not in (*_LIGHTNINGS_WORDS, "null"):
-                    from_checkpoint = Path(folder) / "checkpoint.yaml"
-                    trained = read_checkpoint(checkpoint).options()
-                    if "data" not in trained and not any(o.startswith(("--data", "--config")) for o in options):
-                        raise ValueError(f"{checkpoint}: does not say what data it belongs to; pass --data.path.")
-                    if command == "predict" and "data" in trained:
-                        trained["data"]["eval_windows"] = None  # meant for figures of a training, not for documents
-                    from_checkpoint.write_text(yaml.safe_dump(trained), encoding="utf-8")
-                    options = ["--config", str(from_checkpoint), *options]
+                options = over_those_of_checkpoint(options, checkpoint, command, folder)
                 saves = RunFolder if command == "fit" else None
                 parsers = {
                     name: parser_settings(name, examples if name == command else "") for name in cls.subcommands()
@@ -174,12 +163,7 @@ class T6CLI(LightningCLI):
             return
         config = self.config[self.subcommand]
         check_mode(config.checkpoint.mode)
-        if config.ckpt_path in _LIGHTNINGS_WORDS:  # typed, or of a YAML file
-            without = " Without --ckpt_path the same command goes on with its unfinished run."
-            raise ValueError(
-                f"--ckpt_path {config.ckpt_path}: does not say of which run; give the file of a checkpoint, such as "
-                f"logs/NAME/version_0/checkpoints/last.ckpt.{without if self.subcommand == 'fit' else ''}"
-            )
+        check_that_a_file_is_named(config.ckpt_path, self.subcommand)
         config.weights_only = True if config.weights_only is None else config.weights_only  # run nothing of a file
         if self.subcommand == "predict" and config.return_predictions is None:
             config.return_predictions = False  # they go to a file, not to memory

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
 
-from lit_t6.training.checkpoint_files import replace_file
 from lit_t6.training.event_records import frames
+from lit_t6.whole_files import replace_bytes
 
 OVER_TOKENS = "_over_tokens"
 """Tags that end so have tokens, not steps, on their horizontal axis."""
@@ -40,7 +40,7 @@ def trim_curves(folder: Path, step: int, tokens: int, validated: bool = True) ->
         records = list(frames(content))
         kept = b"".join(frame for frame, event in records if not _is_later(event, step, tokens, validated))
         if len(kept) < len(content):
-            replace_file(path, kept)
+            replace_bytes(path, kept)
 
 
 def _event_files(folder: Path) -> Iterator[Path]:

@@ -18,11 +18,11 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lit_t6.training.checkpoint import read_checkpoint
 from lit_t6.training.checkpoint_choice import folder_said, newest_whole, to_go_on_from
 from lit_t6.training.checkpoint_files import FOLDER as RESUME_FOLDER
-from lit_t6.training.checkpoint_files import replace_file
 from lit_t6.training.curves import trim_curves
 from lit_t6.training.messages import say, warn
 from lit_t6.training.places import expand, home_of, make_run_folder, run_folder
 from lit_t6.training.run_lock import hold_folder, is_held
+from lit_t6.whole_files import replace_bytes
 
 CONFIG_NAME = "config.yaml"
 FINISHED_NAME = "finished"
@@ -196,7 +196,7 @@ class RunFolder(SaveConfigCallback):
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Save the options, all or nothing: by them the run is found again, also when the disk is full now."""
-        replace_file(home_of(trainer) / CONFIG_NAME, self.parser.dump(self.config, skip_none=False).encode())
+        replace_bytes(home_of(trainer) / CONFIG_NAME, self.parser.dump(self.config, skip_none=False).encode())
 
     def _check_that_it_may_be_used(self, trainer: L.Trainer, folder: Path) -> None:
         config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))

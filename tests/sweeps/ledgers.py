@@ -37,6 +37,17 @@ def make_ledger(study, folder, grace=60.0, storage=None):
     return ledger
 
 
+def claim_in_turn(first, second):
+    """The six trials of a study, claimed once each by two ledgers in turn; the second of them completes."""
+    first.make_due()
+    assert second.make_due() == 0
+    claims = [ledger.claim() for _ in range(3) for ledger in (first, second)]
+    assert len({claim.job.key for claim in claims}) == 6
+    assert first.claim() is second.claim() is None
+    assert second.finish(claims[1], "completed", 1.5, {"metrics": {"val/loss": 2.0}})
+    return claims
+
+
 def statuses(ledger):
     return {key: stands.status for key, stands in ledger.standings().items()}
 

@@ -1,10 +1,13 @@
 """Made-up studies whose results are known, for tests of reports."""
 
+import csv
+import io
+
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from lit_t6.sweeps.records import write_record
-from lit_t6.sweeps.report.command import _records
+from lit_t6.sweeps.report.command import _records, sweep_report
 from lit_t6.sweeps.report.findings import findings
 from lit_t6.sweeps.same_study import agree
 from lit_t6.sweeps.saved_study import save_study
@@ -72,3 +75,28 @@ def finish(ledger, study, folder, claim, outcome, value, size):
 def found(study, folder):
     """What the study found."""
     return findings(study, _records(study, folder, None))
+
+
+def published(folder):
+    """A study that was reported on, its ledger, its folder, and that of the report."""
+    study, ledger, of = begun(folder)
+    output = folder / "report"
+    sweep_report([str(of)], output=str(output))
+    return study, ledger, of, output
+
+
+def rows(text):
+    """Those of cells.csv, by cell."""
+    return {row["cell"]: row for row in csv.DictReader(io.StringIO(text))}
+
+
+def record(value=1.0, outcome="completed", **said):
+    """Of a trial that has ended."""
+    return {"outcome": outcome, "value": value if outcome == "completed" else None, **said}
+
+
+def of_cells(tmp_path, records, **settings):
+    """What a study found whose trials these are, by cell and seed."""
+    cells = {cell: {"x.y": number} for number, (cell, _) in enumerate(dict.fromkeys(records))}
+    study = make_study(tmp_path, **{"cells": cells, "seeds": sorted({seed for _, seed in records}), **settings})
+    return findings(study, {f"{cell}/seed-{seed}": each for (cell, seed), each in records.items()})

@@ -1,17 +1,20 @@
-"""A PostgreSQL server of the test's own."""
+"""Servers of the test's own: PostgreSQL, and a proxy that Optuna has."""
 
 import contextlib
 import os
 import pwd
 import shutil
-import socket
 import subprocess
+import sys
 import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from ..ports import free_port, listens
+from .ledgers import wait_until
 
 
 def programs():
@@ -41,9 +44,7 @@ class Server:
 
     def __init__(self, folder, user):
         self.folder, self.options = folder, {} if user is None else {"user": user, "cwd": folder}
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.address = f"postgresql://tester@127.0.0.1:{self.port}/postgres"
         words = [programs() / "initdb", "-D", folder / "data", "-U", "tester", "--auth=trust", "--no-sync"]
         subprocess.run(words, check=True, capture_output=True, **self.options)
@@ -57,23 +58,15 @@ class Server:
             )
         until = time.monotonic() + 60
         while time.monotonic() < until and self.process.poll() is None:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                ready = [
-                    programs() / "psql",
-                    "-h",
-                    "127.0.0.1",
-                    "-p",
-                    str(self.port),
-                    "-U",
-                    "tester",
-                    "-c",
-                    "",
-                    "postgres",
-                ]
-                if subprocess.run(ready, capture_output=True, check=False).returncode == 0:
-                    return
+            if listens(self.port) and self._answers():
+                return
             time.sleep(0.1)
         raise AssertionError((self.folder / "log").read_text())
+
+    def _answers(self):
+        place = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "tester"]
+        words = [programs() / "psql", *place, "-c", "", "postgres"]
+        return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
     def stop(self):
         self.process.send_signal(2)  # fast: it ends its connections
@@ -98,3 +91,25 @@ def postgresql():
     finally:
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+_PROXY = """
+import sys
+from pathlib import Path
+from optuna.storages import run_grpc_proxy_server
+from lit_t6.sweeps.storage import open_storage
+run_grpc_proxy_server(open_storage(None, Path(sys.argv[1])), host="127.0.0.1", port=int(sys.argv[2]))
+"""
+
+
+@contextlib.contextmanager
+def proxy(folder):
+    """The address of a proxy to the journal in a folder."""
+    port = free_port()
+    words = [sys.executable, "-W", "ignore", "-c", _PROXY, str(folder), str(port)]
+    with subprocess.Popen(words) as process:
+        try:
+            wait_until(lambda: listens(port))
+            yield f"grpc://127.0.0.1:{port}"
+        finally:
+            process.kill()

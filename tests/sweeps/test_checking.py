@@ -4,7 +4,7 @@ import pytest
 
 from lit_t6.sweeps import load_study
 from lit_t6.sweeps.checking import check_data, check_study
-from lit_t6.sweeps.fit_reader import FitReader
+from lit_t6.training.planning.fit_reader import FitReader
 
 from .studies import RANK, RANK_QUICK, study, write
 
@@ -112,12 +112,3 @@ def test_data_is_looked_at(tmp_path, reader, prepared):
     small = study(tmp_path, f"cells: {{a: {{data.path: {prepared}, model.vocab_size: 300}}}}\n")
     with pytest.raises(ValueError, match="cell 'a': model.vocab_size=300, but the tokenizer of"):
         check_data(small, check_study(small, reader))
-
-
-def test_settings_of_a_training(reader):
-    words = ["--config=configs/paper/small-tpa.yaml", "--trainer.devices=2"]
-    settings = reader.read(words)
-    assert (settings.precision, settings.on_cpu, settings.seq_len) == ("bf16-mixed", False, 1024)
-    assert (settings.sequences_per_step, settings.batches_per_step) == (480, 12)
-    quick = reader.read(["--config=configs/quickstart.yaml", "--trainer.accumulate_grad_batches=3"])
-    assert (quick.precision, quick.on_cpu, quick.seq_len, quick.sequences_per_step) == ("32-true", True, 128, 48)

@@ -3,14 +3,14 @@ import pytest
 from lit_t6.model_reader import ModelReader
 from lit_t6.sweeps import cells_of
 from lit_t6.sweeps.cells import fit_options
-from lit_t6.sweeps.matching import match_heads, read_model
+from lit_t6.sweeps.matching import match_heads
 
 from .studies import study
 
 
 def parameters(read):
     reader = ModelReader()
-    return {cell.name: read_model(fit_options(read, cell), reader).num_parameters() for cell in cells_of(read)}
+    return {cell.name: reader.read_of_fit(fit_options(read, cell)).num_parameters() for cell in cells_of(read)}
 
 
 def test_mechanisms_of_equal_size(tmp_path):
@@ -33,13 +33,6 @@ def test_heads_for_a_number_of_parameters(tmp_path):
     assert all("model.attention.num_heads" in cell.options for cell in cells_of(read))
     for count in parameters(read).values():
         assert count == pytest.approx(400_000, rel=0.01)
-
-
-def test_what_does_not_concern_the_model_is_left_aside():
-    words = ["--model.optimizer.lr=1", "--model.compile", "true", "--trainer.max_steps=3", "--model.d_model=96"]
-    words += ["--model.attention", "MQA", "--model.attention.head_dim", "16", "--model.recompute=full"]
-    model = read_model(words, ModelReader())
-    assert (model.d_model, model.attention.head_dim, model.attention.label) == (96, 16, "MQA")
 
 
 @pytest.mark.parametrize(

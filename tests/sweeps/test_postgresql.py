@@ -9,7 +9,7 @@ from lit_t6.sweeps.jobs import outcome_of
 from lit_t6.sweeps.storage import open_storage
 from lit_t6.sweeps.study import load_study
 
-from .ledgers import make_ledger, make_study, statuses, wait_until
+from .ledgers import claim_in_turn, make_ledger, make_study, statuses, wait_until
 from .running import Sweep, kill, losses, records, study_file, sweep
 from .servers import postgresql
 
@@ -41,12 +41,7 @@ def test_a_ledger_in_a_database(ledger, tmp_path):
     study = make_study(tmp_path, name="ledger")
     first = ledger(study, tmp_path / "a")
     second = ledger(study, tmp_path / "b")
-    first.make_due()
-    assert second.make_due() == 0
-    claims = [each.claim() for _ in range(3) for each in (first, second)]
-    assert len({claim.job.key for claim in claims}) == 6
-    assert first.claim() is second.claim() is None
-    assert second.finish(claims[1], "completed", 1.5, {"metrics": {"val/loss": 2.0}})
+    claims = claim_in_turn(first, second)
     until = time.monotonic() + 6.5
     while time.monotonic() < until:  # the heartbeat is that of the database; five give none
         assert first.beat(claims[0], 1, 2, 1.0)

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from lit_t6.sweeps import load_study
-from lit_t6.sweeps.fit_reader import FitReader
 from lit_t6.sweeps.preview import preview
 from lit_t6.sweeps.preview_table import duration, print_preview
+from lit_t6.training.planning.fit_reader import FitReader
 
 from .studies import RANK, RANK_QUICK, study
 from .test_rates import finish
@@ -19,6 +19,13 @@ def reader():
 @pytest.fixture(scope="module")
 def quick(reader):
     return preview(load_study([RANK, RANK_QUICK]), workers=2, flops_per_second=1e9, reader=reader)
+
+
+def test_facts_of_a_cell(quick):
+    facts = quick.rows[1].facts
+    assert (facts.mechanism, facts.num_heads, facts.head_dim) == ("TPA (6, 1, 1)", 17, 16)
+    assert facts.cache_bytes_per_token == 2 * (17 + 16) * 2 * 4, "two factors of two layers in float32"
+    assert (facts.num_steps, facts.num_tokens) == (40, 40 * 16 * 128)
 
 
 def test_every_cell_is_a_row(quick, capsys):

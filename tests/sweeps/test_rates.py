@@ -1,16 +1,9 @@
 import json
 
 import pytest
-import torch
 
-from lit_t6.sweeps import rates
-from lit_t6.sweeps.fit_reader import FitReader
 from lit_t6.sweeps.rates import START_SECONDS, measured_rate, rate_of_finished, stated_rate
-
-
-@pytest.fixture(scope="module")
-def reader():
-    return FitReader()
+from lit_t6.training.planning.speed import Speed
 
 
 def finish(folder, cell, seed, seconds, outcome="completed"):
@@ -53,24 +46,12 @@ def test_there_may_be_none(tmp_path):
         assert rate_of_finished(tmp_path, {"a": 1.0}) is None
 
 
-def test_a_few_steps_are_measured(reader):
-    settings = reader.read(["--config=configs/quickstart.yaml"])
-    threads = torch.get_num_threads()
-    rate = measured_rate(settings, workers=64)
-    assert 1e8 < rate.flops_per_second < 1e14
-    assert "FLOP/s in 3 training steps measured here (16 × 128 tokens; 1 CPU thread), and 6 s" in rate.origin
-    assert torch.get_num_threads() == threads
-
-
-def test_of_a_large_model_a_part_is_measured(reader, monkeypatch):
-    monkeypatch.setitem(rates._FLOPS_AT_ONCE, "cpu", 1e9)
-    of_few = measured_rate(reader.read(["--config=configs/quickstart.yaml"]))
-    assert "(1 × 128 tokens; " in of_few.origin
-    monkeypatch.setitem(rates._FLOPS_AT_ONCE, "cpu", 5e8)
-    of_half = measured_rate(reader.read(["--config=configs/quickstart.yaml", "--model.max_seq_len=512"]))
-    assert "(1 of 4 layers, 1 × 256 tokens; " in of_half.origin
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_not_measured(reader):
-    assert measured_rate(reader.read(["--config=configs/paper/small-mha.yaml"])) is None
+@pytest.mark.parametrize("speed", [Speed(2e9, "2e+09 FLOP/s measured"), None])
+def test_a_measured_rate(monkeypatch, speed):
+    monkeypatch.setattr("lit_t6.sweeps.rates.measured_speed", lambda settings, workers: speed)
+    rate = measured_rate(None, workers=2)
+    if speed is None:
+        assert rate is None
+    else:
+        assert rate.estimate("a", 4e9) == START_SECONDS + 2
+        assert rate.origin == "2e+09 FLOP/s measured, and 6 s for the start of a process"

@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lit_t6.sweeps.report.command import sweep_report
-
 from ..tensorboard_page import SCREENSHOTS, Page, hparams_table, serve
-from .reported import VALUES, begun
+from .reported import VALUES, published
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 TRIALS = {f"{cell}/seed-{seed}": value for cell, values in VALUES.items() for seed, value in enumerate(values)}
@@ -17,9 +15,8 @@ TRIALS = {f"{cell}/seed-{seed}": value for cell, values in VALUES.items() for se
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    _, _, of = begun(folder)
-    sweep_report([str(of)], output=str(folder / "report"))
-    with serve(folder / "report/tensorboard", folder) as found:
+    *_, report = published(folder)
+    with serve(report / "tensorboard", folder) as found:
         yield found
 
 

@@ -8,8 +8,8 @@ import torch
 from lit_t6.model import T6Model
 from lit_t6.sweeps import load_study
 from lit_t6.sweeps.checking import check_data, check_study
-from lit_t6.sweeps.fit_reader import FitReader
 from lit_t6.sweeps.preview import preview
+from lit_t6.training.planning.fit_reader import FitReader
 
 FILES = sorted(Path("configs/sweep").glob("*.yaml"))
 STUDIES = [path for path in FILES if "-" not in path.stem]

@@ -1,7 +1,7 @@
 import optuna
 import pytest
 
-from lit_t6.sweeps.storage import Flag, Patience, hidden, is_out_of_reach, open_storage
+from lit_t6.sweeps.storage import Flag, Patience, is_out_of_reach, open_storage
 
 
 def test_a_journal_lies_in_the_study_folder(tmp_path):
@@ -51,12 +51,6 @@ def test_a_server_that_is_not_there_is_told_without_the_password(tmp_path):
     assert "me:…@127.0.0.1" in str(error.value)
 
 
-def test_a_password_is_hidden():
-    assert hidden("postgresql://me:secret@host/x") == "postgresql://me:…@host/x"
-    assert hidden("postgresql://host/x") == "postgresql://host/x"
-    assert hidden(None) == ""
-
-
 def test_what_may_pass_is_told_from_what_does_not():
     assert is_out_of_reach(OSError(28, "No space left on device"))
     assert is_out_of_reach(optuna.exceptions.StorageInternalError())
@@ -83,20 +77,3 @@ def test_patience_ends_with_what_it_waits_for_or_when_it_is_stopped():
     answers = iter([OSError(5, "Input/output error")])
     with pytest.raises(OSError, match="Input"):
         patience("reading", action, 1)
-
-
-@pytest.mark.parametrize(
-    ("address", "shown"),
-    [
-        ("postgresql://me:secret@host/db", "postgresql://me:…@host/db"),
-        ("postgresql://me:se/cr@et@host/db", "postgresql://me:…@host/db"),
-        (
-            "postgresql://me@host/db?password=secret&sslmode=require",
-            "postgresql://me@host/db?password=…&sslmode=require",
-        ),
-        ("postgresql://host/db", "postgresql://host/db"),
-        (None, ""),
-    ],
-)
-def test_no_password_is_shown(address, shown):
-    assert hidden(address) == shown

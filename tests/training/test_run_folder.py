@@ -233,7 +233,7 @@ def test_a_full_disk_at_the_start_leaves_the_configuration_by_which_a_run_is_fou
         assert main(["fit", *words, "--trainer.max_steps=4", f"--ckpt_path={last}"]) == 1
         assert f"error: {folder}/config.yaml: No space left on device." in capsys.readouterr().err
         assert (folder / "config.yaml").read_text() == before
-        assert not (folder / "replaced.partial").exists()
+        assert not list(folder.glob(".replaced.*"))
 
 
 @pytest.mark.parametrize(("at", "validations"), [(3, [1, 3, 5]), (4, [1, 3, 5]), (6, [1, 3, 5])])

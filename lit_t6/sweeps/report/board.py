@@ -11,11 +11,11 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto  # type: ignore[impo
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto  # type: ignore[import-untyped]
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2  # type: ignore[import-untyped]
 
-from lit_t6.sweeps.files import replace_bytes
 from lit_t6.sweeps.report.findings import Findings, Trial
 from lit_t6.sweeps.report.learning import Curve
 from lit_t6.sweeps.report.varied import Column, columns_of
 from lit_t6.training.event_records import VERSION, as_record
+from lit_t6.whole_files import replace_bytes
 
 SUMMARY = "summary"
 """Name of the run with tables and figures."""

@@ -1,7 +1,6 @@
 """What `python cli.py sweep report` does."""
 
 import io
-import re
 import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -11,8 +10,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from lit_t6.sweeps.addresses import published
 from lit_t6.sweeps.begun import load_asked, open_begun
-from lit_t6.sweeps.files import replace_bytes, replace_text
 from lit_t6.sweeps.jobs import jobs_of
 from lit_t6.sweeps.records import read_record, record_of
 from lit_t6.sweeps.report.board import write_board
@@ -27,6 +26,7 @@ from lit_t6.sweeps.report.tables import cells_csv, trials_csv
 from lit_t6.sweeps.same_study import agree
 from lit_t6.sweeps.storage import HEARTBEAT_SECONDS, JOURNAL
 from lit_t6.sweeps.study import Study
+from lit_t6.whole_files import replace_bytes, replace_text
 
 REPORT, CELLS, TRIALS, BOARD = "report.md", "cells.csv", "trials.csv", "tensorboard"
 _ALSO = ("train/loss",)
@@ -85,12 +85,7 @@ def _typed(
     """The command that a person typed, without passwords."""
     given = {**options, **(overrides or {}), **({"logs": logs} if logs != "logs" else {})}
     words = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
-    return f"python cli.py sweep report {shlex.join(map(_without_password, [*study, *words]))}"
-
-
-def _without_password(word: str) -> str:
-    """A word of a command as it may be published; a password may have any letter in it, or be a parameter."""
-    return re.sub("(?<=[?&])(password|passwd|pwd)=[^&]*&?", "", re.sub("(?<=://).*@", "", word))
+    return f"python cli.py sweep report {shlex.join(map(published, [*study, *words]))}"
 
 
 def _records(study: Study, folder: Path, storage: str | None) -> dict[str, Mapping[str, Any]]:

@@ -1,6 +1,7 @@
 """The facts of a run, for people: what is trained, on what, and where the log goes."""
 
 import math
+from typing import Any
 
 import lightning as L
 import torch
@@ -25,15 +26,13 @@ def run_facts(trainer: L.Trainer, config: T6Config) -> dict[str, str]:
     weights = attention.num_parameters(config.d_model)
     share = weights / attention_budget(config.d_model)
     of_budget = f" ({share:.2f} of 4·d_model²)" if is_unequal(share) else ""
-    device = trainer.strategy.root_device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     facts = {
         "model": f"T6, {config.num_parameters():,} parameters: {config.num_layers} layers, width {config.d_model}",
         "attention": f"{attention.label}, {heads}; {weights:,} weights a layer{of_budget}",
         "cache": f"{cache_bytes_per_token(config, str(trainer.precision)):,} bytes a token, over all layers",
         "backend": attention.backend,
         **_ways_of_computing(trainer),
-        "device": f"{trainer.world_size} × {name}, precision {trainer.precision}",
+        "device": f"{_devices(trainer)}, precision {trainer.precision}",
     }
     data = getattr(trainer, "datamodule", None)
     if isinstance(data, TokenDataModule):
@@ -52,6 +51,30 @@ def run_facts(trainer: L.Trainer, config: T6Config) -> dict[str, str]:
             facts["length"] = f"{trainer.max_epochs} epochs"
     facts["log"] = _log(trainer)
     return facts
+
+
+def figures_of_run(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
+    """The same in plain values, for programs: parameters and device, and of a model of ours its cache and heads.
+
+    Args:
+        trainer: of the run.
+        module: that it trains.
+    """
+    figures: dict[str, Any] = {
+        "num_parameters": sum(p.numel() for p in module.parameters()),
+        "device": _devices(trainer),
+    }
+    config = getattr(module, "config", None)
+    if config is not None:
+        figures["cache_bytes_per_token"] = cache_bytes_per_token(config, str(trainer.precision))
+        figures["num_heads"] = config.attention.num_heads
+    return figures
+
+
+def _devices(trainer: L.Trainer) -> str:
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    return f"{trainer.world_size} × {name}"
 
 
 def _ways_of_computing(trainer: L.Trainer) -> dict[str, str]:

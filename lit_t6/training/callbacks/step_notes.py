@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lit_t6.training.checkpoint_files import replace_file
 from lit_t6.training.messages import warn
+from lit_t6.whole_files import replace_bytes
 
 FILE_NAME = "guards.jsonl"
 
@@ -38,7 +38,7 @@ class StepNotes:
             before = self.path.read_bytes()
             kept = b"".join(line for line in before.splitlines(keepends=True) if _step_of(line) <= step)
             if kept != before:
-                replace_file(self.path, kept)
+                replace_bytes(self.path, kept)
 
     def add(self, note: dict[str, Any]) -> None:
         """Write a line; a part of one is taken back.

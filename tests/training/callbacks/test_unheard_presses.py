@@ -1,5 +1,6 @@
 """Ctrl-C in a call that lets no handler run."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -52,63 +53,61 @@ def press(process):
     process.send_signal(signal.SIGINT)
 
 
-def start(then):
-    program = PROGRAM.format(then=then)
-    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", program], stdout=subprocess.PIPE, text=True)
+@contextlib.contextmanager
+def started(then, status):
+    """The program, when it listens; in the end it has this status."""
+    words = [sys.executable, "-W", "ignore", "-c", PROGRAM.format(then=then)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            yield process
+            assert process.wait(20) == status
+        finally:
+            process.kill()
 
 
 def test_the_first_is_answered_and_the_second_ends_the_process():
-    with start(LONG_CALL) as process:
-        assert process.stdout.readline() == "ready\n"
+    with started(LONG_CALL, 130) as process:
         press(process)
         assert process.stdout.readline().startswith("Ctrl-C is heard when the call at hand is done; a second one stops")
         press(process)
         assert process.stdout.readline().startswith("Stopped at once by a second Ctrl-C: what came after the last chec")
-        assert process.wait(20) == 130
 
 
 def test_the_second_ends_the_process_also_if_the_first_was_heard():
-    with start(HEARD_FIRST) as process:
-        assert process.stdout.readline() == "ready\n"
+    with started(HEARD_FIRST, 130) as process:
         press(process)
         assert process.stdout.readline() == "heard\n"
         press(process)
         assert process.stdout.readline().startswith("Stopped at once by a second Ctrl-C")
-        assert process.wait(20) == 130
 
 
 def test_the_second_ends_the_process_in_another_call_than_that_of_the_first():
-    with start(TWO_CALLS) as process:
-        assert process.stdout.readline() == "ready\n"
+    with started(TWO_CALLS, 130) as process:
         press(process)
         assert process.stdout.readline().startswith("Ctrl-C is heard when the call at hand is done")
         assert process.stdout.readline() == "heard 1\n"
         press(process)
         assert process.stdout.readline().startswith("Stopped at once by a second Ctrl-C")
-        assert process.wait(20) == 130
 
 
 def test_signals_that_are_heard_are_left_to_their_handler():
     twice = "import time\nfor _ in range(2):\n    signal.raise_signal(signal.SIGINT)\n    time.sleep(1.5)"
-    with start(f"{twice}\npresses.close()\nprint(len(heard))") as process:
-        assert process.stdout.read() == "ready\n2\n"
-        assert process.wait(20) == 0
+    with started(f"{twice}\npresses.close()\nprint(len(heard))", 0) as process:
+        assert process.stdout.read() == "2\n"
 
 
 def test_what_was_heard_before_counts_as_it_does_for_the_handler():
     program = f"heard.append(1)\npresses.close()\n{AGAIN}\nprint('listens', flush=True)\n{LONG_CALL}"
-    with start(program) as process:
-        assert process.stdout.readline() == "ready\n"
+    with started(program, 130) as process:
         assert process.stdout.readline() == "listens\n"
         press(process)
         assert process.stdout.readline().startswith("Stopped at once by a second Ctrl-C")
-        assert process.wait(20) == 130
 
 
 def test_those_of_a_forked_process_are_its_own():
-    with start(FORKS) as process:
-        assert process.stdout.read() == "ready\ndone\n"
-        assert process.wait(20) == 0
+    with started(FORKS, 0) as process:
+        assert process.stdout.read() == "done\n"
 
 
 def test_another_program_has_its_pipe_back():

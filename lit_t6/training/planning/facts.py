@@ -1,20 +1,18 @@
-"""What is known of a cell before it is trained: its size, its cache, and the arithmetic of its budget."""
+"""What is known of a training before it runs: the model's size and cache, and the arithmetic of its budget."""
 
 import math
 from dataclasses import dataclass
 from typing import Any
 
+from lit_t6.attention import is_unequal
 from lit_t6.data.manifest import Manifest, read_manifest
-from lit_t6.sweeps.cells import Cell
-from lit_t6.sweeps.checking import read_cell
-from lit_t6.sweeps.fit_reader import FitReader, FitSettings
-from lit_t6.sweeps.study import Study
 from lit_t6.training.callbacks.throughput import cache_bytes_per_token
+from lit_t6.training.planning.fit_reader import FitSettings
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A cell in figures. Of a training without an end that is known beforehand (`max_time`) the last four are None.
+    """A training in figures. Of one without an end that is known beforehand (`max_time`) the last four are None.
 
     Args:
         mechanism: label of its attention.
@@ -40,19 +38,9 @@ class Facts:
     num_evaluated: int | None
     flops: float | None
 
-
-def facts_of(study: Study, cell: Cell, reader: FitReader | None = None) -> Facts:
-    """The facts of a cell.
-
-    Args:
-        study: of the cell.
-        cell: from `cells_of` or `suggest`.
-        reader: of options; made, which takes seconds, if not given.
-
-    Raises:
-        ValueError: what `fit` refuses.
-    """
-    return facts_from(read_cell(study, cell, reader or FitReader()))
+    def is_unequal_to(self, num_parameters: int) -> bool:
+        """Whether the model is too far from a number of parameters for a fair comparison."""
+        return is_unequal(self.num_parameters / num_parameters)
 
 
 def facts_from(settings: FitSettings) -> Facts:
@@ -80,7 +68,7 @@ def facts_from(settings: FitSettings) -> Facts:
 def _manifest(settings: FitSettings) -> Manifest | None:
     try:
         return read_manifest(settings.data["path"])
-    except ValueError:  # said by `check_data`; a study may be looked at where its data is not
+    except ValueError:  # `check_data` says so; a training may be looked at where its data is not
         return None
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from lit_t6.sweeps.fit_reader import FitReader
-from lit_t6.sweeps.memory import memory_of
+from lit_t6.training.planning.fit_reader import FitReader
+from lit_t6.training.planning.memory import memory_of
 
 
 @pytest.fixture(scope="module")

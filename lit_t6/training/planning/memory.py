@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lit_t6.model import T6Config, T6Model
 from lit_t6.ops.linear_cross_entropy.chunks import MAX_BYTES, MIN_TOKENS
-from lit_t6.sweeps.fit_reader import FitSettings
+from lit_t6.training.planning.fit_reader import FitSettings
 
 EXPLANATION = (
     "weights, gradients and two moments of AdamW in float32, and what one layer keeps of a token for the way back, "

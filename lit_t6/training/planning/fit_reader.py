@@ -1,5 +1,6 @@
-"""What `fit` makes of options, without running it: its own parser, built once for many cells."""
+"""What `fit` makes of options, without running it: its own parser, built once for many trainings."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -61,6 +62,24 @@ class FitSettings:
         """Micro-batches of one device that make up an optimizer step."""
         return self.sequences_per_step / (self.data["batch_size"] * int(self.trainer["devices"]))
 
+    @property
+    def asked_of_data(self) -> str:
+        """All that `check_data` depends on."""
+        model = self.model
+        return json.dumps([self.data, model.vocab_size, model.max_seq_len], sort_keys=True, default=str)
+
+    def check_data(self) -> None:
+        """Look at the data as `fit` does before it starts.
+
+        Raises:
+            ValueError: no prepared data, a damaged shard, or a vocabulary or length that does not go with the model.
+        """
+        data = TokenDataModule(**self.data)
+        data.prepare_data()
+        data.fit_to_model(self.model.vocab_size, self.model.max_seq_len)
+        data.windows("train", cover=False)
+        data.windows("validation", cover=True)
+
 
 class FitReader:
     """Reads options of `fit` with its own parser, and builds what can be built without weights and data."""
@@ -73,7 +92,7 @@ class FitReader:
         """The settings that some options make.
 
         Args:
-            words: as `lit_t6.sweeps.command` gives them.
+            words: options, as typed.
             heads: solve a head count that is null.
 
         Raises:

@@ -1,23 +1,12 @@
 import pytest
 
-from lit_t6.sweeps import cells_of, load_study
-from lit_t6.sweeps.facts import facts_from, facts_of
-from lit_t6.sweeps.fit_reader import FitReader
-
-from .studies import RANK, RANK_QUICK
+from lit_t6.training.planning.facts import facts_from
+from lit_t6.training.planning.fit_reader import FitReader
 
 
 @pytest.fixture(scope="module")
 def reader():
     return FitReader()
-
-
-def test_facts_of_a_cell(reader):
-    read = load_study([RANK, RANK_QUICK])
-    facts = facts_of(read, cells_of(read)[1], reader)
-    assert (facts.mechanism, facts.num_heads, facts.head_dim) == ("TPA (6, 1, 1)", 17, 16)
-    assert facts.cache_bytes_per_token == 2 * (17 + 16) * 2 * 4, "two factors of two layers in float32"
-    assert (facts.num_steps, facts.num_tokens) == (40, 40 * 16 * 128)
 
 
 def test_flops_are_those_of_training_and_validations(reader, prepared):
