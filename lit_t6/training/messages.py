@@ -22,3 +22,13 @@ def warn(text: str) -> None:
     """
     with suppress(OSError):
         print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def counted(number: int, thing: str) -> str:
+    """Such as "1 layer" and "2 layers".
+
+    Args:
+        number: how many.
+        thing: the name of one.
+    """
+    return f"{number} {thing}{'s' * (number != 1)}"

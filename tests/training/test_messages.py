@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from lit_t6.training.messages import counted
+
 PROGRAM = """
 import json, os, sys
 from lightning.pytorch.callbacks import Callback
@@ -40,3 +42,7 @@ def test_a_disk_that_is_full_for_all_that_is_written_ends_no_training(tmp_path, 
     assert json.loads((tmp_path / "done").read_text()) == [7, ""]
     assert "step 1 of 7" in result.stdout
     assert len(list(tmp_path.glob("logs/run/checkpoints/*.ckpt"))) == 1
+
+
+def test_one_thing_has_no_s():
+    assert [counted(number, "layer") for number in (0, 1, 2)] == ["0 layers", "1 layer", "2 layers"]

@@ -11,6 +11,7 @@ from lit_t6.attention import attention_budget, is_unequal
 from lit_t6.data import TokenDataModule
 from lit_t6.model import T6Config
 from lit_t6.training.callbacks.throughput import cache_bytes_per_token
+from lit_t6.training.messages import counted
 from lit_t6.training.places import is_rehearsal
 
 
@@ -22,12 +23,13 @@ def run_facts(trainer: L.Trainer, config: T6Config) -> dict[str, str]:
         config: of the model, its head count known.
     """
     attention = config.attention
-    heads = f"{attention.heads()} {'head' if attention.heads() == 1 else 'heads'} of size {attention.head_dim}"
+    heads = f"{counted(attention.heads(), 'head')} of size {attention.head_dim}"
     weights = attention.num_parameters(config.d_model)
     share = weights / attention_budget(config.d_model)
     of_budget = f" ({share:.2f} of 4·d_model²)" if is_unequal(share) else ""
+    layers = counted(config.num_layers, "layer")
     facts = {
-        "model": f"T6, {config.num_parameters():,} parameters: {config.num_layers} layers, width {config.d_model}",
+        "model": f"T6, {config.num_parameters():,} parameters: {layers}, width {config.d_model}",
         "attention": f"{attention.label}, {heads}; {weights:,} weights a layer{of_budget}",
         "cache": f"{cache_bytes_per_token(config, str(trainer.precision)):,} bytes a token, over all layers",
         "backend": attention.backend,
@@ -73,7 +75,11 @@ def figures_of_run(trainer: L.Trainer, module: L.LightningModule) -> dict[str, A
 
 def _devices(trainer: L.Trainer) -> str:
     device = trainer.strategy.root_device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU, {counted(torch.get_num_threads(), 'thread')}"
+    )
     return f"{trainer.world_size} × {name}"
 
 
