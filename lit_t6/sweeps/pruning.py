@@ -149,6 +149,7 @@ class ReportToStudy(Callback):
         if not trainer.is_global_zero:
             return
         content = {
+            "run": self._trial.get("run") if self._trial else None,
             "step": trainer.global_step,
             "tokens": _tokens(trainer),
             "ended": ended,

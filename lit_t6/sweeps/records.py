@@ -18,7 +18,7 @@ RECORD = "trial.json"
 METRICS = "metrics.json"
 """What the training itself writes: its last figures."""
 _SAID = ("cell", "seed", "options", "configs", "reason", "step", "attempts", "seconds", "times", "metrics", "facts")
-_ALSO = ("worker", "versions", "folder", "fingerprint")
+_ALSO = ("remark", "worker", "versions", "folder", "fingerprint")
 
 
 def record_of(trial: FrozenTrial, study: Study) -> dict[str, Any]:
