@@ -65,8 +65,8 @@ def sweep_run(
         rate: with dry_run, FLOP/s that training reaches, to estimate times from.
         format: with dry_run, a table for people or JSON for programs.
         from_archive: go on with the study in this file, which `sweep pack` made.
-        retry_failed: try trials again that failed, as often as the study says; of a run that had reached its end, what it
-            left is set aside, and it is trained from the start.
+        retry_failed: try trials again that failed, as often as the study says; what a run left that had reached its end
+            is set aside, and it is trained from the start.
         heartbeat: seconds between two signs of life of a worker; one that misses four is replaced. The same for all
             workers of a study.
 
