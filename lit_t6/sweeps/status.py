@@ -137,6 +137,7 @@ def _row(job: Job, stands: Standing) -> dict[str, Any]:
         "seconds": seconds_of(trial) + stands.seconds * (trial not in stands.failures) if trial else 0.0,
         "attempts": stands.attempts + (status in (*DONE, "running")),
         "reason": trial.user_attrs.get("reason") or "" if trial and status not in _NO_REASON else "",
+        "remark": (trial.user_attrs.get("remark") or "") if trial and status == "completed" else "",
         "worker": f"{worker['host']}:{worker['pid']}" if worker and status == "running" else "",
         "parameters": trial.params if trial else {},
     }
@@ -186,7 +187,8 @@ def _shown(row: Mapping[str, Any]) -> tuple[str, ...]:
     step = "" if row["step"] is None else f"{row['step']:,}"
     attempts = str(row["attempts"]) if row["attempts"] else ""
     spent = duration(row["seconds"]) if row["seconds"] else ""
-    about = row["reason"] or row["worker"] or ", ".join(f"{name}={value}" for name, value in row["parameters"].items())
+    parameters = ", ".join(f"{name}={value}" for name, value in row["parameters"].items())
+    about = row["reason"] or row["worker"] or "; ".join(filter(None, [parameters, row["remark"]]))
     return row["cell"], str(row["seed"]), row["status"], value, step, attempts, spent, about
 
 
@@ -230,6 +232,7 @@ def _changes(study: Study, job: Job, old: Standing, new: Standing) -> Iterator[s
     if new.status == "running":
         yield f"begins (attempt {row['attempts']})" if row["attempts"] > 1 else "begins"
     elif new.status == "completed":
-        yield f"{study.objective.metric} {row['value']:.4f}, after {duration(row['seconds'])}"
+        remark = f"; {row['remark']}" if row["remark"] else ""
+        yield f"{study.objective.metric} {row['value']:.4f}, after {duration(row['seconds'])}{remark}"
     elif new.status == "pruned":
         yield f"{row['reason']}, after {duration(row['seconds'])}"

@@ -169,7 +169,7 @@ class TrialProcess:
             ended = ended_well(found, metric, None)
             if ended.outcome != "failed":
                 after = "" if self.why_asked else f"it finished; after that {self._failed(status, found).reason}"
-                return replace(ended, remark=after)
+                return replace(ended, remark="; ".join(filter(None, [ended.remark, after])))
         if self.why_asked == "timed_out":
             return Ended("timed_out", "it took longer than its time limit", found)
         if status == EXIT_SAVED or self.why_asked:
@@ -213,7 +213,8 @@ def ended_well(found: Mapping[str, Any], metric: str, pruned_at: int | None) -> 
         return Ended("failed", f"it ended without the figure that decides, {metric}.{there}", found)
     if metrics[metric] is None:
         return Ended("diverged", f"{metric} is not a finite number at the end", found)
-    return Ended("completed", "", found)
+    missing = ", ".join(found.get("not_saved") or [])
+    return Ended("completed", "", found, f"checkpoints not saved: {missing}; {OUTPUT} says why" if missing else "")
 
 
 def finished_before(folder: Path, metric: str, judged: Collection[str]) -> Ended | None:

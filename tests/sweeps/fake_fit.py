@@ -42,7 +42,7 @@ def main(folder, behaviour):
         os.kill(os.getpid(), behaviour["signal"])
     metrics = {"val/bits_per_byte": behaviour.get("value", 1.0), "val/loss": 2.0, "train/loss": 2.0}
     content = {"step": steps, "tokens": 10, "ended": True, "metrics": metrics, "facts": {"num_parameters": 7}}
-    content["run"] = trial["run"]
+    content |= {"run": trial["run"], "not_saved": behaviour.get("not_saved", [])}
     if behaviour.get("status", 0) == 0 or behaviour.get("finishes"):
         (folder / "metrics.json").write_text(json.dumps(content))
         if not pruned:

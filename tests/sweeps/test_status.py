@@ -69,6 +69,16 @@ def test_the_table_says_what_became_of_each(ledger):
     assert "running" in " ".join(table(look(ledger), 1))
 
 
+def test_what_a_completed_trial_lacks_is_told(ledger):
+    events = Events()
+    events.since(look(ledger))
+    end(ledger, value=2.0, reason="", remark="checkpoints not saved: last.ckpt")
+    assert table(look(ledger))[1].endswith("  checkpoints not saved: last.ckpt")
+    assert look(ledger).to_dict()["trials"][0]["remark"] == "checkpoints not saved: last.ckpt"
+    assert events.since(look(ledger))[0].endswith("2.0000, after 1.0 min; checkpoints not saved: last.ckpt")
+    assert summary(look(ledger))[1].startswith("best so far: a")
+
+
 def test_programs_can_read_it(ledger):
     end(ledger, value=2.0)
     plain = json.loads(json.dumps(look(ledger).to_dict()))

@@ -161,6 +161,15 @@ def test_a_run_that_is_finished_counts_though_its_process_died_after(work, tmp_p
     assert record["remark"] == "it finished; after that it ended with status 3 and said nothing"
 
 
+def test_a_trial_whose_checkpoints_were_not_saved_completes_and_says_so(work, tmp_path):
+    behaviour = {"": {"value": 1.5, "not_saved": ["step=8.ckpt", "last.ckpt"]}}
+    ledger = work(behaviour, **ONE)
+    assert ends(ledger) == ["completed"]
+    record = read_record(tmp_path / JOB)
+    remark = "checkpoints not saved: step=8.ckpt, last.ckpt; output.log says why"
+    assert (record["value"], record["reason"], record["remark"]) == (1.5, "", remark)
+
+
 def test_a_metric_that_is_never_logged_is_told(work, tmp_path):
     ledger = work({}, objective="val/accuracy", retries=0, **ONE)
     assert ends(ledger) == ["failed"]
