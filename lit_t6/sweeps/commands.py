@@ -13,14 +13,13 @@ from lit_t6.sweeps.begun import load_asked, open_begun
 from lit_t6.sweeps.cells import Cell, plain_cells
 from lit_t6.sweeps.coordinator import Coordinator
 from lit_t6.sweeps.devices import share_out, visible_gpus
-from lit_t6.sweeps.digest import changes
 from lit_t6.sweeps.files import locked
 from lit_t6.sweeps.jobs import Standing, jobs_of
 from lit_t6.sweeps.ledger import Ledger
 from lit_t6.sweeps.pack import give_up_running, pack
 from lit_t6.sweeps.presence import Presence
 from lit_t6.sweeps.records import write_record
-from lit_t6.sweeps.same_study import agree, left_out
+from lit_t6.sweeps.same_study import agree, kept_study, told_of, with_seeds_of
 from lit_t6.sweeps.saved_study import STUDY_NAME, save_study
 from lit_t6.sweeps.screen import Screen
 from lit_t6.sweeps.status import of_the_living, overview, summary, table
@@ -51,7 +50,8 @@ def sweep_run(
     Every trial is a process of its own, `cli.py fit`, in LOGS/sweeps/NAME/CELL/seed-N. What is interrupted goes on when
     the same command is typed again, and nothing that is finished is trained twice. The same command on another machine,
     with the same --storage, takes a part of the work. Settings of the study can be typed too, such as --num_trials 50,
-    --seeds 0,1 or --options.trainer.max_steps 100.
+    --seeds 0,1 or --options.trainer.max_steps 100. With --seeds these alone are trained now; those that the study was
+    begun with are kept beside them, and `sweep run` of its folder trains all.
 
     Args:
         study: YAML file of the study, or several that stack, or the folder of one that was begun.
@@ -84,8 +84,9 @@ def sweep_run(
     with Screen() as screen:
         if asked.question:
             screen.say(f"{asked.name}: {asked.question}")
-        if less := _check_changes(asked, folder):
-            screen.say(less)
+        if (kept := kept_study(asked, folder)) is not None:
+            for line in told_of(kept, asked, folder):
+                screen.say(line)
         cells, on_cpu = _checked(asked)
         environments = share_out([] if on_cpu else visible_gpus(), asked.gpus_per_trial, workers_per_gpu, workers)
         plan = Plan(asked, cells, storage, folder.resolve(), heartbeat)
@@ -108,20 +109,6 @@ def sweep_run(
             f"their folders in {folder} more. The same command with --retry_failed true tries them again."
         )
     return stands
-
-
-def _check_changes(study: Study, folder: Path) -> str:
-    """Refuse to mix a study with another one that was begun in its folder; says what it has less than that."""
-    if not (folder / STUDY_NAME).is_file():
-        return ""
-    kept = load_study([folder / STUDY_NAME])
-    if lines := changes(kept, study):
-        more = f" (and {len(lines) - 3} more)" if len(lines) > 3 else ""
-        raise ValueError(
-            f"{folder}: the study that was begun here is another one: {'; '.join(lines[:3])}{more}. Give this one "
-            f"another name, with --name, go on with that one by `sweep run {folder}`, or remove the folder."
-        )
-    return left_out(kept, study)
 
 
 def _checked(study: Study) -> tuple[tuple[Cell, ...], bool]:
@@ -172,7 +159,7 @@ def _begin(plan: Plan, screen: Screen, unpacked: bool, retry_failed: bool) -> tu
         agree(ledger)
         if unpacked and (plan.storage is None or Path(plan.storage) == plan.folder / JOURNAL):
             give_up_running(ledger)
-        save_study(plan.study, plan.folder)
+        save_study(with_seeds_of(kept_study(plan.study, plan.folder), plan.study), plan.folder)
         ledger.reap()
         ledger.make_due(lambda stands: retry_failed or stands.status == "lost")
         _write_records(ledger)
@@ -181,7 +168,7 @@ def _begin(plan: Plan, screen: Screen, unpacked: bool, retry_failed: bool) -> tu
 
 def _of_kept_files(plan: Plan) -> Plan:
     """The same plan with the files kept in the study's folder: trials agree, whatever becomes of the others."""
-    kept = load_study([plan.folder / STUDY_NAME])
+    kept = replace(load_study([plan.folder / STUDY_NAME]), seeds=plan.study.seeds)
     options = {cell.name: cell.options for cell in plan.cells}  # with head counts solved
     cells = tuple(replace(cell, options=options[cell.name]) for cell in plain_cells(kept))
     return replace(plan, study=kept, cells=cells)
