@@ -3,8 +3,9 @@
 import json
 import multiprocessing
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,15 +18,16 @@ from lit_t6.sweeps.files import locked
 from lit_t6.sweeps.jobs import Standing, jobs_of
 from lit_t6.sweeps.ledger import Ledger
 from lit_t6.sweeps.pack import give_up_running, pack
-from lit_t6.sweeps.presence import Presence
+from lit_t6.sweeps.presence import WORKERS, Presence
 from lit_t6.sweeps.records import write_record
+from lit_t6.sweeps.room import bytes_to_begin, whole_or_nothing
 from lit_t6.sweeps.same_study import agree, kept_study, told_of, with_seeds_of
 from lit_t6.sweeps.saved_study import STUDY_NAME, save_study
 from lit_t6.sweeps.screen import Screen
 from lit_t6.sweeps.status import of_the_living, overview, summary, table
 from lit_t6.sweeps.storage import GRACE, HEARTBEAT_SECONDS, JOURNAL, open_storage
 from lit_t6.sweeps.study import Study, load_study
-from lit_t6.sweeps.worker import WORKERS, Plan
+from lit_t6.sweeps.worker import Plan
 
 EXIT_AGAIN = 75
 """The same command goes on."""
@@ -87,11 +89,12 @@ def sweep_run(
         if (kept := kept_study(asked, folder)) is not None:
             for line in told_of(kept, asked, folder):
                 screen.say(line)
-        cells, on_cpu = _checked(asked)
-        environments = share_out([] if on_cpu else visible_gpus(), asked.gpus_per_trial, workers_per_gpu, workers)
-        plan = Plan(asked, cells, storage, folder.resolve(), heartbeat)
-        ledger, presence = _begin(plan, screen, from_archive is not None, retry_failed)
-        plan = _of_kept_files(plan)
+        with _beginning(asked, folder) as presence:
+            cells, on_cpu = _checked(asked)
+            environments = share_out([] if on_cpu else visible_gpus(), asked.gpus_per_trial, workers_per_gpu, workers)
+            plan = Plan(asked, cells, storage, folder.resolve(), heartbeat)
+            ledger = _begin(plan, screen, presence, from_archive is not None, retry_failed)
+            plan = _of_kept_files(plan)
         try:
             coordinator = Coordinator(plan, ledger, environments, screen)
             stands = coordinator.run()
@@ -149,11 +152,22 @@ def _preview(study: Study, workers: int | None, folder: Path, rate: float | None
     return seen
 
 
-def _begin(plan: Plan, screen: Screen, unpacked: bool, retry_failed: bool) -> tuple[Ledger, Presence]:
+@contextmanager
+def _beginning(study: Study, folder: Path) -> Iterator[Presence]:
+    """This process at a study's folder, where others see that it is about to begin; it leaves nothing if it fails."""
+    with whole_or_nothing(folder, bytes_to_begin(study)):
+        presence = Presence(folder / WORKERS)
+        try:
+            yield presence
+        except BaseException:
+            presence.close()
+            raise
+
+
+def _begin(plan: Plan, screen: Screen, presence: Presence, unpacked: bool, retry_failed: bool) -> Ledger:
     """Have a trial for each job in the storage, and a record in each folder of one that has ended."""
     storage = open_storage(plan.storage, plan.folder, plan.heartbeat, screen.say)
     with locked(plan.folder / WORKERS / "begin"):  # another coordinator on this machine makes the same trials
-        presence = Presence(plan.folder / WORKERS)
         grace = GRACE * plan.heartbeat
         ledger = Ledger(plan.study, jobs_of(plan.study), storage, plan.folder, grace, presence.identity)
         agree(ledger)
@@ -163,7 +177,7 @@ def _begin(plan: Plan, screen: Screen, unpacked: bool, retry_failed: bool) -> tu
         ledger.reap()
         ledger.make_due(lambda stands: retry_failed or stands.status == "lost")
         _write_records(ledger)
-    return ledger, presence
+    return ledger
 
 
 def _of_kept_files(plan: Plan) -> Plan:

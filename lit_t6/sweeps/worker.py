@@ -16,7 +16,7 @@ from lit_t6.sweeps.cells import Cell
 from lit_t6.sweeps.command import fit_command
 from lit_t6.sweeps.jobs import DONE, INTERRUPTED, by_job, jobs_of, judged_runs, outcome_of, run_name
 from lit_t6.sweeps.ledger import Claim, Ledger
-from lit_t6.sweeps.presence import Presence
+from lit_t6.sweeps.presence import WORKERS, Presence
 from lit_t6.sweeps.records import write_record
 from lit_t6.sweeps.search import build_pruner, build_sampler, suggest
 from lit_t6.sweeps.storage import GRACE, Flag, Patience, is_out_of_reach, open_storage
@@ -25,8 +25,6 @@ from lit_t6.sweeps.trial import Ended, TrialProcess, end_others, finished_before
 from lit_t6.sweeps.watch import Watch
 
 REPORTER = "--trainer.callbacks+=lit_t6.sweeps.pruning.ReportToStudy"
-WORKERS = "workers"
-"""In the folder of a study: who is at work."""
 _IDLE_SECONDS = 1.0
 _PACKAGES = ("lit-t6", "torch", "lightning", "optuna")
 

@@ -14,7 +14,8 @@ from .ledgers import make_study, plain_cells
 def begin(study, folder):
     """As `sweep run` begins; the plan of its workers, and the keys of their jobs."""
     plan = Plan(study, tuple(plain_cells(study)), None, folder, 5.0)
-    ledger, presence = commands._begin(plan, Screen(), False, False)
+    with commands._beginning(study, folder) as presence:
+        ledger = commands._begin(plan, Screen(), presence, False, False)
     presence.close()
     return commands._of_kept_files(plan), {*ledger.jobs}
 
