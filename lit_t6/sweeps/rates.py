@@ -1,7 +1,6 @@
 """How long trials take: by finished ones, a rate that is stated, or a few steps that are measured here."""
 
 import json
-import os
 import statistics
 import time
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from lit_t6.model import T6Model
+from lit_t6.sweeps.devices import cores
 from lit_t6.sweeps.fit_reader import FitSettings
 
 START_SECONDS = 6.0
@@ -103,12 +103,12 @@ def measured_rate(settings: FitSettings, workers: int = 1) -> Rate | None:
     threads = torch.get_num_threads()
     try:
         if device.type == "cpu":
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+            torch.set_num_threads(max(1, cores() // workers))
         rate, what = _measure(settings, device)
-        cores = torch.get_num_threads()
+        used = torch.get_num_threads()
     finally:
         torch.set_num_threads(threads)
-    where = f"{cores} CPU thread{'s' if cores > 1 else ''}" if device.type == "cpu" else torch.cuda.get_device_name()
+    where = f"{used} CPU thread{'s' if used > 1 else ''}" if device.type == "cpu" else torch.cuda.get_device_name()
     compiled = ", not compiled as the trials are" if settings.compiles else ""
     origin = f"{rate:.3g} FLOP/s in {_STEPS} training steps measured here ({what}; {where}{compiled}){_AND_A_START}"
     return Rate(rate, START_SECONDS, origin)
