@@ -37,6 +37,36 @@ def test_a_study_in_two_lines(ledger):
     ]
 
 
+def test_the_time_left_is_told_once_there_is_a_basis_for_it(ledger):
+    """At the beginning of a training, compiling and the like are most of its time."""
+
+    def left():
+        return summary(look(ledger))[0].partition("waiting")[2]
+
+    assert left() == ""
+    first = ledger.claim()
+    assert left() == "; time left: estimating"
+    ledger.beat(first, 1, 100, 60.0)
+    assert left() == "; time left: estimating", "an hour and a half, by this step"
+    ledger.beat(first, 25, 100, 75.0)
+    assert left() == "; time left: estimating", "one of many that differ"
+    second = ledger.claim()
+    ledger.beat(second, 50, 100, 150.0)
+    assert left() == "; about 13.1 min left"  # 4 × 300 s wait, 225 s and 150 s of those at work, two at a time
+    ledger.finish(first, "completed", 1.0, {"seconds": 240.0, "step": 100})
+    assert look(ledger).seconds_left() == pytest.approx(4 * 240 + 150)
+
+
+def test_the_only_trial_is_basis_enough(tmp_path):
+    ledger = make_ledger(make_study(tmp_path, cells={"a": {}}, seeds=[0]), tmp_path)
+    ledger.make_due()
+    claim = ledger.claim()
+    ledger.beat(claim, 24, 100, 60.0)
+    assert look(ledger).seconds_left() is None
+    ledger.beat(claim, 25, 100, 60.0)
+    assert look(ledger).seconds_left() == 180.0
+
+
 def test_the_best_may_be_the_most(tmp_path):
     study = make_study(tmp_path, objective={"metric": "val/x", "direction": "maximize"}, seeds=[0])
     ledger = make_ledger(study, tmp_path)
