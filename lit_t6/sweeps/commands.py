@@ -224,9 +224,11 @@ def sweep_status(
         heartbeat: as of `sweep run`.
 
     Raises:
-        ValueError: the study has not been begun, or the storage cannot be reached.
+        ValueError: the study has not been begun, or with other settings, or the storage cannot be reached.
     """
-    ledger = open_begun(*load_asked(study, overrides, logs), storage, heartbeat)
+    asked, folder = load_asked(study, overrides, logs)
+    kept_study(asked, folder)
+    ledger = open_begun(asked, folder, storage, heartbeat)
     stands = overview(ledger.study, ledger.jobs, of_the_living(ledger.standings()))
     if format == "json":
         print(json.dumps(stands.to_dict(), indent=2, ensure_ascii=False))
@@ -257,13 +259,14 @@ def sweep_pack(
         logs: folder of all logs.
 
     Raises:
-        ValueError: the study has not been begun, or the file is there already.
+        ValueError: the study has not been begun, or with other settings, or the file is there already.
     """
     from lit_t6.training.places import check_output
 
     asked, folder = load_asked(study, overrides, logs)
     target = Path(output or f"{asked.name}.tar.gz")
     check_output(target, "--output", f"{asked.name}.tar.gz", overwrite)
+    kept_study(asked, folder)
     ledger = open_begun(asked, folder, storage, HEARTBEAT_SECONDS)
     ended, size = pack(ledger, folder, target)
     print(f"{target}: {ended} of {len(ledger.jobs)} trials, {size:,} bytes")

@@ -22,7 +22,6 @@ from lit_t6.sweeps.report.findings import Findings, findings
 from lit_t6.sweeps.report.importance import importances
 from lit_t6.sweeps.report.learning import Curve, curves_figure, read_curves
 from lit_t6.sweeps.report.tables import cells_csv, trials_csv
-from lit_t6.sweeps.same_study import agree
 from lit_t6.sweeps.storage import HEARTBEAT_SECONDS, JOURNAL
 from lit_t6.sweeps.study import Study
 
@@ -98,8 +97,6 @@ def _records(study: Study, folder: Path, storage: str | None) -> dict[str, Mappi
             _check_records(study, folder, found)
             return dict(found)
     ledger = open_begun(study, folder, storage, HEARTBEAT_SECONDS)
-    if ledger.storage.get_study_user_attrs(ledger.study_id):
-        agree(ledger)  # or values of one objective would stand under the name of another
     stands = {key: each.trial for key, each in ledger.standings().items() if each.is_over}
     return {key: record_of(trial, study) for key, trial in stands.items() if trial is not None}
 
