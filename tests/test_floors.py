@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-FLOORS = {"testing": 0, "lazy_names": 0, "whole_files": 0}
+FLOORS = {"testing": 0, "lazy_names": 0, "processors": 0, "whole_files": 0}
 FLOORS |= {"ops": 1, "attention": 2, "model": 3, "data": 3, "command_line": 3}
 FLOORS |= {"training": 4, "interop": 4, "model_reader": 4, "bench": 5}
 FLOORS |= {"sweeps": 5, "completion": 5, "budget_table": 5, "conversion": 5, "process_end": 5}

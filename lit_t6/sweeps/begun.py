@@ -8,6 +8,8 @@ from typing import Any
 from lit_t6.sweeps.jobs import jobs_of
 from lit_t6.sweeps.ledger import Ledger
 from lit_t6.sweeps.pack import unpack
+from lit_t6.sweeps.room import is_starting
+from lit_t6.sweeps.same_study import agree
 from lit_t6.sweeps.saved_study import STUDY_NAME
 from lit_t6.sweeps.storage import GRACE, JOURNAL, open_storage
 from lit_t6.sweeps.study import Study, load_study
@@ -28,7 +30,7 @@ def load_asked(
         from_archive: from `sweep pack`, unpacked into `logs`.
 
     Raises:
-        ValueError: there is no such study, or more than one is named.
+        ValueError: there is no such study, or it is only just being begun, or more than one is named.
     """
     if from_archive is not None:
         if study:
@@ -37,6 +39,7 @@ def load_asked(
     elif not study:
         raise ValueError("sweep needs the file of a study, such as configs/sweep/rank.yaml, or the folder of one.")
     kept = [str(path) if (path := Path(name) / STUDY_NAME).is_file() else name for name in study]
+    _check_not_starting(Path(kept[0]))
     asked = load_study(kept, overrides or {})
     begun = Path(kept[0]).parent
     is_begun = begun.name == asked.name or (begun / JOURNAL).exists()  # wherever it lies, whatever it is called there
@@ -49,8 +52,9 @@ def open_begun(study: Study, folder: Path, storage: str | None, heartbeat: float
     """The ledger of a study that was begun.
 
     Raises:
-        ValueError: it has not been, or the storage cannot be reached.
+        ValueError: it has not been, or only just, or with other settings; or the storage cannot be reached.
     """
+    _check_not_starting(folder)
     if storage is None and not (folder / JOURNAL).exists():
         raise ValueError(
             f"{folder / JOURNAL}: there is no such journal: the study has not been begun here. Where it was begun with "
@@ -59,4 +63,16 @@ def open_begun(study: Study, folder: Path, storage: str | None, heartbeat: float
     opened = open_storage(storage, folder, heartbeat)
     if study.name not in [other.study_name for other in opened.get_all_studies()]:
         raise ValueError(f"the storage has no study called {study.name!r}: it has not been begun.")
-    return Ledger(study, jobs_of(study), opened, folder, GRACE * heartbeat, {})
+    ledger = Ledger(study, jobs_of(study), opened, folder, GRACE * heartbeat, {})
+    if opened.get_study_user_attrs(ledger.study_id):
+        agree(ledger)  # or values of one objective would stand under the name of another
+    return ledger
+
+
+def _check_not_starting(folder: Path) -> None:
+    """Refuse to look at a study whose first `sweep run` has not come so far as to make its trials."""
+    if not (folder / STUDY_NAME).is_file() and is_starting(folder):
+        raise ValueError(
+            f"{folder}: the study is being begun: its `sweep run` looks at the settings, and makes the trials then. "
+            f"Ask again in a moment."
+        )

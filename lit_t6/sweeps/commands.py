@@ -3,8 +3,9 @@
 import json
 import multiprocessing
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,20 +14,20 @@ from lit_t6.sweeps.begun import load_asked, open_begun
 from lit_t6.sweeps.cells import Cell, plain_cells
 from lit_t6.sweeps.coordinator import Coordinator
 from lit_t6.sweeps.devices import share_out, visible_gpus
-from lit_t6.sweeps.digest import changes
 from lit_t6.sweeps.files import locked
 from lit_t6.sweeps.jobs import Standing, jobs_of
 from lit_t6.sweeps.ledger import Ledger
 from lit_t6.sweeps.pack import give_up_running, pack
-from lit_t6.sweeps.presence import Presence
+from lit_t6.sweeps.presence import WORKERS, Presence
 from lit_t6.sweeps.records import write_record
-from lit_t6.sweeps.same_study import agree, left_out
+from lit_t6.sweeps.room import bytes_to_begin, whole_or_nothing
+from lit_t6.sweeps.same_study import agree, kept_study, told_of, with_seeds_of
 from lit_t6.sweeps.saved_study import STUDY_NAME, save_study
 from lit_t6.sweeps.screen import Screen
 from lit_t6.sweeps.status import of_the_living, overview, summary, table
 from lit_t6.sweeps.storage import GRACE, HEARTBEAT_SECONDS, JOURNAL, open_storage
 from lit_t6.sweeps.study import Study, load_study
-from lit_t6.sweeps.worker import WORKERS, Plan
+from lit_t6.sweeps.worker import Plan
 
 EXIT_AGAIN = 75
 """The same command goes on."""
@@ -51,7 +52,8 @@ def sweep_run(
     Every trial is a process of its own, `cli.py fit`, in LOGS/sweeps/NAME/CELL/seed-N. What is interrupted goes on when
     the same command is typed again, and nothing that is finished is trained twice. The same command on another machine,
     with the same --storage, takes a part of the work. Settings of the study can be typed too, such as --num_trials 50,
-    --seeds 0,1 or --options.trainer.max_steps 100.
+    --seeds 0,1 or --options.trainer.max_steps 100. With --seeds these alone are trained now; those that the study was
+    begun with are kept beside them, and `sweep run` of its folder trains all.
 
     Args:
         study: YAML file of the study, or several that stack, or the folder of one that was begun.
@@ -65,7 +67,8 @@ def sweep_run(
         rate: with dry_run, FLOP/s that training reaches, to estimate times from.
         format: with dry_run, a table for people or JSON for programs.
         from_archive: go on with the study in this file, which `sweep pack` made.
-        retry_failed: try trials again that failed, as often as the study says.
+        retry_failed: try trials again that failed, as often as the study says; what a run left that had reached its end
+            is set aside, and it is trained from the start.
         heartbeat: seconds between two signs of life of a worker; one that misses four is replaced. The same for all
             workers of a study.
 
@@ -83,13 +86,15 @@ def sweep_run(
     with Screen() as screen:
         if asked.question:
             screen.say(f"{asked.name}: {asked.question}")
-        if less := _check_changes(asked, folder):
-            screen.say(less)
-        cells, on_cpu = _checked(asked)
-        environments = share_out([] if on_cpu else visible_gpus(), asked.gpus_per_trial, workers_per_gpu, workers)
-        plan = Plan(asked, cells, storage, folder.resolve(), heartbeat)
-        ledger, presence = _begin(plan, screen, from_archive is not None, retry_failed)
-        plan = _of_kept_files(plan)
+        if (kept := kept_study(asked, folder)) is not None:
+            for line in told_of(kept, asked, folder):
+                screen.say(line)
+        with _beginning(asked, folder) as presence:
+            cells, on_cpu = _checked(asked)
+            environments = share_out([] if on_cpu else visible_gpus(), asked.gpus_per_trial, workers_per_gpu, workers)
+            plan = Plan(asked, cells, storage, folder.resolve(), heartbeat)
+            ledger = _begin(plan, screen, presence, from_archive is not None, retry_failed)
+            plan = _of_kept_files(plan)
         try:
             coordinator = Coordinator(plan, ledger, environments, screen)
             stands = coordinator.run()
@@ -107,20 +112,6 @@ def sweep_run(
             f"their folders in {folder} more. The same command with --retry_failed true tries them again."
         )
     return stands
-
-
-def _check_changes(study: Study, folder: Path) -> str:
-    """Refuse to mix a study with another one that was begun in its folder; says what it has less than that."""
-    if not (folder / STUDY_NAME).is_file():
-        return ""
-    kept = load_study([folder / STUDY_NAME])
-    if lines := changes(kept, study):
-        more = f" (and {len(lines) - 3} more)" if len(lines) > 3 else ""
-        raise ValueError(
-            f"{folder}: the study that was begun here is another one: {'; '.join(lines[:3])}{more}. Give this one "
-            f"another name, with --name, go on with that one by `sweep run {folder}`, or remove the folder."
-        )
-    return left_out(kept, study)
 
 
 def _checked(study: Study) -> tuple[tuple[Cell, ...], bool]:
@@ -161,26 +152,37 @@ def _preview(study: Study, workers: int | None, folder: Path, rate: float | None
     return seen
 
 
-def _begin(plan: Plan, screen: Screen, unpacked: bool, retry_failed: bool) -> tuple[Ledger, Presence]:
+@contextmanager
+def _beginning(study: Study, folder: Path) -> Iterator[Presence]:
+    """This process at a study's folder, where others see that it is about to begin; it leaves nothing if it fails."""
+    with whole_or_nothing(folder, bytes_to_begin(study)):
+        presence = Presence(folder / WORKERS)
+        try:
+            yield presence
+        except BaseException:
+            presence.close()
+            raise
+
+
+def _begin(plan: Plan, screen: Screen, presence: Presence, unpacked: bool, retry_failed: bool) -> Ledger:
     """Have a trial for each job in the storage, and a record in each folder of one that has ended."""
     storage = open_storage(plan.storage, plan.folder, plan.heartbeat, screen.say)
     with locked(plan.folder / WORKERS / "begin"):  # another coordinator on this machine makes the same trials
-        presence = Presence(plan.folder / WORKERS)
         grace = GRACE * plan.heartbeat
         ledger = Ledger(plan.study, jobs_of(plan.study), storage, plan.folder, grace, presence.identity)
         agree(ledger)
         if unpacked and (plan.storage is None or Path(plan.storage) == plan.folder / JOURNAL):
             give_up_running(ledger)
-        save_study(plan.study, plan.folder)
+        save_study(with_seeds_of(kept_study(plan.study, plan.folder), plan.study), plan.folder)
         ledger.reap()
         ledger.make_due(lambda stands: retry_failed or stands.status == "lost")
         _write_records(ledger)
-    return ledger, presence
+    return ledger
 
 
 def _of_kept_files(plan: Plan) -> Plan:
     """The same plan with the files kept in the study's folder: trials agree, whatever becomes of the others."""
-    kept = load_study([plan.folder / STUDY_NAME])
+    kept = replace(load_study([plan.folder / STUDY_NAME]), seeds=plan.study.seeds)
     options = {cell.name: cell.options for cell in plan.cells}  # with head counts solved
     cells = tuple(replace(cell, options=options[cell.name]) for cell in plain_cells(kept))
     return replace(plan, study=kept, cells=cells)
@@ -222,9 +224,11 @@ def sweep_status(
         heartbeat: as of `sweep run`.
 
     Raises:
-        ValueError: the study has not been begun, or the storage cannot be reached.
+        ValueError: the study has not been begun, or with other settings, or the storage cannot be reached.
     """
-    ledger = open_begun(*load_asked(study, overrides, logs), storage, heartbeat)
+    asked, folder = load_asked(study, overrides, logs)
+    kept_study(asked, folder)
+    ledger = open_begun(asked, folder, storage, heartbeat)
     stands = overview(ledger.study, ledger.jobs, of_the_living(ledger.standings()))
     if format == "json":
         print(json.dumps(stands.to_dict(), indent=2, ensure_ascii=False))
@@ -255,13 +259,14 @@ def sweep_pack(
         logs: folder of all logs.
 
     Raises:
-        ValueError: the study has not been begun, or the file is there already.
+        ValueError: the study has not been begun, or with other settings, or the file is there already.
     """
     from lit_t6.training.places import check_output
 
     asked, folder = load_asked(study, overrides, logs)
     target = Path(output or f"{asked.name}.tar.gz")
     check_output(target, "--output", f"{asked.name}.tar.gz", overwrite)
+    kept_study(asked, folder)
     ledger = open_begun(asked, folder, storage, HEARTBEAT_SECONDS)
     ended, size = pack(ledger, folder, target)
     print(f"{target}: {ended} of {len(ledger.jobs)} trials, {size:,} bytes")

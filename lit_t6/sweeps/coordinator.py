@@ -15,11 +15,11 @@ from types import FrameType
 
 from lit_t6.sweeps import tether
 from lit_t6.sweeps.ledger import Ledger
-from lit_t6.sweeps.presence import is_unheld
+from lit_t6.sweeps.presence import WORKERS, is_unheld
 from lit_t6.sweeps.screen import Screen
 from lit_t6.sweeps.status import Events, Overview, overview
 from lit_t6.sweeps.storage import Flag, is_out_of_reach, reason
-from lit_t6.sweeps.worker import WORKERS, Plan
+from lit_t6.sweeps.worker import Plan
 
 _LOOK_SECONDS = 1.0
 _SETTLED_SECONDS = 60.0

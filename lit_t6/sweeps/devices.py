@@ -5,6 +5,8 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 
+from lit_t6.processors import cores
+
 
 def visible_gpus(environment: Mapping[str, str] | None = None) -> list[str]:
     """GPUs of this machine as CUDA_VISIBLE_DEVICES names them, without loading CUDA.
@@ -42,7 +44,7 @@ def share_out(gpus: list[str], per_trial: int, per_gpu: int, workers: int | None
             raise ValueError(f"--{name} must be at least 1, got {number}.")
     if not gpus:
         count = workers or 1
-        return [_threads(count) for _ in range(count)]
+        return [_threads(count * per_trial) for _ in range(count)]
     if per_trial > len(gpus):
         raise ValueError(
             f"gpus_per_trial: {per_trial} is more than the GPUs of this machine, {len(gpus)} ({', '.join(gpus)})."
@@ -59,11 +61,15 @@ def share_out(gpus: list[str], per_trial: int, per_gpu: int, workers: int | None
             f"--workers_per_gpu {-(-count // len(groups))} lets several share one" if per_trial == 1 else "take fewer"
         )
         raise ValueError(f"--workers {count} is more than this machine has GPUs for, {len(places)}; {more}.")
-    return [{"CUDA_VISIBLE_DEVICES": place, **_threads(count)} for place in places[:count]]
+    return [{"CUDA_VISIBLE_DEVICES": place, **_threads(count * per_trial)} for place in places[:count]]
 
 
-def _threads(workers: int) -> dict[str, str]:
-    """Threads of a training, so that all of them have a processor each; what the user has set holds."""
+def _threads(processes: int) -> dict[str, str]:
+    """Threads of each process that trains, so that all of them have a processor each; what the user has set holds.
+
+    Args:
+        processes: of all trials at once; a trial has one a GPU.
+    """
     if "OMP_NUM_THREADS" in os.environ:
         return {}
-    return {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // workers))}
+    return {"OMP_NUM_THREADS": str(max(1, cores() // processes))}

@@ -47,12 +47,23 @@ def changes(before: "Study", after: "Study") -> list[str]:
         before: that has been begun.
         after: that is to go on with it. It may have more cells, seeds and trials.
     """
-    lines = _differences(common(before), common(after))
+    were, are = common(before), common(after)
+    lines = []
+    if were.pop("match", None) != are.pop("match", None) and (was := _match(before)) != (now := _match(after)):
+        lines.append(f"match was {was}, is {now}")  # or the baseline's settings are others, which its cell tells
+    lines = [*_differences(were, are), *lines]
     old, new = ({cell.name: _cell(cell) for cell in plain_cells(study)} for study in (before, after))
     for name in old:
         if name in new:
             lines += _differences(old[name], new[name], f"cell {name!r}: ")
     return lines
+
+
+def _match(study: "Study") -> str:
+    """What cells are matched to, as a study says it."""
+    if study.match == "none":
+        return study.match
+    return f"{study.match} ({f'match_to: {study.match_to}' if study.match_to else f'baseline: {study.baseline}'})"
 
 
 def _cell(cell: Cell) -> dict[str, Any]:

@@ -6,6 +6,7 @@ job, an attempt more, takes its place.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -139,6 +140,29 @@ def is_needless(trial: FrozenTrial, siblings: Sequence[FrozenTrial], retries: Ma
         assert stands.trial is not None
         return stands.trial.number < trial.number
     return stands.status in DONE or (stands.status != DUE and not trial.user_attrs.get("asked"))
+
+
+def run_name(worker: Mapping[str, Any], number: int) -> str:
+    """What tells one run of a job from others, in the files that it leaves.
+
+    Args:
+        worker: identity of the one that has it trained; see `Presence`.
+        number: of the trial.
+    """
+    return f"{worker.get('id')}:{number}"
+
+
+def judged_runs(trials: Sequence[FrozenTrial]) -> set[str]:
+    """The runs of a job that came to nothing by themselves, and not for want of a worker.
+
+    Args:
+        trials: all of the job.
+    """
+    return {
+        run_name(trial.user_attrs.get("worker") or {}, trial.number)
+        for trial in trials
+        if trial.state == TrialState.FAIL and outcome_of(trial) not in ("lost", INTERRUPTED, VOID)
+    }
 
 
 def step_of(trial: FrozenTrial) -> int:

@@ -8,7 +8,7 @@ import copy
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lit_t6.sweeps.jobs import DUE, VOID, Job, Standing, by_job, is_needless, standing
 from lit_t6.sweeps.presence import is_dead
-from lit_t6.sweeps.records import restored
+from lit_t6.sweeps.records import TAKEN_OVER, restored
 from lit_t6.sweeps.study import Study
+
+STATES = {"completed": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+"""Optuna's, of the outcomes that are results; all others are failures."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,8 @@ class Ledger:
     def make_due(self, again: Callable[[Standing], bool] = lambda stands: False) -> int:
         """Make a trial for every job that has none at work or waiting and needs one.
 
-        What two processes make at the same time does no harm: see `is_needless`. A job that the storage does not know,
-        but whose folder has the record of a finished trial, is taken over from there.
+        What two processes make at the same time does no harm: see `is_needless`. A job that the storage does not know
+        to be finished, but whose folder has the record of a finished trial, is taken over from there.
 
         Args:
             again: jobs that failed for good, and are to be tried anew all the same.
@@ -100,10 +103,22 @@ class Ledger:
             asked = stands.is_over and stands.status not in ("completed", "pruned") and again(stands)
             if stands.status != DUE and not asked:
                 continue
-            template = restored(self.folder / key, self.study, self.jobs[key]) if stands.trial is None else None
-            self.storage.create_new_trial(self.study_id, template or self._new(self.jobs[key], stands, asked))
-            made += template is None
+            finished = None if asked else restored(self.folder / key, self.study, self.jobs[key])
+            template = finished or self._new(self.jobs[key], stands, asked)
+            trial_id = self.storage.create_new_trial(self.study_id, template)
+            if finished is None:
+                made += 1
+            else:
+                self._take_over(self.storage.get_trial(trial_id))
         return made
+
+    def _take_over(self, trial: FrozenTrial) -> None:
+        """See a trial that waits, and was finished in a storage that is lost, to the end that it had; once of a job."""
+        job = self.jobs[trial.user_attrs["job"]]
+        if (claim := self._claim(trial, job)) is not None:
+            ends = trial.user_attrs[TAKEN_OVER]
+            said = {"outcome": ends["outcome"], "worker": ends["worker"]}
+            self._end(claim, STATES[ends["outcome"]], ends["value"], said)
 
     def _new(self, job: Job, stands: Standing, asked: bool) -> FrozenTrial:
         said: dict[str, Any] = {"job": job.key, "cell": job.cell, "seed": job.seed, "attempts": stands.attempts + 1}
@@ -131,21 +146,28 @@ class Ledger:
             job = self.jobs.get(str(trial.user_attrs.get("job")))
             if job is None:  # of a larger study that somebody else runs
                 continue
-            try:
-                if not self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
-                    continue
-            except UpdateFinishedTrialError:
-                continue
-            claim = Claim(trial._trial_id, trial.number, job, Standing(DUE, None))
-            if not self._settle(claim):
-                continue
-            siblings = by_job(self.trials())[job.key]
-            if is_needless(trial, siblings, self.study.retries):
-                self._end(claim, TrialState.FAIL, None, {"outcome": VOID})
-                continue
-            earlier = standing([other for other in siblings if other.number < trial.number], self.study.retries)
-            return Claim(trial._trial_id, trial.number, job, earlier)
+            if TAKEN_OVER in trial.user_attrs:
+                self._take_over(trial)
+            elif (claim := self._claim(trial, job)) is not None:
+                return claim
         return None
+
+    def _claim(self, trial: FrozenTrial, job: Job) -> Claim | None:
+        """Take this trial; None if somebody else has, or it is needless."""
+        try:
+            if not self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                return None
+        except UpdateFinishedTrialError:
+            return None
+        claim = Claim(trial._trial_id, trial.number, job, Standing(DUE, None))
+        if not self._settle(claim):
+            return None
+        siblings = by_job(self.trials())[job.key]
+        if is_needless(trial, siblings, self.study.retries):
+            self._end(claim, TrialState.FAIL, None, {"outcome": VOID})
+            return None
+        earlier = standing([other for other in siblings if other.number < trial.number], self.study.retries)
+        return replace(claim, earlier=earlier)
 
     def _settle(self, claim: Claim) -> bool:
         """Say who runs it."""
@@ -210,8 +232,7 @@ class Ledger:
             value: of the objective; for a trial that was pruned, that of its last report, if there is one.
             said: what else is known: reason, metrics, seconds, step …
         """
-        states = {"completed": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
-        state = states.get(outcome, TrialState.FAIL)
+        state = STATES.get(outcome, TrialState.FAIL)
         return self._end(claim, state, None if state == TrialState.FAIL else value, {**said, "outcome": outcome})
 
     def _end(self, claim: Claim, state: TrialState, value: float | None, said: Mapping[str, Any]) -> bool:

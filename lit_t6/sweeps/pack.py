@@ -16,6 +16,7 @@ from lit_t6.sweeps.jobs import INTERRUPTED
 from lit_t6.sweeps.journal import LastingJournal
 from lit_t6.sweeps.ledger import Ledger
 from lit_t6.sweeps.records import METRICS, RECORD, record_of
+from lit_t6.sweeps.room import whole_or_nothing
 from lit_t6.sweeps.saved_study import CONFIGS_NAME, STUDY_NAME, save_study
 from lit_t6.sweeps.storage import JOURNAL
 from lit_t6.sweeps.trial import FINISHED
@@ -91,7 +92,7 @@ def unpack(archive: Path, root: Path) -> Path:
         The file of the study, in its folder.
 
     Raises:
-        ValueError: it is no such archive, or the study is there already.
+        ValueError: it is no such archive, the study is there already, or the disk is full.
         OSError: it cannot be read or written.
     """
     try:
@@ -108,12 +109,13 @@ def unpack(archive: Path, root: Path) -> Path:
                     f"{folder}: is there already. Go on with it by `sweep run {folder}`, or unpack to another place "
                     f"with --logs."
                 )
-            root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=root) as scratch:
-                packed.extractall(scratch, filter="data")
-                if folder.exists():
-                    folder.rmdir()
-                (Path(scratch) / name).rename(folder)
+            with whole_or_nothing(folder, sum(member.size for member in packed.getmembers())):
+                root.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryDirectory(dir=root) as scratch:
+                    packed.extractall(scratch, filter="data")
+                    if folder.exists():
+                        folder.rmdir()
+                    (Path(scratch) / name).rename(folder)
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(f"{archive}: cannot be read as an archive of a study: {error}.") from error
     return folder / STUDY_NAME

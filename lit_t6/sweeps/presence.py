@@ -9,6 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+WORKERS = "workers"
+"""In the folder of a study: who is at work, or about to begin it."""
+
 
 class Presence:
     """Of this process, known to others by a file that it holds locked; the kernel lets go of it when the process dies.

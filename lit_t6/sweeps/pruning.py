@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_t6.sweeps.records import METRICS, finite
+from lit_t6.training.callbacks.model_checkpoint import SafeModelCheckpoint
 from lit_t6.training.callbacks.run_facts import figures_of_run
 from lit_t6.training.callbacks.throughput import Throughput, ends_training
 from lit_t6.training.messages import say, warn
@@ -45,6 +46,7 @@ class ReportToStudy(Callback):
         self._reported = -1  # the last multiple
         self._step_before = 0
         self._waits = True
+        self._kept: dict[str, Any] = {}  # what was written last
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self._trial is None or not trainer.is_global_zero or self._socket is not None:
@@ -83,6 +85,10 @@ class ReportToStudy(Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._trial is not None:
             self._keep(trainer, pl_module, ended=True)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._kept and self._kept["not_saved"] != (names := _not_saved(trainer)):  # savers come last at the end
+            self._write(trainer, {**self._kept, "not_saved": names})
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self._socket is not None:
@@ -149,12 +155,18 @@ class ReportToStudy(Callback):
         if not trainer.is_global_zero:
             return
         content = {
+            "run": self._trial.get("run") if self._trial else None,
             "step": trainer.global_step,
             "tokens": _tokens(trainer),
             "ended": ended,
             "metrics": {name: finite(value) for name, value in sorted(_figures(trainer).items())},
             "facts": figures_of_run(trainer, pl_module),
+            "not_saved": _not_saved(trainer),
         }
+        self._write(trainer, content)
+
+    def _write(self, trainer: L.Trainer, content: dict[str, Any]) -> None:
+        self._kept = content
         path = home_of(trainer) / METRICS
         try:
             replace_text(path, json.dumps(content, indent=1) + "\n")
@@ -168,6 +180,13 @@ def _figures(trainer: L.Trainer) -> dict[str, float]:
     latest = throughput.latest if throughput else {}
     figures = {name: value for name, value in latest.items() if name != "step"}
     return {**figures, **{name: float(value) for name, value in trainer.callback_metrics.items()}}
+
+
+def _not_saved(trainer: L.Trainer) -> list[str]:
+    """Names of the checkpoints that could not be written."""
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set outside of its class
+    savers = [callback for callback in callbacks if isinstance(callback, SafeModelCheckpoint)]
+    return [os.path.basename(path) for saver in savers for path in saver.not_saved]
 
 
 def _tokens(trainer: L.Trainer) -> int:

@@ -17,8 +17,10 @@ from lit_t6.whole_files import replace_text
 RECORD = "trial.json"
 METRICS = "metrics.json"
 """What the training itself writes: its last figures."""
+TAKEN_OVER = "taken_over"
+"""Attribute of a trial that was finished in a storage that is lost."""
 _SAID = ("cell", "seed", "options", "configs", "reason", "step", "attempts", "seconds", "times", "metrics", "facts")
-_ALSO = ("worker", "versions", "folder", "fingerprint")
+_ALSO = ("remark", "worker", "versions", "folder", "fingerprint")
 
 
 def record_of(trial: FrozenTrial, study: Study) -> dict[str, Any]:
@@ -74,6 +76,8 @@ def _read(path: Path) -> dict[str, Any] | None:
 def restored(folder: Path, study: Study, job: Job) -> FrozenTrial | None:
     """The finished trial that a folder's record tells of; None if there is none, or of another study.
 
+    It waits to be taken over, and holds, under `TAKEN_OVER`, how it is to end then.
+
     Args:
         folder: of the job.
         study: to which it must belong.
@@ -85,12 +89,12 @@ def restored(folder: Path, study: Study, job: Job) -> FrozenTrial | None:
     if record.get("job") != job.key or (record.get("fingerprint") or "") != job.fingerprint:
         return None
     said: Mapping[str, Any] = {name: record[name] for name in (*_SAID, *_ALSO) if record.get(name) is not None}
+    ends = {"outcome": record["outcome"], "value": record.get("value"), "worker": record.get("worker")}
     return create_trial(
-        state=TrialState.COMPLETE if record["outcome"] == "completed" else TrialState.PRUNED,
-        value=record.get("value"),
+        state=TrialState.WAITING,
         params=record.get("params") or {},
         distributions={name: json_to_distribution(text) for name, text in (record.get("distributions") or {}).items()},
-        user_attrs={**said, "job": job.key, "outcome": record["outcome"]},
+        user_attrs={**said, "job": job.key, TAKEN_OVER: ends},
         intermediate_values={
             int(step): math.nan if value is None else value for step, value in (record.get("reports") or {}).items()
         },

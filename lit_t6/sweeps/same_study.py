@@ -1,11 +1,15 @@
-"""Whether what a storage holds under a study's name is that study."""
+"""Whether what a folder or a storage holds under a study's name is that study, and what is kept of it."""
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
-from lit_t6.sweeps.digest import common
+from lit_t6.sweeps.digest import changes, common
 from lit_t6.sweeps.jobs import by_job, jobs_of
 from lit_t6.sweeps.ledger import Ledger
-from lit_t6.sweeps.study import Study
+from lit_t6.sweeps.saved_study import STUDY_NAME
+from lit_t6.sweeps.study import Study, load_study
 
 
 def agree(ledger: Ledger) -> None:
@@ -40,6 +44,58 @@ def agree(ledger: Ledger) -> None:
         raise ValueError(
             f"the storage's study {study.name!r} has trained {', '.join(dict.fromkeys(others))} with other settings. "
             f"Give these cells other names, or the study another one, with --name."
+        )
+
+
+def kept_study(study: Study, folder: Path) -> Study | None:
+    """The study that was begun in a folder; None if none was.
+
+    Args:
+        study: that is to go on with it. It may have other cells, seeds and trials.
+        folder: of the study.
+
+    Raises:
+        ValueError: it is another one; says what differs.
+    """
+    if not (folder / STUDY_NAME).is_file():
+        return None
+    kept = load_study([folder / STUDY_NAME])
+    if lines := changes(kept, study):
+        more = f" (and {len(lines) - 3} more)" if len(lines) > 3 else ""
+        raise ValueError(
+            f"{folder}: the study that was begun here is another one: {'; '.join(lines[:3])}{more}. Give this one "
+            f"another name, with --name, go on with that one by `sweep run {folder}`, or remove the folder."
+        )
+    return kept
+
+
+def with_seeds_of(kept: Study | None, study: Study) -> Study:
+    """A study as it is to be kept: with the seeds that it was begun with, which may not be run now.
+
+    Args:
+        kept: as it was begun; None if it was not.
+        study: as it is run now. A search has the one seed that it is given.
+    """
+    if kept is None or study.search is not None:
+        return study
+    return replace(study, seeds=tuple(dict.fromkeys((*kept.seeds, *study.seeds))))
+
+
+def told_of(kept: Study, study: Study, folder: Path) -> Iterator[str]:
+    """What to say of a study that goes on with less than it was begun with.
+
+    Args:
+        kept: as it was begun.
+        study: as it is run now.
+        folder: of the study.
+    """
+    whole = with_seeds_of(kept, study)
+    if less := left_out(kept, whole):
+        yield less
+    if others := [str(seed) for seed in whole.seeds if seed not in study.seeds]:
+        yield (
+            f"Run now: seed{'s' * (len(study.seeds) > 1)} {', '.join(map(str, study.seeds))}. Kept, and not run now: "
+            f"{', '.join(others)}; `sweep run {folder}` runs all of them."
         )
 
 

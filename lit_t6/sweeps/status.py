@@ -12,6 +12,11 @@ from lit_t6.sweeps.jobs import DONE, DUE, Job, Standing, outcome_of, seconds_of,
 from lit_t6.sweeps.presence import is_dead
 from lit_t6.sweeps.study import Study
 
+_BASIS = 2
+"""Trials at least that an estimate of the time left rests on."""
+_TELLING_SHARE = 0.25
+"""Of its steps, after which a running trial tells how long it takes."""
+
 
 @dataclass(frozen=True)
 class Overview:
@@ -58,7 +63,10 @@ class Overview:
         return cell, means[cell], len(values[cell])
 
     def seconds_left(self) -> float | None:
-        """About how long it will take, as many trials at a time as now; None as long as nothing tells."""
+        """About how long it will take, as many trials at a time as now; None as long as too little tells.
+
+        What tells is trials that completed, and such as run and have come some way; one alone may be unlike the others.
+        """
         running = [stands.trial for _, stands in self.rows if stands.status == "running" and stands.trial]
         waiting = sum(stands.status in ("waiting", DUE) for _, stands in self.rows)
         if not running:
@@ -69,9 +77,9 @@ class Overview:
             if stands.status == "completed" and stands.trial is not None
         ]
         totals = [seconds for trial in running if (seconds := _estimate(trial)) is not None]
-        mean = statistics.fmean(whole or totals) if whole or totals else None
-        if mean is None:
+        if len(whole) + len(totals) < min(_BASIS, len(self.rows)):
             return None
+        mean = statistics.fmean(whole or totals)
         left = waiting * mean
         for trial in running:
             total = _estimate(trial)
@@ -114,9 +122,9 @@ def _beat(trial: FrozenTrial) -> list[float]:
 
 
 def _estimate(trial: FrozenTrial) -> float | None:
-    """How long a running trial will take in all."""
+    """How long a running trial will take in all; None as long as its beginning weighs most."""
     _, step, of, seconds = _beat(trial)
-    return seconds * of / step if step and of else None
+    return seconds * of / step if of and step >= _TELLING_SHARE * of else None
 
 
 _NO_REASON = ("waiting", "running", "completed")
@@ -137,6 +145,7 @@ def _row(job: Job, stands: Standing) -> dict[str, Any]:
         "seconds": seconds_of(trial) + stands.seconds * (trial not in stands.failures) if trial else 0.0,
         "attempts": stands.attempts + (status in (*DONE, "running")),
         "reason": trial.user_attrs.get("reason") or "" if trial and status not in _NO_REASON else "",
+        "remark": (trial.user_attrs.get("remark") or "") if trial and status == "completed" else "",
         "worker": f"{worker['host']}:{worker['pid']}" if worker and status == "running" else "",
         "parameters": trial.params if trial else {},
     }
@@ -146,7 +155,10 @@ def summary(of: Overview) -> list[str]:
     """A study in two lines: how many of what, the time left, and the best so far."""
     counts = ", ".join(f"{number} {name}" for name, number in of.counts.items())
     left = of.seconds_left()
-    lines = [f"{of.study.name}: {len(of.rows)} trials: {counts}{f'; about {duration(left)} left' if left else ''}"]
+    told = f"; about {duration(left)} left" if left else ""
+    if left is None and of.counts["running"]:
+        told = "; time left: estimating"
+    lines = [f"{of.study.name}: {len(of.rows)} trials: {counts}{told}"]
     if best := of.best():
         cell, value, number = best
         of_several = f", mean of {number} seeds" if number > 1 else ""
@@ -186,7 +198,8 @@ def _shown(row: Mapping[str, Any]) -> tuple[str, ...]:
     step = "" if row["step"] is None else f"{row['step']:,}"
     attempts = str(row["attempts"]) if row["attempts"] else ""
     spent = duration(row["seconds"]) if row["seconds"] else ""
-    about = row["reason"] or row["worker"] or ", ".join(f"{name}={value}" for name, value in row["parameters"].items())
+    parameters = ", ".join(f"{name}={value}" for name, value in row["parameters"].items())
+    about = row["reason"] or row["worker"] or "; ".join(filter(None, [parameters, row["remark"]]))
     return row["cell"], str(row["seed"]), row["status"], value, step, attempts, spent, about
 
 
@@ -230,6 +243,7 @@ def _changes(study: Study, job: Job, old: Standing, new: Standing) -> Iterator[s
     if new.status == "running":
         yield f"begins (attempt {row['attempts']})" if row["attempts"] > 1 else "begins"
     elif new.status == "completed":
-        yield f"{study.objective.metric} {row['value']:.4f}, after {duration(row['seconds'])}"
+        remark = f"; {row['remark']}" if row["remark"] else ""
+        yield f"{study.objective.metric} {row['value']:.4f}, after {duration(row['seconds'])}{remark}"
     elif new.status == "pruned":
         yield f"{row['reason']}, after {duration(row['seconds'])}"

@@ -1,5 +1,6 @@
 """A trial as a process: started, listened to, stopped, and what became of it."""
 
+import itertools
 import json
 import os
 import re
@@ -8,9 +9,9 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,13 @@ class Ended:
         outcome: completed, pruned, one of REASONS, interrupted; or "taken": another process works in the folder.
         reason: why, in a line; empty where it completed.
         found: what it wrote last: its step, metrics and facts.
+        remark: what a person should know of one that completed, in a line; empty for nothing.
     """
 
     outcome: str
     reason: str = ""
     found: Mapping[str, Any] = field(default_factory=dict)
+    remark: str = ""
 
 
 class TrialProcess:
@@ -69,7 +72,7 @@ class TrialProcess:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.started = folder, time.time()
-        self._output = folder / OUTPUT
+        self._output, self._run = folder / OUTPUT, settings.get("run")
         self._kills = _kernel_kills()
         with self._output.open("ab", buffering=0) as output:
             output.write(f"\n{time.strftime('%Y-%m-%d %H:%M:%S')}: {' '.join(command)}\n".encode())
@@ -158,10 +161,15 @@ class TrialProcess:
         """
         status = self.process.returncode
         found = read_metrics(self.folder) or {}
+        finished = (self.folder / FINISHED).exists()
         if status == 0:
             # The pruner's word comes too late for a training that is at its end.
-            finished = (self.folder / FINISHED).exists()
             return ended_well(found, metric, None if finished else pruned_at)
+        if finished and found.get("run") == self._run:  # as does whatever befell its process after
+            ended = ended_well(found, metric, None)
+            if ended.outcome != "failed":
+                after = "" if self.why_asked else f"it finished; after that {self._failed(status, found).reason}"
+                return replace(ended, remark="; ".join(filter(None, [ended.remark, after])))
         if self.why_asked == "timed_out":
             return Ended("timed_out", "it took longer than its time limit", found)
         if status == EXIT_SAVED or self.why_asked:
@@ -205,15 +213,42 @@ def ended_well(found: Mapping[str, Any], metric: str, pruned_at: int | None) -> 
         return Ended("failed", f"it ended without the figure that decides, {metric}.{there}", found)
     if metrics[metric] is None:
         return Ended("diverged", f"{metric} is not a finite number at the end", found)
-    return Ended("completed", "", found)
+    missing = ", ".join(found.get("not_saved") or [])
+    return Ended("completed", "", found, f"checkpoints not saved: {missing}; {OUTPUT} says why" if missing else "")
 
 
-def finished_before(folder: Path, metric: str) -> Ended | None:
-    """What a training came to that an earlier attempt finished, but could not record; None if none did."""
+def finished_before(folder: Path, metric: str, judged: Collection[str]) -> Ended | None:
+    """What a training came to that an earlier attempt finished, but could not record; None if none did.
+
+    Args:
+        folder: of the trial.
+        metric: of the objective.
+        judged: runs of this trial that came to nothing, as the storage says: what they left is no result.
+    """
     if not (folder / FINISHED).exists() or not (found := read_metrics(folder)):
+        return None
+    run = found.get("run")
+    if run in judged or (run is None and judged):  # earlier versions did not say which it was
         return None
     ended = ended_well(found, metric, None)
     return None if ended.outcome == "failed" else ended
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Make way for a run from the start, where a folder holds one that is finished; says where that is kept then.
+
+    `fit` goes on with what is unfinished, and would have nothing to do for one that is at its end.
+
+    Args:
+        folder: of the trial; nobody is at work in it.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    if not (folder / FINISHED).exists():
+        return None
+    names = (folder.with_name(f"{folder.name}.attempt-{number}") for number in itertools.count(1))
+    return folder.rename(next(path for path in names if not path.exists()))
 
 
 def end_others(folder: Path) -> bool:

@@ -14,19 +14,17 @@ import optuna
 
 from lit_t6.sweeps.cells import Cell
 from lit_t6.sweeps.command import fit_command
-from lit_t6.sweeps.jobs import DONE, INTERRUPTED, jobs_of, outcome_of
+from lit_t6.sweeps.jobs import DONE, INTERRUPTED, by_job, jobs_of, judged_runs, outcome_of, run_name
 from lit_t6.sweeps.ledger import Claim, Ledger
-from lit_t6.sweeps.presence import Presence
+from lit_t6.sweeps.presence import WORKERS, Presence
 from lit_t6.sweeps.records import write_record
 from lit_t6.sweeps.search import build_pruner, build_sampler, suggest
 from lit_t6.sweeps.storage import GRACE, Flag, Patience, is_out_of_reach, open_storage
 from lit_t6.sweeps.study import Study
-from lit_t6.sweeps.trial import Ended, TrialProcess, end_others, finished_before
+from lit_t6.sweeps.trial import Ended, TrialProcess, end_others, finished_before, set_aside
 from lit_t6.sweeps.watch import Watch
 
 REPORTER = "--trainer.callbacks+=lit_t6.sweeps.pruning.ReportToStudy"
-WORKERS = "workers"
-"""In the folder of a study: who is at work."""
 _IDLE_SECONDS = 1.0
 _PACKAGES = ("lit-t6", "torch", "lightning", "optuna")
 
@@ -107,7 +105,7 @@ class Worker:
             cell = self.patience("choosing settings", self._cell, claim)
             notes = {"options": dict(cell.options), "configs": [*map(str, cell.configs)], "folder": str(folder)}
             self.patience("writing down a trial", lambda: self.ledger.note(claim, **notes))
-            ended = finished_before(folder, self.study.objective.metric) or self._train(watch, cell, folder)
+            ended = self._train(watch, cell, folder)
         except optuna.exceptions.UpdateFinishedTrialError:
             ended = None
         except ValueError as error:  # of the study, which was looked at, but a search's settings come one by one
@@ -123,6 +121,7 @@ class Worker:
         pruned = ended.outcome == "pruned"
         said = {
             "reason": ended.reason,
+            "remark": ended.remark,
             "metrics": {name: figures.get(name) for name in dict.fromkeys((metric, *self.study.record))},
             "facts": ended.found.get("facts") or {},
             "step": watch.pruned_at if pruned else ended.found.get("step") or watch.step,
@@ -155,7 +154,9 @@ class Worker:
         job, metric, pruner = watch.claim.job, self.study.objective.metric, self.study.pruner
         command = [*fit_command(self.study, cell, job.seed, folder), REPORTER]
         by_tokens = pruner.every_n_tokens > 0
+        judged = judged_runs(by_job(self.patience("reading the study", self.ledger.trials)).get(job.key, ()))
         settings = {
+            "run": run_name(self.ledger.me, watch.claim.number),
             "metric": metric,
             "unit": "tokens" if by_tokens else "steps",
             "every": pruner.every_n_tokens if by_tokens else pruner.every_n_steps,
@@ -163,11 +164,18 @@ class Worker:
         }
         environment = self.plan.environment or {}
         while True:
-            while not end_others(folder):
+            while True:
+                is_free = end_others(folder)
+                if (ended := finished_before(folder, metric, judged)) is not None:
+                    return ended
+                if is_free:
+                    break
                 if not watch.is_ours():
                     return None
                 if self.stopping.wait(_IDLE_SECONDS):
                     return Ended(INTERRUPTED, "it was stopped before it began")
+            if aside := self.patience(f"starting {job.key}", set_aside, folder):
+                self.say(f"{job.key}: is trained from the start; the run that came to nothing is kept in {aside}.")
             process = self.patience(f"starting {job.key}", TrialProcess, command, folder, settings, environment)
             try:
                 if not watch.see_to_its_end(process):

@@ -13,7 +13,8 @@ from pathlib import Path
 def main(folder, behaviour):
     with open(folder / "started", "a") as started:
         started.write("x")
-    attempt = len((folder / "started").read_text())
+    begun = folder.parent.glob(f"{folder.name}*/started")  # those of runs that were set aside among them
+    attempt = sum(len(path.read_text()) for path in begun)
     behaviour = behaviour.get(str(attempt), behaviour.get("each", behaviour))
     lock = os.open(folder / "run.lock", os.O_RDWR | os.O_CREAT)  # until the end
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -41,7 +42,8 @@ def main(folder, behaviour):
         os.kill(os.getpid(), behaviour["signal"])
     metrics = {"val/bits_per_byte": behaviour.get("value", 1.0), "val/loss": 2.0, "train/loss": 2.0}
     content = {"step": steps, "tokens": 10, "ended": True, "metrics": metrics, "facts": {"num_parameters": 7}}
-    if behaviour.get("status", 0) == 0:
+    content |= {"run": trial["run"], "not_saved": behaviour.get("not_saved", [])}
+    if behaviour.get("status", 0) == 0 or behaviour.get("finishes"):
         (folder / "metrics.json").write_text(json.dumps(content))
         if not pruned:
             (folder / "finished").write_text("")

@@ -6,13 +6,16 @@ import time
 from pathlib import Path
 
 from lit_t6.sweeps import load_study
-from lit_t6.sweeps.jobs import jobs_of
+from lit_t6.sweeps.jobs import jobs_of, outcome_of
 from lit_t6.sweeps.ledger import Ledger
 from lit_t6.sweeps.presence import Presence
 from lit_t6.sweeps.storage import Flag, open_storage
 from lit_t6.sweeps.worker import Plan, Worker
 
 CELLS = {"a": {"x.y": 1}, "b": {"x.y": 2}, "c": {"x.y": 3}}
+ONE = {"cells": {"a": {"x.y": 1}}, "seeds": [0]}
+JOB = "a/seed-0"
+"""Of that study."""
 FAKE = Path(__file__).with_name("fake_fit.py")
 
 
@@ -50,6 +53,14 @@ def claim_in_turn(first, second):
 
 def statuses(ledger):
     return {key: stands.status for key, stands in ledger.standings().items()}
+
+
+def attempts_of(ledger, key=JOB):
+    return [trial for trial in ledger.trials() if trial.user_attrs["job"] == key]
+
+
+def ends(ledger, key=JOB):
+    return [outcome_of(trial) for trial in attempts_of(ledger, key)]
 
 
 def fake_worker(monkeypatch, study, folder, behaviour, heartbeat=5.0, say=None):

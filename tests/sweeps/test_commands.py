@@ -6,9 +6,14 @@ import sys
 import pytest
 
 from lit_t6.cli import main, run
+from lit_t6.sweeps.commands import _begin, _beginning
+from lit_t6.sweeps.presence import Presence
+from lit_t6.sweeps.same_study import agree
 from lit_t6.sweeps.saved_study import save_study
+from lit_t6.sweeps.screen import Screen
+from lit_t6.sweeps.worker import Plan
 
-from .ledgers import make_ledger, make_study, write_study
+from .ledgers import make_ledger, make_study, plain_cells, write_study
 
 
 def refused(capsys, *words):
@@ -68,6 +73,53 @@ def test_status_of_what_was_not_begun(capsys, tmp_path):
     path = write_study(tmp_path)
     assert "has not been begun" in refused(capsys, "status", path, "--logs", tmp_path)
     assert not (tmp_path / "sweeps").exists()
+
+
+def test_status_of_what_is_just_being_begun(capsys, tmp_path):
+    """By its file, and by its folder, which is there before the study is kept in it."""
+    study, logs = make_study(tmp_path), tmp_path / "logs"
+    folder = logs / "sweeps" / "study"
+    with _beginning(study, folder) as presence:
+        for words in ([tmp_path / "study.yaml", "--logs", logs], [folder]):
+            said = refused(capsys, "status", *words)
+            assert said.startswith(f"error: {folder}: the study is being begun: ")
+            assert "has not been begun" not in said
+        plan = Plan(study, tuple(plain_cells(study)), None, folder, 5.0)
+        _begin(plan, Screen(), presence, False, False)
+        run(["sweep", "status", str(folder)])
+        assert "6 waiting" in capsys.readouterr().out
+    presence.close()
+
+
+def test_where_others_are_at_work_with_another_storage_status_asks_for_it(capsys, tmp_path):
+    study = make_study(tmp_path)
+    folder = tmp_path / "logs" / "sweeps" / "study"
+    save_study(study, folder)
+    presence = Presence(folder / "workers")
+    assert "Where it was begun with --storage" in refused(capsys, "status", folder)
+    presence.close()
+
+
+@pytest.mark.parametrize("name", ["status", "pack"])
+def test_another_study_than_was_begun_is_refused_as_by_run(begun, capsys, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    words = (begun, "--logs", tmp_path / "logs", "--options.trainer.max_steps", "9")
+    said = refused(capsys, name, *words)
+    assert said == refused(capsys, "run", *words)
+    assert "the study that was begun here is another one: options.trainer.max_steps" in said
+    assert not list(tmp_path.glob("*.tar.gz"))
+
+
+@pytest.mark.parametrize("name", ["status", "pack"])
+def test_another_study_than_the_storage_holds_is_refused(begun, capsys, tmp_path, monkeypatch, name):
+    """A machine that has the storage and not the folder."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "logs" / "sweeps" / "study"
+    agree(make_ledger(make_study(tmp_path), folder))
+    words = (begun, "--storage", folder / "journal.log", "--logs", tmp_path / "elsewhere")
+    assert "the storage holds another study called 'study': its options differ" in refused(
+        capsys, name, *words, "--options.trainer.max_steps", "9"
+    )
 
 
 def test_status_by_file_and_by_folder(begun, capsys, tmp_path):

@@ -44,6 +44,15 @@ def test_workers_on_a_cpu_share_its_cores(monkeypatch):
     assert share_out([], 1, 1, 30)[0] == {"OMP_NUM_THREADS": "1"}
 
 
+def test_processes_of_a_trial_share_its_cores(monkeypatch):
+    """One a GPU, and one a device on a CPU."""
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(8))
+    assert [each["OMP_NUM_THREADS"] for each in share_out(list("0123"), 2, 1, None)] == ["2", "2"]
+    assert share_out([], 2, 1, 2) == 2 * [{"OMP_NUM_THREADS": "2"}]
+    assert share_out([], 16, 1, 1) == [{"OMP_NUM_THREADS": "1"}]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -28,13 +28,26 @@ def test_what_does_not_decide_results(tmp_path, text):
         (f"{CELLS}objective: val/loss\n", 'objective[1] was "val/bits_per_byte", is "val/loss"'),
         (f"{CELLS}pruner: median\n", 'pruner.name was "none", is "median"'),
         (f"{CELLS}gpus_per_trial: 2\n", "gpus_per_trial was 1, is 2"),
-        (f"{CELLS}match: parameters\nmatch_to: 5\n", 'match was null, is ["parameters", 5]'),
+        (f"{CELLS}match: parameters\nmatch_to: 5\n", "match was none, is parameters (match_to: 5)"),
+        (f"{CELLS}match: parameters\nbaseline: a\n", "match was none, is parameters (baseline: a)"),
     ],
 )
 def test_what_all_trials_have_in_common(tmp_path, text, line):
     before, after = study(tmp_path, CELLS), study(tmp_path, text)
     assert before.digest() != after.digest()
     assert changes(before, after) == [line]
+
+
+def test_what_cells_are_matched_to(tmp_path):
+    """A baseline is what it says, whatever it is called."""
+    matched = "match: parameters\nbaseline: a\n"
+    before = study(tmp_path, f"{CELLS}{matched}")
+    renamed = study(tmp_path, f"{CELLS}{matched}".replace("a: {}", "c: {}").replace("baseline: a", "baseline: c"))
+    assert changes(before, renamed) == []
+    other = study(tmp_path, f"{CELLS}{matched}".replace("baseline: a", "baseline: b"))
+    assert changes(before, other) == ["match was parameters (baseline: a), is parameters (baseline: b)"]
+    wider = study(tmp_path, f"{CELLS}{matched}".replace("a: {}", "a: {model.d_model: 96}"))
+    assert changes(before, wider) == ["cell 'a': options.model.d_model was null, is 96"]
 
 
 def test_an_option_and_a_cell_that_changed(tmp_path):

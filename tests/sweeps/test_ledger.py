@@ -6,6 +6,7 @@ import pytest
 from optuna.trial import TrialState
 
 from lit_t6.sweeps import ledger as ledger_module
+from lit_t6.sweeps.jobs import outcome_of
 from lit_t6.sweeps.presence import Presence
 from lit_t6.sweeps.records import read_record, write_record
 from lit_t6.sweeps.same_study import agree, left_out
@@ -169,6 +170,58 @@ def test_a_lost_storage_is_made_again_from_the_records(study, ledger, tmp_path):
     assert again.make_due() == 5
     assert again.standings()[claim.job.key].trial.value == 1.25
     assert again.claim().job.key == "b/seed-0"
+
+
+def rebuilt_by_two(study, ledger, folder):
+    """Two ledgers on a new storage, both of which saw it empty; a/seed-0 is in the records."""
+    claim = ledger.claim()
+    complete(ledger, claim, 1.25)
+    write_record(folder / claim.job.key, ledger.storage.get_trial(claim.trial_id), study)
+    (folder / "journal.log").unlink()
+    both = make_ledger(study, folder), make_ledger(study, folder)
+    seen = both[0].standings()
+    for each in both:
+        each.standings = lambda: seen
+    return claim.job.key, *both
+
+
+def attempts(ledger, key):
+    return [trial for trial in ledger.trials() if trial.user_attrs["job"] == key]
+
+
+def test_what_two_machines_take_over_at_once_is_there_once(study, ledger, tmp_path):
+    key, first, second = rebuilt_by_two(study, ledger, tmp_path)
+    first.make_due()
+    second.make_due()
+    ends = [outcome_of(trial) for trial in attempts(first, key)]
+    assert ends == ["completed", "void"]
+    (taken, _) = attempts(first, key)
+    assert (taken.value, taken.user_attrs["metrics"]) == (1.25, {"val/bits_per_byte": 1.25})
+    assert taken.user_attrs["worker"]["id"] == ledger.me["id"], "who trained it"
+
+
+def test_what_one_machine_was_about_to_take_over_another_one_does(study, ledger, tmp_path, monkeypatch):
+    """And no worker trains it meanwhile."""
+    key, first, second = rebuilt_by_two(study, ledger, tmp_path)
+    monkeypatch.setattr(first, "_take_over", lambda trial: None)  # it is killed here
+    first.make_due()
+    del second.standings
+    claimed = []
+    while (claim := second.claim()) is not None:
+        claimed.append(claim.job.key)
+    assert sorted(claimed) == sorted(set(first.jobs) - {key})
+    assert [(outcome_of(trial), trial.value) for trial in attempts(second, key)] == [("completed", 1.25)]
+
+
+def test_what_a_machine_had_half_taken_over_is_taken_over_again(study, ledger, tmp_path, monkeypatch):
+    key, first, second = rebuilt_by_two(study, ledger, tmp_path)
+    monkeypatch.setattr(first, "_end", lambda *arguments: True)  # it is killed here
+    first.make_due()
+    assert outcome_of(attempts(first, key)[0]) == "running"
+    os.close(first.presence.descriptor)
+    del second.standings
+    assert second.reap() == [key]
+    assert [outcome_of(trial) for trial in attempts(second, key)] == ["lost", "completed"]
 
 
 def test_records_of_another_study_are_not_taken(study, ledger, tmp_path):

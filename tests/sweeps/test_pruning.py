@@ -1,12 +1,19 @@
+import errno
 import json
+import os
 import socket
 import threading
 
 import pytest
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_t6.sweeps.pruning import VARIABLE, ReportToStudy
 from lit_t6.sweeps.records import read_metrics
+from lit_t6.training import checkpoint_io
+from lit_t6.training.callbacks.model_checkpoint import SafeModelCheckpoint
+from lit_t6.training.checkpoint_io import SafeCheckpointIO
 
+from ..training.disks import files_no_longer_than
 from ..training.runs import fit
 
 METRIC = "val/bits_per_byte"
@@ -38,12 +45,12 @@ class Worker(threading.Thread):
 
 @pytest.fixture
 def train(monkeypatch, tmp_path, prepared):
-    def run(words=(), unit="steps", every=0, metric=METRIC, prunes=True, **options):
+    def run(words=(), unit="steps", every=0, metric=METRIC, prunes=True, callbacks=(), **options):
         worker = Worker(words)
         told = {"descriptor": worker.theirs.fileno(), "metric": metric, "unit": unit, "every": every, "prunes": prunes}
         monkeypatch.setenv(VARIABLE, json.dumps(told))
         options = {"max_steps": 8, "val_check_interval": 2, "limit_val_batches": 1, **options}
-        _, trainer = fit(tmp_path, prepared, callbacks=[ReportToStudy()], **options)
+        _, trainer = fit(tmp_path, prepared, callbacks=[ReportToStudy(), *callbacks], **options)
         worker.close()
         return worker, trainer
 
@@ -94,6 +101,46 @@ def test_the_last_figures_are_kept(train, tmp_path):
     assert found["facts"]["num_parameters"] == sum(p.numel() for p in trainer.lightning_module.parameters())
     assert found["facts"]["num_heads"] == 3
     assert found["facts"]["cache_bytes_per_token"] > 0
+
+
+@pytest.mark.parametrize(
+    ("saves", "options", "names"),
+    [
+        ({"monitor": "val/loss"}, {"val_check_interval": 4}, ["step=4.ckpt", "step=8.ckpt"]),
+        ({"save_top_k": 0}, {"limit_val_batches": 0}, ["last.ckpt"]),  # at the end, after all other callbacks
+    ],
+)
+def test_what_could_not_be_saved_is_told_beside_the_figures(train, tmp_path, saves, options, names):
+    """A full disk has room for small files."""
+    saver = SafeModelCheckpoint(save_last=True, filename="{step}", **saves)
+    with files_no_longer_than(100_000):
+        train(
+            prunes=False,
+            callbacks=[saver],
+            plugins=[SafeCheckpointIO()],
+            logger=TensorBoardLogger(tmp_path, name="", version="run"),
+            **options,
+        )
+    found = read_metrics(tmp_path / "run")
+    assert found["ended"]
+    assert found["metrics"]["train/loss"] > 0
+    assert found["not_saved"] == names
+
+
+def test_what_is_saved_later_is_not_missing(train, tmp_path):
+    saver = SafeModelCheckpoint(save_last=True, save_top_k=0)
+    real, full = checkpoint_io.write_atomically, [True, False, False, False]
+
+    def write(content, path, **options):
+        if full.pop(0):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(content, path, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint_io, "write_atomically", write)
+        train(prunes=False, callbacks=[saver], plugins=[SafeCheckpointIO()])
+    assert read_metrics(tmp_path / "run")["not_saved"] == []
+    assert (tmp_path / "run/checkpoints/last.ckpt").exists()
 
 
 def test_a_worker_that_sleeps_holds_nobody_up(train, monkeypatch):

@@ -156,6 +156,40 @@ def test_every_fault_is_reported_and_the_rest_completes(prepared, tmp_path):
     assert time.monotonic() - began < 60
 
 
+def test_a_run_that_diverged_at_its_end_is_trained_anew(prepared, tmp_path):
+    """Its folder says that it is finished, and its last checkpoint is of the last step."""
+    cells = {"a": {"trainer.callbacks": [{"class_path": "tests.sweeps.faulty.PoisonsOnce"}]}}
+    path = study_file(tmp_path, prepared, "poisoned", cells=cells, retries={"diverged": 0})
+    words, folder = [path, "--logs", tmp_path], tmp_path / "sweeps" / "poisoned"
+    status, said = sweep(words, tmp_path)
+    assert status == 1, said
+    assert records(folder)["a/seed-0"]["outcome"] == "diverged"
+    assert (folder / "a/seed-0/finished").exists()
+    status, said = sweep([*words, "--retry_failed", "true"], tmp_path)
+    assert status == 0, said
+    record = records(folder)["a/seed-0"]
+    assert (record["outcome"], record["step"]) == ("completed", 12)
+    assert "first_step" in record["times"], "it was trained"
+    assert records(folder)["a/seed-0.attempt-1"]["outcome"] == "diverged"
+    assert list((folder / "a/seed-0.attempt-1").glob("events*"))
+
+
+def test_seeds_that_are_not_asked_for_are_kept(prepared, tmp_path):
+    path = study_file(tmp_path, prepared, "seeds", cells={"a": {}}, seeds=[0, 1])
+    status, said = sweep([path, "--logs", tmp_path, "--seeds", "1"], tmp_path)
+    assert status == 0, said
+    folder = tmp_path / "sweeps" / "seeds"
+    status, said = sweep([folder, "--seeds", "0"], tmp_path)
+    assert status == 0, said
+    assert "Run now: seed 0. Kept, and not run now: 1; `sweep run" in said
+    assert {*records(folder)} == {"a/seed-0", "a/seed-1"}
+    assert said.count("begins") == 1
+    status, said = sweep([folder], tmp_path)
+    assert status == 0, said
+    assert "2 trials: 2 done" in said
+    assert "begins" not in said
+
+
 def test_a_conditional_search_with_pruning(prepared, tmp_path):
     ranks = {"type": "int", "low": 1, "high": 4}
     search = {

@@ -37,6 +37,36 @@ def test_a_study_in_two_lines(ledger):
     ]
 
 
+def test_the_time_left_is_told_once_there_is_a_basis_for_it(ledger):
+    """At the beginning of a training, compiling and the like are most of its time."""
+
+    def left():
+        return summary(look(ledger))[0].partition("waiting")[2]
+
+    assert left() == ""
+    first = ledger.claim()
+    assert left() == "; time left: estimating"
+    ledger.beat(first, 1, 100, 60.0)
+    assert left() == "; time left: estimating", "an hour and a half, by this step"
+    ledger.beat(first, 25, 100, 75.0)
+    assert left() == "; time left: estimating", "one of many that differ"
+    second = ledger.claim()
+    ledger.beat(second, 50, 100, 150.0)
+    assert left() == "; about 13.1 min left"  # 4 × 300 s wait, 225 s and 150 s of those at work, two at a time
+    ledger.finish(first, "completed", 1.0, {"seconds": 240.0, "step": 100})
+    assert look(ledger).seconds_left() == pytest.approx(4 * 240 + 150)
+
+
+def test_the_only_trial_is_basis_enough(tmp_path):
+    ledger = make_ledger(make_study(tmp_path, cells={"a": {}}, seeds=[0]), tmp_path)
+    ledger.make_due()
+    claim = ledger.claim()
+    ledger.beat(claim, 24, 100, 60.0)
+    assert look(ledger).seconds_left() is None
+    ledger.beat(claim, 25, 100, 60.0)
+    assert look(ledger).seconds_left() == 180.0
+
+
 def test_the_best_may_be_the_most(tmp_path):
     study = make_study(tmp_path, objective={"metric": "val/x", "direction": "maximize"}, seeds=[0])
     ledger = make_ledger(study, tmp_path)
@@ -67,6 +97,16 @@ def test_the_table_says_what_became_of_each(ledger):
     assert ledger.me["host"] in lines[4]
     assert len(table(look(ledger), 3)) == 4
     assert "running" in " ".join(table(look(ledger), 1))
+
+
+def test_what_a_completed_trial_lacks_is_told(ledger):
+    events = Events()
+    events.since(look(ledger))
+    end(ledger, value=2.0, reason="", remark="checkpoints not saved: last.ckpt")
+    assert table(look(ledger))[1].endswith("  checkpoints not saved: last.ckpt")
+    assert look(ledger).to_dict()["trials"][0]["remark"] == "checkpoints not saved: last.ckpt"
+    assert events.since(look(ledger))[0].endswith("2.0000, after 1.0 min; checkpoints not saved: last.ckpt")
+    assert summary(look(ledger))[1].startswith("best so far: a")
 
 
 def test_programs_can_read_it(ledger):

@@ -10,45 +10,11 @@ import optuna
 import pytest
 
 from lit_t6.sweeps import trial as trial_module
-from lit_t6.sweeps.jobs import outcome_of
 from lit_t6.sweeps.records import read_record
 from lit_t6.sweeps.storage import Patience
 
 from ..training.disks import fill, small_disk
-from .ledgers import fake_worker, make_ledger, make_study, statuses, wait_until
-
-ONE = {"cells": {"a": {"x.y": 1}}, "seeds": [0]}
-JOB = "a/seed-0"
-
-
-@pytest.fixture
-def work(monkeypatch, tmp_path):
-    """Has a worker in this process work on a study, and returns the ledger."""
-
-    def run(behaviour, said=None, during=None, **settings):
-        study = make_study(tmp_path, **settings)
-        ledger = make_ledger(study, tmp_path)
-        ledger.make_due()
-        worker = fake_worker(monkeypatch, study, tmp_path, behaviour, 0.2, (said if said is not None else []).append)
-        monkeypatch.setattr("lit_t6.sweeps.worker._IDLE_SECONDS", 0.05)
-        monkeypatch.setattr("lit_t6.sweeps.watch._LISTEN_SECONDS", 0.05)
-        helper = threading.Thread(target=during, args=(worker, ledger)) if during else None
-        if helper:
-            helper.start()
-        worker.run()
-        if helper:
-            helper.join()
-        return ledger
-
-    return run
-
-
-def attempts_of(ledger, key=JOB):
-    return [trial for trial in ledger.trials() if trial.user_attrs["job"] == key]
-
-
-def ends(ledger, key=JOB):
-    return [outcome_of(trial) for trial in attempts_of(ledger, key)]
+from .ledgers import JOB, ONE, attempts_of, ends, fake_worker, make_ledger, make_study, statuses, wait_until
 
 
 def test_every_trial_is_trained_once_and_recorded(work, tmp_path):

@@ -23,7 +23,6 @@ from lit_t6.sweeps.report.learning import Curve, curves_figure, read_curves
 from lit_t6.sweeps.report.lettering import escape, lettering
 from lit_t6.sweeps.report.pareto import pareto_figure
 from lit_t6.sweeps.report.tables import cells_csv, trials_csv
-from lit_t6.sweeps.same_study import agree
 from lit_t6.sweeps.storage import HEARTBEAT_SECONDS, JOURNAL
 from lit_t6.sweeps.study import Study
 from lit_t6.whole_files import replace_bytes, replace_text
@@ -96,8 +95,6 @@ def _records(study: Study, folder: Path, storage: str | None) -> dict[str, Mappi
             _check_records(study, folder, found)
             return dict(found)
     ledger = open_begun(study, folder, storage, HEARTBEAT_SECONDS)
-    if ledger.storage.get_study_user_attrs(ledger.study_id):
-        agree(ledger)  # or values of one objective would stand under the name of another
     stands = {key: each.trial for key, each in ledger.standings().items() if each.is_over}
     return {key: record_of(trial, study) for key, trial in stands.items() if trial is not None}
 

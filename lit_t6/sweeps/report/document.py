@@ -26,6 +26,8 @@ def document(found: Findings, shares: Sequence[Importance], figures: Mapping[str
     parts = [[f"# {found.study.name}"], _head(found), answer(found), cells_markdown(found), legend(found)]
     if troubles := _troubles(found):
         parts.append(["## Trials that did not complete", "", *troubles])
+    if remarks := [f"* {t.job.key}: {t.record['remark']}" for t in found.trials if t.record.get("remark")]:
+        parts.append(["## Trials that completed, with a remark", "", *remarks])
     if shares:
         parts.append(["## Parameters", "", *importance_markdown(shares), "", *_about_shares()])
     if figures:

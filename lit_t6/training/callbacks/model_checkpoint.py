@@ -54,6 +54,8 @@ class SafeModelCheckpoint(ModelCheckpoint):
     def __init__(self, dirpath: str | Path | None = None, *options: Any, **more: Any) -> None:
         super().__init__(None if dirpath is None else expand(dirpath), *options, **more)
         self._step_of_last = self._not_saved_at = -1  # the last checkpoint's; where a disk was full
+        self.not_saved: list[str] = []
+        """Files that this process could not write, and has not since."""
         self._validated_at = -1  # and the last checkpoint of that step is left to the end of the epoch
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -69,7 +71,9 @@ class SafeModelCheckpoint(ModelCheckpoint):
 
     def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
         """As Lightning's does, and raise where it was not saved: all that would follow in Lightning's code is left."""
-        if not save_checkpoint(trainer, filepath, self.save_weights_only):
+        saved = save_checkpoint(trainer, filepath, self.save_weights_only)
+        self.not_saved = [path for path in self.not_saved if path != filepath] + ([] if saved else [filepath])
+        if not saved:
             raise _NotSavedError
         self._last_global_step_saved = trainer.global_step
         self._last_checkpoint_saved = filepath

@@ -1,6 +1,5 @@
 """How fast a training is here: a few of its steps, measured."""
 
-import os
 import statistics
 import time
 from dataclasses import replace
@@ -9,6 +8,8 @@ from typing import NamedTuple
 import torch
 
 from lit_t6.model import T6Model
+from lit_t6.processors import cores
+from lit_t6.training.messages import counted
 from lit_t6.training.planning.fit_reader import FitSettings
 
 _FLOPS_AT_ONCE = {"cpu": 2e11, "cuda": 2e14}
@@ -44,12 +45,12 @@ def measured_speed(settings: FitSettings, workers: int = 1) -> Speed | None:
     threads = torch.get_num_threads()
     try:
         if device.type == "cpu":
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+            torch.set_num_threads(max(1, cores() // workers))
         rate, what = _measure(settings, device)
-        cores = torch.get_num_threads()
+        used = torch.get_num_threads()
     finally:
         torch.set_num_threads(threads)
-    where = f"{cores} CPU thread{'s' if cores > 1 else ''}" if device.type == "cpu" else torch.cuda.get_device_name()
+    where = counted(used, "CPU thread") if device.type == "cpu" else torch.cuda.get_device_name()
     compiled = ", not compiled as the trials are" if settings.compiles else ""
     return Speed(rate, f"{rate:.3g} FLOP/s in {_STEPS} training steps measured here ({what}; {where}{compiled})")
 

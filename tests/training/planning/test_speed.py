@@ -20,6 +20,14 @@ def test_a_few_steps_are_measured(reader):
     assert torch.get_num_threads() == threads
 
 
+def test_steps_are_measured_on_the_cores_that_may_be_used(reader, monkeypatch):
+    """Of a machine that has more."""
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
+    measured = measured_speed(reader.read(["--config=configs/quickstart.yaml"]))
+    assert "; 2 CPU threads)" in measured.origin
+
+
 def test_of_a_large_model_a_part_is_measured(reader, monkeypatch):
     monkeypatch.setitem(speed._FLOPS_AT_ONCE, "cpu", 1e9)
     of_few = measured_speed(reader.read(["--config=configs/quickstart.yaml"]))

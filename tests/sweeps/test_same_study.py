@@ -1,0 +1,56 @@
+from dataclasses import replace
+
+import pytest
+
+from lit_t6.sweeps import commands, load_study
+from lit_t6.sweeps.same_study import kept_study, told_of, with_seeds_of
+from lit_t6.sweeps.saved_study import save_study
+from lit_t6.sweeps.screen import Screen
+from lit_t6.sweeps.worker import Plan
+
+from .ledgers import make_study, plain_cells
+
+
+def begin(study, folder):
+    """As `sweep run` begins; the plan of its workers, and the keys of their jobs."""
+    plan = Plan(study, tuple(plain_cells(study)), None, folder, 5.0)
+    with commands._beginning(study, folder) as presence:
+        ledger = commands._begin(plan, Screen(), presence, False, False)
+    presence.close()
+    return commands._of_kept_files(plan), {*ledger.jobs}
+
+
+@pytest.mark.parametrize("asked", [[0], [1], [2, 0]])
+def test_seeds_of_a_study_that_was_begun_stay_and_those_asked_for_are_run(tmp_path, asked):
+    begun = make_study(tmp_path, seeds=[0, 1])
+    folder = tmp_path / "logs" / "sweeps" / "study"
+    begin(begun, folder)
+    plan, jobs = begin(replace(begun, seeds=tuple(asked)), folder)
+    assert load_study([folder / "study.yaml"]).seeds == ((0, 1, 2) if 2 in asked else (0, 1))
+    assert plan.study.seeds == tuple(asked)
+    assert jobs == {f"{cell}/seed-{seed}" for cell in "abc" for seed in asked}
+
+
+def test_what_is_kept_and_not_run_now_is_told(tmp_path):
+    begun = make_study(tmp_path, seeds=[0, 1])
+    assert [*told_of(begun, replace(begun, seeds=(0,)), tmp_path)] == [
+        f"Run now: seed 0. Kept, and not run now: 1; `sweep run {tmp_path}` runs all of them."
+    ]
+    assert [*told_of(begun, replace(begun, seeds=(0, 1, 2)), tmp_path)] == []
+    (fewer,) = told_of(begun, make_study(tmp_path, cells={"a": {"x.y": 1}}), tmp_path)
+    assert fewer.startswith("Left out of the study that was begun: b/seed-0, c/seed-0, b/seed-1 and 1 more.")
+
+
+def test_a_search_has_the_seed_that_it_is_given(tmp_path):
+    search = {"rank": {"option": "x.rank", "type": "int", "low": 1, "high": 9}}
+    begun = make_study(tmp_path, cells=None, search=search, seeds=[0])
+    other = replace(begun, seeds=(1,))
+    assert with_seeds_of(begun, other) == other
+    assert with_seeds_of(None, other) == other
+
+
+def test_a_study_that_was_not_begun_is_kept_as_it_is(tmp_path):
+    study = make_study(tmp_path)
+    assert kept_study(study, tmp_path / "there") is None
+    save_study(study, tmp_path / "there")
+    assert kept_study(study, tmp_path / "there").seeds == (0, 1)
