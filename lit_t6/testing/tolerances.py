@@ -5,7 +5,12 @@ from torch import Tensor
 
 
 def assert_as_exact_as(
-    actual: Tensor, reference: Tensor, exact: Tensor, name: str = "result", precision: torch.dtype | None = None
+    actual: Tensor,
+    reference: Tensor,
+    exact: Tensor,
+    name: str = "result",
+    precision: torch.dtype | None = None,
+    terms: float = 0.0,
 ) -> None:
     """Assert that a result is as near to the truth as the precision allows.
 
@@ -22,13 +27,15 @@ def assert_as_exact_as(
         name: for the message.
         precision: whose unit in the last place counts: that of the arithmetic, where autocast keeps its results in a
             wider type; if not given, the type of `actual`.
+        terms: root mean square of the terms whose difference the result is, where it is smaller than they: a unit in
+            the last place of theirs is allowed too, since the reference may take the difference where it is exact.
     """
     assert actual.shape == exact.shape, f"{name}: shape {tuple(actual.shape)}, expected {tuple(exact.shape)}"
     assert actual.dtype == reference.dtype, f"{name}: type {actual.dtype}, expected {reference.dtype}"
     assert actual.isfinite().all(), f"{name}: not finite"
     eps = torch.finfo(precision or actual.dtype).eps
     error, reference_error = actual.double() - exact, reference.double() - exact
-    allowed = 2 * _rms(reference_error) + eps * _rms(exact)
+    allowed = 2 * _rms(reference_error) + eps * (_rms(exact) + terms)
     for what, measure, slack in (("mean", _rms, 1), ("row", _largest_row, 4), ("number", _largest, 16)):
         limit = max(slack * allowed, 2 * measure(reference_error) + eps * measure(exact))
         assert measure(error) <= limit, f"{name}: error by {what} {measure(error):.3e}, allowed {limit:.3e}"

@@ -44,3 +44,14 @@ def test_nan_and_other_shapes_are_refused():
         assert_as_exact_as(torch.tensor([1.0, float("nan"), 1.0]), exact.float(), exact)
     with pytest.raises(AssertionError, match="shape"):
         assert_as_exact_as(torch.ones(4), torch.ones(4), exact)
+
+
+def test_a_difference_of_larger_terms_may_be_off_by_their_last_place():
+    """Where the reference takes it exactly, and nothing is left of it."""
+    zeros = torch.zeros(4, 4)
+    off = zeros + 1e-7
+    assert_as_exact_as(off, zeros, zeros.double(), terms=1.0)
+    with pytest.raises(AssertionError, match="error by mean"):
+        assert_as_exact_as(off, zeros, zeros.double())
+    with pytest.raises(AssertionError, match="error by mean"):
+        assert_as_exact_as(2 * off, zeros, zeros.double(), terms=1.0)
