@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from lit_t6.attention.base import AttentionModule
 from lit_t6.attention.cache import AttentionCache
+from lit_t6.attention.head_activation import activated, mean_square
 from lit_t6.attention.initialization import InitScheme, check_init, uniform_, variance_bound, xavier_bound
 from lit_t6.attention.multi_head import MultiHeadAttention
 from lit_t6.attention.rotary import RotaryEmbedding
-from lit_t6.attention.tpa_config import HeadActivation, TPAConfig
+from lit_t6.attention.tpa_config import TPAConfig
 from lit_t6.ops import (
     Impl,
     TPAFactors,
@@ -26,8 +27,8 @@ from lit_t6.ops import (
     tpa_attention,
     tpa_decode,
 )
-from lit_t6.ops.alignment import AlignedLinear
-from lit_t6.ops.tpa.api import attend_by_factors
+from lit_t6.ops.alignment import AlignedLinear, is_unwatched
+from lit_t6.ops.tpa.api import attend_by_factors, attend_packed
 
 Parts = dict[str, Tensor]
 """Dense parts and factors by name ("q", "a_k", "b_v", …), each (B, T or M, count, size)."""
@@ -92,17 +93,17 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
         parts = rows.split([count * size for count, size in pieces.values()], dim)
         return dict(zip(pieces, parts, strict=True))
 
-    def _compute(self, x: Tensor) -> Parts:
-        """Everything that is made from each token, before RoPE."""
-        pieces = self.config.pieces()
-        parts = {name: part.unflatten(-1, pieces[name]) for name, part in self.split(self.factors(x), -1).items()}
-        return {name: _activated(part, name, self.config.head_activation) for name, part in parts.items()}
+    def _cut(self, rows: Tensor) -> Parts:
+        """Everything that is made from each token, before RoPE, out of the rows of `factors`."""
+        pieces, rows = self.config.pieces(), rows[..., : self.factors.out_features]
+        parts = {name: part.unflatten(-1, pieces[name]) for name, part in self.split(rows, -1).items()}
+        return {name: activated(part, name, self.config.head_activation) for name, part in parts.items()}
 
     def _complete(self, parts: Parts) -> Parts:
         """With static factors, as stride-0 expands, and shared ones."""
         like = next(iter(parts.values()))
         static = {
-            name: _activated(factor, name, self.config.head_activation).to(like.dtype).expand(*like.shape[:2], -1, -1)
+            name: activated(factor, name, self.config.head_activation).to(like.dtype).expand(*like.shape[:2], -1, -1)
             for name, factor in self.static.items()
         }
         whole = parts | static
@@ -148,7 +149,7 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
             x: (B, T, C).
             positions: integers (T,) or (B, T); 0 … T-1 if not given.
         """
-        parts = self._rotate(self._complete(self._compute(x)), "qk", positions)
+        parts = self._rotate(self._complete(self._cut(self.factors(x))), "qk", positions)
         return TPAFactors(*(factor for letter in "qkv" for factor in self._pair(parts, letter)))
 
     def attend(
@@ -158,7 +159,14 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
         if cache is not None and not cache.is_empty and self._projects_queries:
             return self._decode(self._append(x, cache), cache)
         positions = self.token_positions(x, positions, cache)
-        parts = self._complete(self._compute(x))
+        packs = cache is None and document_ids is None and self._packs
+        rows = self.factors.filled(x) if packs else self.factors(x)
+        if packs:
+            sizes = (config.rank_q, config.rank_k, config.rank_v), config.heads(), config.head_dim
+            read = attend_packed(rows, *sizes, self.rope.tables(x.shape[1], x.device, positions))
+            if read is not None:
+                return read
+        parts = self._complete(self._cut(rows))
         if cache is None and config.impl != "reference":
             read = self._attend_by_factors(parts, positions, document_ids)
             if read is not None:
@@ -193,6 +201,13 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
         pairs = [(None, turned[x]) if x in turned else (turned[f"a_{x}"], self._features(turned, x)) for x in "qkv"]
         tables = self.rope.tables(like.shape[1], like.device, positions) if whole else None
         return attend_by_factors(*pairs[0], *pairs[1], *pairs[2], masked=masked, rope=tables, impl=config.impl)
+
+    @property
+    def _packs(self) -> bool:
+        """Whether a whole sequence may be read by the rows of `factors`, of which nobody looks at a part."""
+        by_kernels = self.config.impl == "triton" or (self.config.impl == "auto" and self.factors.weight.is_cuda)
+        is_ours = type(self.factors) is AlignedLinear and is_unwatched(self.factors)
+        return by_kernels and self.config.is_packed and is_ours
 
     @property
     def _projects_queries(self) -> bool:
@@ -263,27 +278,7 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
         if activation == "none":
             of_a = of_b = math.sqrt(rank * variance)
         else:
-            of_a, of_b = 1.0, rank * variance / _mean_square(activation, self.config)
+            of_a, of_b = 1.0, rank * variance / mean_square(activation, self.config)
         if name.startswith("a_"):
             return of_a
         return of_b if self.config.third_order_dim is None else math.sqrt(of_b)
-
-
-def _activated(part: Tensor, name: str, activation: HeadActivation) -> Tensor:
-    """An A factor (…, R, H) through its activation; other parts as they are."""
-    if activation == "none" or not name.startswith("a_"):
-        return part
-    if activation == "sigmoid":
-        return part.sigmoid()
-    return part.softmax(dim=-1).to(part.dtype)  # under autocast it would leave float32
-
-
-def _mean_square(activation: HeadActivation, config: TPAConfig) -> float:
-    """E[A²] of an activated factor whose inputs have variance 1, from many draws of a generator of its own."""
-    generator = torch.Generator().manual_seed(0)
-    draws = torch.empty(4096, config.heads(), dtype=torch.float64)
-    if config.static_a:  # the inputs are the weights themselves
-        draws.uniform_(-(3**0.5), 3**0.5, generator=generator)
-    else:  # sums of many products
-        draws.normal_(generator=generator)
-    return _activated(draws, "a_", activation).square().mean().item()

@@ -150,6 +150,13 @@ class TPAConfig(RotaryAttentionConfig):
         """Whether the b_k of cached tokens is rotated when it is read, as the cache cannot hold it rotated."""
         return self.shared_b or self.static_b
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether all six factors are as one product of the tokens makes them, but for a rotation of whole ones."""
+        six = [f"{factor}_{letter}" for factor in "ab" for letter in "qkv"]
+        made = list(self.pieces()) == six and self.head_activation == "none"
+        return made and self.rope_on == "factors" and self.rope_dim == self.head_dim == self.value_size
+
     def rank(self, letter: str) -> int:
         """Rank of the queries ("q"), keys ("k") or values ("v")."""
         return {"q": self.rank_q, "k": self.rank_k, "v": self.rank_v}[letter]

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lit_t6.attention import TPAConfig
-from lit_t6.ops import apply_rope, rope_angles
+from lit_t6.attention import TPAConfig, tpa
+from lit_t6.ops import alignment, apply_rope, rope_angles
 from lit_t6.testing import assert_as_exact_as
 
 from ..ops.seeds import INTERPRETED
@@ -67,6 +67,27 @@ def test_by_kernels_a_whole_sequence_gives_what_products_give(mechanism, positio
         found[name] = [out.detach(), *grads]
     for actual, plain, exact in zip(found["kernels"], found["plain"], found["exact"], strict=True):
         assert_as_exact_as(actual, plain, exact)
+
+
+@INTERPRETED
+@pytest.mark.parametrize("fill", [0, 11])
+def test_the_rows_of_the_projection_are_attended_to_as_they_are(monkeypatch, fill):
+    """Where nobody looks at it; else, here with a hook, six factors are cut out. Results are the same to the bit."""
+    calls = []
+    packed = tpa.attend_packed
+    monkeypatch.setattr(tpa, "attend_packed", lambda *rows: calls.append(rows[0].shape[-1]) or packed(*rows))
+    monkeypatch.setattr(alignment, "padding", lambda size, x: fill)
+    module = TPAConfig(3, 8, impl="triton").build(20)
+    torch.nn.init.normal_(module.out.weight)
+    x, towards = torch.randn(2, 2, 5, 20)
+    found = []
+    for hooked in (False, True):
+        if hooked:
+            module.factors.register_forward_hook(lambda *_: None)
+        out = module(x)
+        found.append([out, *torch.autograd.grad(out, list(module.parameters()), towards)])
+    assert calls == [module.config.num_columns + fill]
+    assert all(map(torch.equal, *found))
 
 
 @INTERPRETED

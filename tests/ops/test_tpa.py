@@ -49,7 +49,7 @@ def test_materialised_path_is_as_exact_as_the_reference(case, options):
         options = {"document_ids": (torch.arange(length) * 3 // length).expand(batch, -1)}
     exact = outputs_and_gradients(factors, torch.float64, "reference", **options)
     reference = outputs_and_gradients(factors, torch.float32, "reference", **options)
-    # What a logit's gradient is a difference of is as large as gradients of values; of a single key nothing is left of it.
+    # What a logit's gradient is a difference of is as large as gradients of values; of one key nothing is left of it.
     terms = max(exact[name].square().mean().sqrt().item() for name in ("a_v", "b_v"))
     for name, actual in outputs_and_gradients(factors, torch.float32, "auto", **options).items():
         differs = name in ("a_q", "b_q", "a_k", "b_k")

@@ -1,5 +1,7 @@
 """The ways in: checks the arguments, chooses the implementation, runs it."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -196,6 +198,28 @@ def attend_by_factors(
     if impl == "triton":
         raise ValueError(f"impl='triton' cannot attend to this: {problem}. Use impl='auto'.")
     return None
+
+
+def attend_packed(
+    rows: Tensor, ranks: Sequence[int], num_heads: int, head_dim: int, rope: tuple[Tensor, Tensor]
+) -> Tensor | None:
+    """`attend_by_factors` of factors beside each other in the rows of one product; None where the kernels cannot.
+
+    Args:
+        rows: (B, T, C): a_q, a_k, a_v, b_q, b_k, b_v, and columns behind them that are not read.
+        ranks: Rq, Rk, Rv.
+        num_heads: H.
+        head_dim: D, of values too.
+        rope: by what b_q and b_k are turned.
+    """
+    if not HAS_TRITON:
+        return None
+    from lit_t6.ops.tpa.packed_attention import cut, packed_attention  # needs Triton
+
+    pairs, _ = cut(rows, ranks, num_heads, head_dim)
+    if _factor_attention_cannot(*(factor for pair in pairs for factor in pair), masked=False) is not None:
+        return None
+    return packed_attention(rows, ranks, num_heads, head_dim, rope)
 
 
 def _factor_attention_cannot(*factors: Tensor | None, masked: bool) -> str | None:

@@ -7,13 +7,15 @@ and a logarithm a head, and there are no second derivatives.
 Letters: B batch, T positions, R rank, H heads, D head size.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from lit_t6.ops import fused
 from lit_t6.ops.device import no_gpu
 from lit_t6.ops.tpa.factors import MAX_BATCH, MAX_HEADS, MAX_RANK, MAX_SIZE, SIZE_MULTIPLE
-from lit_t6.ops.tpa.heads import Tables, form_heads, form_heads_backward
+from lit_t6.ops.tpa.heads import Pair, Tables, form_heads, form_heads_backward
 
 _LETTERS = "qkv"
 
@@ -86,8 +88,46 @@ def factor_attention(
     return _factor_attention(a_q, b_q, a_k, b_k, a_v, b_v, cos, sin, factor)[0]
 
 
-def _rope(cos: Tensor | None, sin: Tensor | None) -> Tables:
+def tables(cos: Tensor | None, sin: Tensor | None) -> Tables:
+    """Both, or none."""
     return None if cos is None or sin is None else (cos, sin)
+
+
+def attend(pairs: Sequence[Pair], rope: Tables, scale: float) -> tuple[Tensor, Tensor]:
+    """Attention by factors, without gradients: the result and the logarithms of sums of exponentials.
+
+    Args:
+        pairs: of queries, keys and values, as of `form_heads`.
+        rope: likewise.
+        scale: of the logits.
+    """
+    q, k, v = form_heads(pairs, rope)
+    return fused.attend(q, k, v, scale, fused.backend_for(q))
+
+
+def attend_backward(
+    grad: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    pairs: Sequence[Pair],
+    rope: Tables,
+    scale: float,
+    into: Sequence[tuple[Tensor, Tensor]] | None = None,
+) -> Sequence[tuple[Tensor, Tensor]]:
+    """Gradients of `attend`, as `form_heads_backward` gives them.
+
+    Args:
+        grad: of the result.
+        out: the result.
+        lse: the logarithms.
+        pairs: as of `attend`.
+        rope: likewise.
+        scale: likewise.
+        into: as of `form_heads_backward`.
+    """
+    q, k, v = form_heads(pairs, rope)
+    grads = fused.attend_backward(grad, q, k, v, out, lse, scale, fused.backend_for(q))
+    return form_heads_backward(grads, pairs, rope, into)
 
 
 @torch.library.custom_op("lit_t6::factor_attention", mutates_args=())
@@ -102,8 +142,7 @@ def _factor_attention(
     sin: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    q, k, v = form_heads(((a_q, b_q), (a_k, b_k), (a_v, b_v)), _rope(cos, sin))
-    return fused.attend(q, k, v, scale, fused.backend_for(q))
+    return attend(((a_q, b_q), (a_k, b_k), (a_v, b_v)), tables(cos, sin), scale)
 
 
 @_factor_attention.register_fake
@@ -129,10 +168,8 @@ def _factor_attention_backward(
     sin: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    pairs, rope = ((a_q, b_q), (a_k, b_k), (a_v, b_v)), _rope(cos, sin)
-    q, k, v = form_heads(pairs, rope)
-    grads = fused.attend_backward(grad, q, k, v, out, lse, scale, fused.backend_for(q))
-    of_q, of_k, of_v = form_heads_backward(grads, pairs, rope)
+    pairs = ((a_q, b_q), (a_k, b_k), (a_v, b_v))
+    of_q, of_k, of_v = attend_backward(grad, out, lse, pairs, tables(cos, sin), scale)
     return *of_q, *of_k, *of_v
 
 

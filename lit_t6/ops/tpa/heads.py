@@ -42,17 +42,21 @@ def form_heads(pairs: Sequence[Pair], rope: Tables) -> list[Tensor]:
     return heads
 
 
-def form_heads_backward(grads: Sequence[Tensor], pairs: Sequence[Pair], rope: Tables) -> list[tuple[Tensor, Tensor]]:
+def form_heads_backward(
+    grads: Sequence[Tensor], pairs: Sequence[Pair], rope: Tables, into: Sequence[tuple[Tensor, Tensor]] | None = None
+) -> Sequence[tuple[Tensor, Tensor]]:
     """Gradients of a and b of queries, keys and values, contiguous; of heads that are given, nothing and theirs.
 
     Args:
         grads: of the heads, (B, T, H, D) each.
         pairs: as `form_heads` took them.
         rope: likewise.
+        into: where the gradients are written, of each a and b, if no heads are given: slices of the rows of a
+            contiguous (B, T, C), for one.
     """
     parts = [b if a is None else (_dense_rows(a), _dense_rows(b)) for a, b in pairs]
     there = [part for part in parts if isinstance(part, tuple)]
-    found = [
+    found = into or [
         (grad.new_empty(0), grad.contiguous()) if a is None else (a.new_empty(a.shape), b.new_empty(b.shape))
         for grad, (a, b) in zip(grads, pairs, strict=True)
     ]
@@ -62,7 +66,7 @@ def form_heads_backward(grads: Sequence[Tensor], pairs: Sequence[Pair], rope: Ta
         _tpa_heads_bwd_kernel[grid](
             tuple((grad, *grad.stride()[:3]) for grad in grads),
             tuple(_part(x) for x in parts),
-            tuple((a, b, *(a.stride()[1:3] if a.ndim == 4 else (0, 0)), *b.stride()[1:3]) for a, b in found),
+            tuple((a, b, *_steps(a), *_steps(b)) for a, b in found),
             *tables,
             **constants,
         )
@@ -73,6 +77,14 @@ def _part(part: Tensor | tuple[Tensor, Tensor]) -> tuple[Any, ...]:
     """As the kernels take it; of heads that are given, something in its place."""
     a, b = (part, part) if isinstance(part, Tensor) else part
     return a, b, *a.stride()[:3], *b.stride()[:3]
+
+
+def _steps(gradient: Tensor) -> tuple[int, int]:
+    """From one token of all to the next, and from one rank to the next; of heads that are given, nothing."""
+    if gradient.ndim < 4:
+        return 0, 0
+    of_row, of_token, of_rank, _ = gradient.stride()
+    return of_row if gradient.shape[1] == 1 else of_token, of_rank  # a single token's may be any
 
 
 def _dense_rows(x: Tensor) -> Tensor:
