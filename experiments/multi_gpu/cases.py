@@ -6,6 +6,8 @@ import random
 import statistics
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -117,7 +119,42 @@ def words_of(case: Case, settings: dict[str, Any], data: Path, folder: Path) -> 
     return ["fit", f"--config={settings['config']}", *(f"--{name}={value}" for name, value in typed.items())]
 
 
-def run_case(case: Case, settings: dict[str, Any], data: Path, cache: Path, seconds: float) -> dict[str, Any]:
+def run_on_each(
+    case: Case, settings: dict[str, Any], data: Path, cache: Path, seconds: float, gpus: Sequence[str]
+) -> dict[str, Any]:
+    """Train a case of a single device on several GPUs at the same time, each by itself.
+
+    GPUs of one kind differ by a percent or two, and the slowest sets the pace of all; and those of one host share its
+    processor.
+
+    Args:
+        case: to train.
+        settings: of the run.
+        data: prepared.
+        cache: as of `run_case`.
+        seconds: likewise.
+        gpus: as CUDA_VISIBLE_DEVICES names them.
+
+    Returns:
+        As of `run_case` for the first one, with `each`, tokens a second of all; or the first that failed.
+    """
+    with ThreadPoolExecutor(len(gpus)) as pool:
+        started = [
+            pool.submit(run_case, case, settings, data, cache, seconds, {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus
+        ]
+        found = [each.result() for each in started]
+    failed = next((each for each in found if each["status"] != "measured"), None)
+    return failed or found[0] | {"each": [each["tokens_per_sec"] for each in found]}
+
+
+def run_case(
+    case: Case,
+    settings: dict[str, Any],
+    data: Path,
+    cache: Path,
+    seconds: float,
+    variables: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Train a case in processes of its own.
 
     Args:
@@ -126,6 +163,7 @@ def run_case(case: Case, settings: dict[str, Any], data: Path, cache: Path, seco
         data: prepared.
         cache: for what is compiled, shared by all cases.
         seconds: it may take; then it is killed.
+        variables: of its environment, over those of this process.
 
     Returns:
         The case's fields and `status`: "measured", with `tokens_per_sec` (over all devices, the median of the records
@@ -138,6 +176,7 @@ def run_case(case: Case, settings: dict[str, Any], data: Path, cache: Path, seco
         words = [sys.executable, str(CHECKOUT / "cli.py"), *words_of(case, settings, data, folder)]
         paths = [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "XDG_CACHE_HOME": str(cache)}
+        environment |= variables or {}
         with log.open("wb") as output:
             status = wait_for(words, environment, output, seconds, CHECKOUT)
         found: dict[str, Any] = asdict(case)

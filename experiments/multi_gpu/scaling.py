@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from experiments.multi_gpu.cases import CHECKOUT, Case, plan, run_case, synthetic_data
+from experiments.multi_gpu.cases import CHECKOUT, Case, plan, run_case, run_on_each, synthetic_data
 from lit_t6.bench.facts import facts, write_json
+from lit_t6.sweeps.devices import visible_gpus
 
 LOSS_TOLERANCE = {"gpu": 2**-10, "cpu": 1e-5}
 """How far a loss may be from that of one device, as a part of it. bfloat16 keeps 8 bits of a number, and a loss is a
@@ -72,11 +73,12 @@ def table(result: dict[str, Any]) -> str:
         f"{Path(settings['config']).stem}, {settings['batch']} sequences a device and step; {device}, torch "
         f"{result['facts']['same']['torch']}",
         "",
-        "| devices | strategy | sequences a step | tokens/s | of linear | ms a step | peak GiB "
+        "| devices | strategy | sequences a step | tokens/s | of linear | of each alone | ms a step | peak GiB "
         "| loss, last compared step | one device's | apart |",
-        "|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     alone = {case["global_batch"]: case for case in result["cases"] if case["strategy"] == "one"}
+    each = first.get("each", [])
     for case in result["cases"]:
         if case["strategy"] == "one" and case is not first:
             continue
@@ -90,12 +92,16 @@ def table(result: dict[str, Any]) -> str:
             str(case["global_batch"]),
             f"{case['tokens_per_sec']:,.0f}",
             f"{share:.3f}",
+            f"{case['tokens_per_sec'] / sum(each[: case['devices']]):.3f}" if len(each) >= case["devices"] else "",
             f"{case['step_ms']:.1f}",
             f"{case['peak_gib']:.1f}",
             f"{case['losses'][step]:.5f}",
             *compared,
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    if each:
+        rates = ", ".join(f"{rate:,.0f}" for rate in each)
+        lines += ["", f"Each alone: one device's training on all of them at the same time; {rates} tokens/s."]
     lines += ["", *(f"Not measured: {missing}." for missing in result["missing"])]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -143,6 +149,7 @@ def measure(cases: list[Case], settings: dict[str, Any], data: str | None) -> tu
     """
     found: Found = []
     missing: list[str] = []
+    gpus = visible_gpus()[: max(settings["devices"])] if settings["accelerator"] == "gpu" else []
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lit_t6_scaling_", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -154,7 +161,8 @@ def measure(cases: list[Case], settings: dict[str, Any], data: str | None) -> tu
                 continue
             started = time.monotonic()
             limit = min(left, settings["case_seconds"])
-            case_found = run_case(case, settings, path, folder / "cache", limit)
+            arguments = case, settings, path, folder / "cache", limit
+            case_found = run_on_each(*arguments, gpus) if case is cases[0] and gpus else run_case(*arguments)
             took = f"({time.monotonic() - started:.0f} s)"
             if case_found["status"] == "measured":
                 found.append(case_found)

@@ -4,7 +4,7 @@ import math
 import pytest
 import yaml
 
-from experiments.multi_gpu import scaling
+from experiments.multi_gpu import cases, scaling
 from experiments.multi_gpu.cases import Case, plan
 
 
@@ -48,14 +48,32 @@ def test_a_gradient_that_is_a_sum_is_a_problem():
 
 
 def test_the_table_says_how_far_from_linear():
-    cases = [measured(1, "one", 20, 100.0, 4.5), measured(2, "ddp", 40, 195.0, 4.0), measured(1, "one", 40, 1.0, 4.0)]
-    assert scaling.check(cases, "gpu") == []
+    runs = [measured(1, "one", 20, 100.0, 4.5), measured(2, "ddp", 40, 195.0, 4.0), measured(1, "one", 40, 1.0, 4.0)]
+    assert scaling.check(runs, "gpu") == []
     facts = {"same": {"device": "X", "torch": "2.11"}}
     settings = {"config": "configs/paper/medium-tpa.yaml", "batch": 20}
-    said = scaling.table({"cases": cases, "facts": facts, "settings": settings, "missing": ["2 × fsdp: no time"]})
-    assert "| 1 |  | 20 | 100 | 1.000 | 10.0 | 1.0 | 4.50000 |  |  |" in said
-    assert "| 2 | DDP | 40 | 195 | 0.975 | 10.0 | 1.0 | 4.00000 | 4.00000 | 0.0e+00 |" in said
+    said = scaling.table({"cases": runs, "facts": facts, "settings": settings, "missing": ["2 × fsdp: no time"]})
+    assert "| 1 |  | 20 | 100 | 1.000 |  | 10.0 | 1.0 | 4.50000 |  |  |" in said
+    assert "| 2 | DDP | 40 | 195 | 0.975 |  | 10.0 | 1.0 | 4.00000 | 4.00000 | 0.0e+00 |" in said
     assert said.endswith("Not measured: 2 × fsdp: no time.\n")
+
+
+def test_the_slowest_device_sets_the_pace(monkeypatch, tmp_path):
+    rates = {"0": 100.0, "3": 96.0}
+
+    def run(case, settings, data, cache, seconds, variables=None):
+        return measured(1, "one", 20, rates[variables["CUDA_VISIBLE_DEVICES"]], 4.5)
+
+    monkeypatch.setattr(cases, "run_case", run)
+    alone = cases.run_on_each(Case(1, "one", 20, 10), {}, tmp_path, tmp_path, 9.0, ["0", "3"])
+    assert (alone["tokens_per_sec"], alone["each"]) == (100.0, [100.0, 96.0])
+    found = [alone, measured(2, "ddp", 40, 190.0, 4.0), measured(1, "one", 40, 1.0, 4.0)]
+    assert scaling.check(found, "gpu") == []
+    facts = {"same": {"device": "X", "torch": "2.11"}}
+    settings = {"config": "configs/paper/medium-tpa.yaml", "batch": 20}
+    said = scaling.table({"cases": found, "facts": facts, "settings": settings, "missing": []})
+    assert "| 2 | DDP | 40 | 190 | 0.950 | 0.969 |" in said
+    assert "at the same time; 100, 96 tokens/s." in said
 
 
 @pytest.mark.parametrize("words", [["--devices", "2", "4"], ["--steps", "5", "--warmup", "5"], ["--loss_steps", "99"]])
