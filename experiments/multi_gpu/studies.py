@@ -20,6 +20,7 @@ from experiments.multi_gpu.studies_result import Result, problems, table, timeli
 from experiments.multi_gpu.utilisation import GpuUse
 from lit_t6.bench.facts import facts, write_json
 from lit_t6.sweeps.begun import FOLDER
+from lit_t6.sweeps.commands import EXIT_AGAIN
 from lit_t6.sweeps.devices import visible_gpus
 from lit_t6.sweeps.study import load_study
 
@@ -99,10 +100,13 @@ class Run:
         """To its end.
 
         Returns:
-            `status` of the process, `seconds`, `attempts`, and `use` of each GPU.
+            `status` of the process, `seconds`, `attempts`, `use` of each GPU, and whether it went on with what an
+            earlier call left, so that `seconds` are not those of the whole (`interrupted`).
         """
         study = load_study([CHECKOUT / name for name in self.files], self.typed)
-        watched = Attempts(study, self.logs / FOLDER / study.name, self.part.kills)
+        folder = self.logs / FOLDER / study.name
+        interrupted = bool(Attempts(study, folder).all())
+        watched = Attempts(study, folder, self.part.kills)
         with GpuUse() as use:
             process = subprocess.Popen(
                 self.words("run", "--heartbeat=2", *self.workers),
@@ -120,7 +124,8 @@ class Run:
                     process.wait()
         seconds = time.time() - watched.began
         found = [attempt.to_dict() for attempt in watched.all()]
-        return {"status": process.returncode, "seconds": seconds, "attempts": found, "use": use.by_gpu()}
+        told = {"status": process.returncode, "seconds": seconds, "interrupted": interrupted}
+        return told | {"attempts": found, "use": use.by_gpu()}
 
     def report(self, folder: Path) -> None:
         """Tables, figures and TensorBoard's files of its study."""
@@ -192,7 +197,8 @@ def main(arguments: list[str] | None = None) -> int:
         run = Run(part, options, gpus)
         found = run.run()
         if found["status"] != 0:
-            print(f"error: {part.name}: ended with status {found['status']}; see above.", file=sys.stderr)
+            again = "the same command goes on" if found["status"] == EXIT_AGAIN else "see above"
+            print(f"error: {part.name}: ended with status {found['status']}; {again}.", file=sys.stderr)
             return 1
         result["parts"][part.name] = found | {"places": part.places, "per_trial": part.per_trial}
         write_json(path, result)

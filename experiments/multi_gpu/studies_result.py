@@ -118,7 +118,7 @@ def table(result: Result) -> str:
             difference = f"{statistics.mean(distances):.4f}, at most {max(distances):.4f}"
         cells = [
             *(name, str(part["places"]), str(part["per_trial"]), str(len(completed)), str(len(part["attempts"]))),
-            f"{part['seconds'] / 60:.2f}",
+            "interrupted" if part.get("interrupted") else f"{part['seconds'] / 60:.2f}",
             f"{statistics.median(attempt['end'] - attempt['start'] for attempt in completed):.1f}",
             *(use, difference),
         ]
@@ -171,13 +171,14 @@ def timeline(result: Result, path: Path) -> Figure:
                 alpha=1.0 if seed.endswith("0") else 0.65,
             )
         axes.set_yticks(range(len(rows[name])), rows[name])
-        axes.set_title(f"{name}: {part['seconds']:.0f} s", fontsize=10, loc="left")
+        took = "interrupted; its last call from 0 on" if part.get("interrupted") else f"{part['seconds']:.0f} s"
+        axes.set_title(f"{name}: {took}", fontsize=10, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
         handles = [Patch(color=_COLOURS[n % len(_COLOURS)], label=cell) for n, cell in enumerate(cells)]
         if any(attempt["killed"] for attempt in part["attempts"]):
             handles.append(Patch(facecolor="white", edgecolor=_KILLED, hatch="////", label="its worker killed"))
         axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, frameon=False)
-    panels[-1].set_xlim(left=0)
+    panels[-1].set_xlim(left=min([0.0, *(each["start"] for part in done.values() for each in part["attempts"])]))
     panels[-1].set_xlabel("seconds since the start; seeds other than 0 are pale")
     figure.savefig(path, dpi=110)
     return figure

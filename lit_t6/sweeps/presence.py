@@ -88,3 +88,8 @@ def is_unheld(path: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def is_of_this_machine(path: Path) -> bool:
+    """Whether the file of a presence was made here."""
+    return path.name.rsplit("-", 2)[0] == socket.gethostname()

@@ -152,10 +152,11 @@ class ReportToStudy(Callback):
     # Figures.
 
     def _keep(self, trainer: L.Trainer, pl_module: L.LightningModule, ended: bool) -> None:
+        assert self._trial is not None
         if not trainer.is_global_zero:
             return
         content = {
-            "run": self._trial.get("run") if self._trial else None,
+            "run": self._trial.get("run"),
             "step": trainer.global_step,
             "tokens": _tokens(trainer),
             "ended": ended,

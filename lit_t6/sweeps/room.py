@@ -10,8 +10,8 @@ import yaml
 
 from lit_t6.sweeps.cells import plain_cells
 from lit_t6.sweeps.jobs import jobs_of
-from lit_t6.sweeps.presence import WORKERS, is_unheld
-from lit_t6.sweeps.saved_study import plain_of
+from lit_t6.sweeps.presence import WORKERS, is_of_this_machine, is_unheld
+from lit_t6.sweeps.saved_study import CONFIGS_NAME, plain_of
 from lit_t6.sweeps.study import Study
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -89,9 +89,20 @@ def _no_room(error: OSError, folder: Path, needed: int, began_before: bool) -> s
 
 
 def _remove(folder: Path, made: list[Path]) -> None:
-    """Remove what was begun, unless somebody else is at work there, and folders that were made for it alone."""
-    if not is_starting(folder):
+    """Remove what was begun, unless somebody else is or was at work there, and folders that were made for it alone."""
+    if not _is_anothers(folder):
         shutil.rmtree(folder, ignore_errors=True)
     for parent in made:
         with suppress(OSError):
             parent.rmdir()
+
+
+def _is_anothers(folder: Path) -> bool:
+    """Whether somebody else came to a folder meanwhile: trials are made by those alone who have begun.
+
+    Who is there on another machine may hold a lock that cannot be seen from here, and who has finished holds none.
+    """
+    elsewhere = any(not is_of_this_machine(path) for path in (folder / WORKERS).glob("*.lock"))
+    known = (WORKERS, CONFIGS_NAME)
+    trials = folder.is_dir() and any(path.is_dir() and path.name not in known for path in folder.iterdir())
+    return elsewhere or trials or is_starting(folder)

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from optuna.trial import FrozenTrial
-
 from lit_t6.sweeps.jobs import DONE, DUE, Job, Standing, outcome_of, seconds_of, step_of
 from lit_t6.sweeps.presence import is_dead
 from lit_t6.sweeps.study import Study
@@ -67,23 +65,19 @@ class Overview:
 
         What tells is trials that completed, and such as run and have come some way; one alone may be unlike the others.
         """
-        running = [stands.trial for _, stands in self.rows if stands.status == "running" and stands.trial]
+        running = [stands for _, stands in self.rows if stands.status == "running"]
         waiting = sum(stands.status in ("waiting", DUE) for _, stands in self.rows)
         if not running:
             return None
-        whole = [
-            seconds_of(stands.trial) + stands.seconds
-            for _, stands in self.rows
-            if stands.status == "completed" and stands.trial is not None
-        ]
-        totals = [seconds for trial in running if (seconds := _estimate(trial)) is not None]
+        whole = [_spent(stands) for _, stands in self.rows if stands.status == "completed" and stands.trial is not None]
+        totals = [seconds for stands in running if (seconds := _estimate(stands)) is not None]
         if len(whole) + len(totals) < min(_BASIS, len(self.rows)):
             return None
         mean = statistics.fmean(whole or totals)
         left = waiting * mean
-        for trial in running:
-            total = _estimate(trial)
-            left += max(0.0, (mean if total is None else total) - seconds_of(trial))
+        for stands in running:
+            total = _estimate(stands)
+            left += max(0.0, (mean if total is None else total) - _spent(stands))
         return left / len(running)
 
     def to_dict(self) -> dict[str, Any]:
@@ -117,14 +111,15 @@ def of_the_living(standings: Mapping[str, Standing]) -> dict[str, Standing]:
     }
 
 
-def _beat(trial: FrozenTrial) -> list[float]:
-    return list(trial.user_attrs.get("beat") or [0, 0, 0, 0.0])
+def _spent(stands: Standing) -> float:
+    """Seconds that a job has taken; steps of earlier attempts, which a trial goes on from, took theirs."""
+    return stands.seconds + (seconds_of(stands.trial) if stands.trial else 0.0)
 
 
-def _estimate(trial: FrozenTrial) -> float | None:
+def _estimate(stands: Standing) -> float | None:
     """How long a running trial will take in all; None as long as its beginning weighs most."""
-    _, step, of, seconds = _beat(trial)
-    return seconds * of / step if of and step >= _TELLING_SHARE * of else None
+    _, step, of, _ = (stands.trial and stands.trial.user_attrs.get("beat")) or (0, 0, 0, 0.0)
+    return _spent(stands) * of / step if of and step >= _TELLING_SHARE * of else None
 
 
 _NO_REASON = ("waiting", "running", "completed")

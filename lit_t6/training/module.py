@@ -273,8 +273,7 @@ class LitT6(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another model, naming the differences, and weights alone to go on training from."""
         theirs = T6Config.from_dict(checkpoint["hyper_parameters"]["config"]).to_dict()
-        differences = _differences(theirs, self.config.to_dict())
-        if differences:
+        if differences := _differences(theirs, self.config.to_dict()):
             raise ValueError(
                 "the checkpoint holds another model than the one configured: "
                 + "; ".join(f"{key} is {old} there, {new} here" for key, old, new in differences)

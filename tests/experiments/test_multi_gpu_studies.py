@@ -1,5 +1,7 @@
 import copy
 import json
+import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -133,6 +135,24 @@ def test_options_that_are_none_are_refused(tmp_path, capsys):
     assert "expected two or more" in capsys.readouterr().err
     assert studies.main([f"--output={tmp_path}", "--parts", "rank, some"]) == 1
     assert "there is no rank, some" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("left", [[], [attempt("a/seed-0", "GPU 0", -90)]])
+def test_a_part_that_an_earlier_call_began_has_no_time(tmp_path, monkeypatch, left):
+    said = [SimpleNamespace(to_dict=lambda each=each: each) for each in left]
+    fake = SimpleNamespace(all=lambda: said, look=lambda: None, began=time.time())
+    monkeypatch.setattr(studies, "Attempts", lambda *_: fake)
+    monkeypatch.setattr(studies.Run, "words", lambda *_: [sys.executable, "-c", ""])
+    options = studies.read_options([f"--output={tmp_path}", f"--logs={tmp_path}"])
+    found = studies.Run(studies.parts(2)[0], options, []).run()
+    assert (found["status"], found["interrupted"]) == (0, bool(left))
+
+
+def test_the_table_tells_no_time_of_a_part_that_was_interrupted(tmp_path):
+    late = part(*RANK["attempts"], attempt("c/seed-0", "GPU 0", -90, 2.5)) | {"interrupted": True}
+    found = result(**{"rank, all": late})
+    assert "| rank, all | 2 | 1 | 5 | 5 | interrupted | 9.0 |" in studies_result.table(found)
+    assert studies_result.timeline(found, tmp_path / "x.png").axes[0].get_xlim()[0] == -90
 
 
 @pytest.mark.slow

@@ -45,7 +45,9 @@ def test_all_ways_give_the_product(way):
 
 def test_a_table_is_written(tmp_path, capsys):
     words = [f"--output={tmp_path}", "--config=configs/quickstart.yaml", "--batch=1", "--seq_len=16", "--device=cpu"]
+    before = torch.get_float32_matmul_precision()
     assert products.main([*words, "--precision=32-true"]) == 0
+    torch.set_float32_matmul_precision(before)
     assert "TFLOP/s; each in its fastest way" in capsys.readouterr().out
     found = json.loads((tmp_path / "products.json").read_text())["products"]
     assert {each["dtype"] for each in found} == {"float32"}

@@ -1,5 +1,7 @@
 """What stands under the table of a report."""
 
+import pytest
+
 from lit_t6.sweeps.report.document import document
 from lit_t6.sweeps.report.findings import findings
 from lit_t6.sweeps.report.legend import legend
@@ -58,6 +60,12 @@ def test_what_is_not_matched_is_said(tmp_path):
     text = "\n".join(legend(found(tmp_path, VALUES, {"a": 1000, "b": 1500})))
     assert "Parameters are not matched by the study: the largest cell has 50 % more than the smallest." in text
     assert "matched" not in "\n".join(legend(found(tmp_path, VALUES)))
+
+
+@pytest.mark.parametrize(("largest", "said"), [(1994, "99 %"), (1996, "100 %"), (12_500, "1,150 %")])
+def test_how_far_parameters_differ_has_no_exponent(tmp_path, largest, said):
+    text = "\n".join(legend(found(tmp_path, VALUES, {"a": 1000, "b": largest})))
+    assert f"the largest cell has {said} more than the smallest" in text
 
 
 def test_the_number_of_seeds_stands_above_the_table(tmp_path):

@@ -115,3 +115,20 @@ def test_a_folder_at_which_somebody_else_is_at_work_stays(tmp_path):
     assert is_starting(tmp_path / "study")
     others[0].close()
     assert not is_starting(tmp_path / "study")
+
+
+@pytest.mark.parametrize("left", ["a/seed-0/trial.json", "workers/elsewhere-1-abcdef.lock"])
+def test_a_study_that_somebody_else_began_meanwhile_stays(tmp_path, left):
+    """Who has finished it meanwhile, or works on it on another machine, holds no lock that is seen here."""
+    folder = tmp_path / "study"
+
+    def fail():
+        with whole_or_nothing(folder, 0):
+            for path in (folder / "study.yaml", folder / left):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+            raise ValueError("no such option")
+
+    with pytest.raises(ValueError, match="no such option"):
+        fail()
+    assert (folder / "study.yaml").exists()

@@ -57,6 +57,15 @@ def test_the_time_left_is_told_once_there_is_a_basis_for_it(ledger):
     assert look(ledger).seconds_left() == pytest.approx(4 * 240 + 150)
 
 
+def test_a_trial_that_is_resumed_takes_as_long_as_its_steps_before(tmp_path):
+    ledger = make_ledger(make_study(tmp_path, cells={"a": {}}, seeds=[0]), tmp_path)
+    ledger.make_due()
+    ledger.finish(ledger.claim(), "interrupted", None, {"seconds": 490.0, "step": 49})
+    ledger.make_due()
+    ledger.beat(ledger.claim(), 50, 100, 10.0)
+    assert look(ledger).seconds_left() == 500.0
+
+
 def test_the_only_trial_is_basis_enough(tmp_path):
     ledger = make_ledger(make_study(tmp_path, cells={"a": {}}, seeds=[0]), tmp_path)
     ledger.make_due()

@@ -1,5 +1,6 @@
 """Which cells the seeds can tell apart: from the best one, and along the front of objective and cache."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,16 +16,13 @@ class BesideBest:
         worse: told apart from the best, at the level of `LEVEL` after Holm's correction.
         alike: not told apart.
         untested: fewer than two seeds in common with the best.
+        tests: comparisons for whose number p is corrected: of all cells with each other.
     """
 
     worse: tuple[str, ...]
     alike: tuple[str, ...]
     untested: tuple[str, ...]
-
-    @property
-    def tests(self) -> int:
-        """Comparisons for whose number p is corrected."""
-        return len(self.worse) + len(self.alike)
+    tests: int
 
 
 @dataclass(frozen=True)
@@ -43,12 +41,16 @@ class Front:
 
 
 def beside_best(found: Findings) -> BesideBest:
-    """The best cell against each other one; empty where there is no second."""
+    """The best cell against each other one; empty where there is no second.
+
+    Which cell is the best is known by the values that are tested: any pair might have become one of these, so p is
+    corrected for all. For those of the best alone, one of ten equal cells would be told apart twice as often as stated.
+    """
     ranked = found.ranked()
-    told = _told(found, [(ranked[0], cell) for cell in ranked[1:]])
-    pairs = list(zip(ranked[1:], told, strict=True))
+    told = _told(found, list(itertools.combinations(ranked, 2)))
+    pairs = list(zip(ranked[1:], told, strict=False))  # those of the best come first
     worse, alike, untested = (tuple(cell.name for cell, each in pairs if each is kind) for kind in (True, False, None))
-    return BesideBest(worse, alike, untested)
+    return BesideBest(worse, alike, untested, sum(better is not None for better in told))
 
 
 def front_of(found: Findings) -> Front:

@@ -9,6 +9,7 @@ from lit_t6.sweeps.report.importance import Importance
 from lit_t6.sweeps.report.legend import legend
 from lit_t6.sweeps.report.statistics import LEVEL
 from lit_t6.sweeps.report.tables import cells_markdown, importance_markdown, interval
+from lit_t6.training.messages import counted
 
 _MOST_LISTED = 16
 _LEVEL = f"at the level of {100 * LEVEL:g} %"
@@ -55,7 +56,11 @@ def _head(found: Findings) -> list[str]:
     objective = found.study.objective
     least = "less" if objective.direction == "minimize" else "more"
     seeds = f"seed{'s' * (len(found.study.seeds) != 1)} {', '.join(map(str, found.study.seeds))}"
-    of = f"of {len(found.cells)} cells with {seeds}" if found.study.search is None else f"of a search, {seeds}"
+    of = (
+        f"of {counted(len(found.cells), 'cell')} with {seeds}"
+        if found.study.search is None
+        else f"of a search, {seeds}"
+    )
     lines.append(f"{counts.total()} trials {of}: {told}. {objective.metric} decides: the {least} the better.")
     if counts[UNFINISHED]:
         lines.append("The study is not over: this is how it stands.")
@@ -82,9 +87,10 @@ def answer(found: Findings) -> list[str]:
 def _rivals(found: Findings) -> str:
     """What to say of the cells that may be as good as the best one."""
     beside = beside_best(found)
-    if not beside.tests:
+    if not (beside.worse or beside.alike):
         return " Whether others are as good cannot be tested: that takes two seeds of each." * bool(beside.untested)
-    told = f"{_LEVEL} (paired t-test over seeds, Holm-corrected for {_comparisons(beside.tests)})"
+    tests = counted(beside.tests, "comparison")
+    told = f"{_LEVEL} (paired t-test over seeds, Holm-corrected for {tests} of any two cells)"
     said = f" Not told apart from it {told}: {_listed(beside.alike)}." if beside.alike else ""
     if beside.worse:
         said += f" Worse{'' if beside.alike else f' {told}'}: {_listed(beside.worse)}."
@@ -105,12 +111,8 @@ def _front(found: Findings) -> str:
         return f"{said} Whether that is more than noise cannot be tested: that takes two seeds of each."
     return (
         f"{said} Within noise: {_listed([cell.name for cell in front.members if cell.name in front.doubtful])}; a cell "
-        f"that caches no more is not told apart {_LEVEL}, Holm-corrected for {_comparisons(front.tests)}."
+        f"that caches no more is not told apart {_LEVEL}, Holm-corrected for {counted(front.tests, 'comparison')}."
     )
-
-
-def _comparisons(count: int) -> str:
-    return f"{count} comparison{'s' * (count != 1)}"
 
 
 def _listed(names: Sequence[str]) -> str:

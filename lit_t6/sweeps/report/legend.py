@@ -2,6 +2,7 @@
 
 from lit_t6.sweeps.report.findings import CellFindings, Findings
 from lit_t6.sweeps.report.statistics import CONFIDENCE, LEVEL, t_quantile
+from lit_t6.training.messages import counted
 
 _NATS = ("val/loss", "train/loss")
 _EQUAL = 0.01
@@ -48,8 +49,8 @@ def _differences(found: Findings) -> str:
     if not compared:
         return said
     return (
-        f"{said} p (Holm): two-sided paired t-test of them, by Holm's method corrected for the {compared} "
-        f"comparison{'s' * (compared != 1)} of this table; below {LEVEL:g} a cell differs. The intervals are not "
+        f"{said} p (Holm): two-sided paired t-test of them, by Holm's method corrected for the "
+        f"{counted(compared, 'comparison')} of this table; below {LEVEL:g} a cell differs. The intervals are not "
         "corrected: where nothing differs, one of 20 misses zero."
     )
 
@@ -85,4 +86,4 @@ def _parameters(cell: CellFindings) -> int | None:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %" if share < 1 else f"{100 * share:,.0f} %"
+    return f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:,.0f} %"
