@@ -124,8 +124,9 @@ class Run:
                     process.wait()
         seconds = time.time() - watched.began
         found = [attempt.to_dict() for attempt in watched.all()]
+        saved_every = int(study.options.get("resume.every_n_steps", 0))
         told = {"status": process.returncode, "seconds": seconds, "interrupted": interrupted}
-        return told | {"attempts": found, "use": use.by_gpu()}
+        return told | {"attempts": found, "use": use.by_gpu(), "saved_every": saved_every}
 
     def report(self, folder: Path) -> None:
         """Tables, figures and TensorBoard's files of its study."""

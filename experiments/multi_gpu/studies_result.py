@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,15 @@ def problems(result: Result) -> list[str]:
             found.append(f"{name}: {len(jobs)} trials, {len(completed)} completed; expected each of them once.")
         killed = [attempt for attempt in part["attempts"] if attempt["killed"]]
         for attempts in resumed(part):
-            if attempts[-1]["outcome"] != "completed" or not attempts[-1]["from_step"]:
-                found.append(f"{name}: {attempts[0]['job']} was killed, and not resumed from where it was.")
+            for before, after in pairwise(attempts):
+                least = max(1, before["steps"] - part["saved_every"])
+                if (after["from_step"] or 0) < least:
+                    found.append(
+                        f"{name}: {after['job']} was killed at step {before['steps']} and resumed after step "
+                        f"{after['from_step']}; expected {least} or later, as it saves every {part['saved_every']}."
+                    )
+            if attempts[-1]["outcome"] != "completed":
+                found.append(f"{name}: {attempts[0]['job']} was killed, and not completed after that.")
         if killed and len({attempt["place"] for each in resumed(part) for attempt in each}) == 1:
             found.append(f"{name}: what was killed on {killed[0]['place']} was never resumed anywhere else.")
     if "rank, all" in done:

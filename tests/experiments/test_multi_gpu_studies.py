@@ -20,7 +20,7 @@ def attempt(job, place, start, value=None, killed=False, from_step=0, steps=60):
 
 
 def part(*found, places=2):
-    return {"places": places, "per_trial": 1, "seconds": 40.0, "attempts": list(found), "use": {}}
+    return {"saved_every": 10, "places": places, "per_trial": 1, "seconds": 40.0, "attempts": list(found), "use": {}}
 
 
 RANK = part(
@@ -54,7 +54,15 @@ def test_a_trial_that_is_missing_or_done_twice_is_a_problem():
     lost = part(*HEADS["attempts"][:2])
     said = studies_result.problems(result(x=lost))
     assert said[0] == "x: 2 trials, 1 completed; expected each of them once."
-    assert said[1] == "x: a/seed-0 was killed, and not resumed from where it was."
+    assert said[1] == "x: a/seed-0 was killed, and not completed after that."
+
+
+@pytest.mark.parametrize("from_step", [None, 0, 3])
+def test_what_goes_on_from_far_before_its_end_is_a_problem(from_step):
+    early = copy.deepcopy(HEADS)
+    early["attempts"][2]["from_step"] = from_step
+    said = studies_result.problems(result(x=early))
+    assert f"a/seed-0 was killed at step 14 and resumed after step {from_step}; expected 4 or later" in said[0]
 
 
 def test_what_is_resumed_where_it_was_killed_shows_nothing():
