@@ -19,12 +19,15 @@ from lit_t6.sweeps.presence import WORKERS, is_unheld
 from lit_t6.sweeps.screen import Screen
 from lit_t6.sweeps.status import Events, Overview, overview
 from lit_t6.sweeps.storage import Flag, is_out_of_reach, reason
-from lit_t6.sweeps.worker import Plan
+from lit_t6.sweeps.worker import IDLE_SECONDS, Plan
 
 _LOOK_SECONDS = 1.0
 _SETTLED_SECONDS = 60.0
 _DEATHS = 5
 """Deaths of a worker, each within `_SETTLED_SECONDS` of its start, after which no other is started."""
+_PAUSE = 2 * IDLE_SECONDS
+"""Before the first trial of a worker in the place of a dead one. What that was at is for another one, if one is idle:
+what killed it on this GPU may do so again."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -50,7 +53,7 @@ class _Process:
         )
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
-            self.process.stdin.write(pickle.dumps(self.plan))
+            self.process.stdin.write(pickle.dumps(replace(self.plan, pause=_PAUSE if self.deaths else 0.0)))
             self.process.stdin.close()
 
     def lines(self) -> list[str]:

@@ -25,7 +25,8 @@ from lit_t6.sweeps.trial import Ended, TrialProcess, end_others, finished_before
 from lit_t6.sweeps.watch import Watch
 
 REPORTER = "--trainer.callbacks+=lit_t6.sweeps.pruning.ReportToStudy"
-_IDLE_SECONDS = 1.0
+IDLE_SECONDS = 1.0
+"""After which a worker without a trial looks for one again."""
 _PACKAGES = ("lit-t6", "torch", "lightning", "optuna")
 
 
@@ -41,6 +42,7 @@ class Plan:
         heartbeat: seconds between two signs of life.
         number: of the worker among those of its coordinator.
         environment: variables of its trainings, such as CUDA_VISIBLE_DEVICES.
+        pause: seconds before its first trial.
     """
 
     study: Study
@@ -50,6 +52,7 @@ class Plan:
     heartbeat: float
     number: int = 0
     environment: Mapping[str, str] | None = None
+    pause: float = 0.0
 
 
 class Worker:
@@ -82,6 +85,7 @@ class Worker:
     def run(self) -> None:
         """Work until every job is over, or this is to stop."""
         try:
+            self.stopping.wait(self.plan.pause)
             while not self.stopping.is_set():
                 claim = self.patience("claiming a trial", self.ledger.claim)
                 if claim is not None:
@@ -91,7 +95,7 @@ class Worker:
                 ):
                     break
                 else:
-                    self.stopping.wait(_IDLE_SECONDS)  # others are at work, and one may be lost
+                    self.stopping.wait(IDLE_SECONDS)  # others are at work, and one may be lost
         except Exception as error:
             if not (self.stopping.is_set() and is_out_of_reach(error)):
                 raise
@@ -172,7 +176,7 @@ class Worker:
                     break
                 if not watch.is_ours():
                     return None
-                if self.stopping.wait(_IDLE_SECONDS):
+                if self.stopping.wait(IDLE_SECONDS):
                     return Ended(INTERRUPTED, "it was stopped before it began")
             if aside := self.patience(f"starting {job.key}", set_aside, folder):
                 self.say(f"{job.key}: is trained from the start; the run that came to nothing is kept in {aside}.")

@@ -63,7 +63,7 @@ def ends(ledger, key=JOB):
     return [outcome_of(trial) for trial in attempts_of(ledger, key)]
 
 
-def fake_worker(monkeypatch, study, folder, behaviour, heartbeat=5.0, say=None):
+def fake_worker(monkeypatch, study, folder, behaviour, heartbeat=5.0, say=None, pause=0.0):
     """A worker in this process whose trainings are `fake_fit.py`.
 
     Args:
@@ -73,6 +73,7 @@ def fake_worker(monkeypatch, study, folder, behaviour, heartbeat=5.0, say=None):
         behaviour: of the trainings, by the key of the job; see `fake_fit.py`.
         heartbeat: in seconds.
         say: takes what the worker says.
+        pause: seconds before its first trial.
     """
 
     def command(study, cell, seed, trial_folder):
@@ -84,7 +85,7 @@ def fake_worker(monkeypatch, study, folder, behaviour, heartbeat=5.0, say=None):
     if say is not None:
         monkeypatch.setattr(Worker, "say", lambda self, text: say(text))
     cells = tuple(plain_cells(study)) if study.search is None else ()
-    return Worker(Plan(study, cells, None, Path(folder), heartbeat), Flag())
+    return Worker(Plan(study, cells, None, Path(folder), heartbeat, pause=pause), Flag())
 
 
 def plain_cells(study):

@@ -240,3 +240,16 @@ def test_a_full_disk_is_waited_out(monkeypatch, tmp_path):
         assert "is possible again" in said[-1]
         os.close(ledger.presence.descriptor)
         del ledger, worker
+
+
+def test_who_takes_the_place_of_a_dead_one_lets_others_claim_first(work):
+    """What killed a worker on its GPU may kill the next one there."""
+    claims = []
+
+    def claim_after_a_moment(worker, ledger):
+        time.sleep(0.3)
+        claims.append(ledger.claim())
+        ledger.finish(claims[0], "completed", 1.0, {})
+
+    work({"": {"value": 1.5}}, during=claim_after_a_moment, pause=2.0)
+    assert claims[0].number == 0
