@@ -7,8 +7,9 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from lit_t6.sweeps.records import write_record
-from lit_t6.sweeps.report.command import _records, sweep_report
+from lit_t6.sweeps.report.command import sweep_report
 from lit_t6.sweeps.report.findings import findings
+from lit_t6.sweeps.report.gathering import gather
 from lit_t6.sweeps.same_study import agree
 from lit_t6.sweeps.saved_study import save_study
 from lit_t6.training.event_records import as_record
@@ -74,7 +75,7 @@ def finish(ledger, study, folder, claim, outcome, value, size):
 
 def found(study, folder):
     """What the study found."""
-    return findings(study, _records(study, folder, None))
+    return findings(study, gather(study, folder, None).records)
 
 
 def published(folder):

@@ -1,9 +1,11 @@
 """What `python cli.py sweep report` does."""
 
+import csv
 import io
 import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,20 +13,18 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lit_t6.sweeps.addresses import published
-from lit_t6.sweeps.begun import load_asked, open_begun
-from lit_t6.sweeps.jobs import jobs_of
-from lit_t6.sweeps.records import read_record, record_of
+from lit_t6.sweeps.begun import load_asked
 from lit_t6.sweeps.report.board import write_board
 from lit_t6.sweeps.report.document import document, table_page
 from lit_t6.sweeps.report.figures import cells_figure, importance_figure, varied_figure
 from lit_t6.sweeps.report.findings import Findings, findings
+from lit_t6.sweeps.report.gathering import gather
 from lit_t6.sweeps.report.importance import importances
 from lit_t6.sweeps.report.learning import Curve, curves_figure, read_curves
 from lit_t6.sweeps.report.lettering import escape, lettering
 from lit_t6.sweeps.report.pareto import pareto_figure
 from lit_t6.sweeps.report.tables import cells_csv, trials_csv
-from lit_t6.sweeps.storage import HEARTBEAT_SECONDS, JOURNAL
-from lit_t6.sweeps.study import Study
+from lit_t6.training.messages import counted
 from lit_t6.whole_files import replace_bytes, replace_text
 
 REPORT, CELLS, TRIALS, BOARD = "report.md", "cells.csv", "trials.csv", "tensorboard"
@@ -50,7 +50,8 @@ def sweep_report(
     """Answer a study's question: tables, figures, and a folder for TensorBoard.
 
     It writes report.md, cells.csv, trials.csv, figures and tensorboard/, and replaces those of an earlier report. A
-    study may be reported on while it runs. Failed, diverged and pruned trials stay in the tables as such.
+    study may be reported on while it runs. Failed, diverged and pruned trials stay in the tables as such. Seeds and
+    cells that were trained and are not asked for are named.
 
     Args:
         study: as of `sweep run`: its files, or its folder.
@@ -62,14 +63,16 @@ def sweep_report(
         logs: folder of all logs.
 
     Raises:
-        ValueError: the study has not been begun, or with other settings; or the archive is none.
+        ValueError: the study has not been begun, or with other settings, or not with a seed; the archive is none; or
+            nothing has completed, and the report that is there has more.
     """
     command = _typed(study, {"from": from_archive, "output": output, "storage": storage}, overrides, logs)
     with tempfile.TemporaryDirectory() as scratch:
         asked, folder = load_asked(study, overrides, scratch if from_archive else logs, from_archive)
         if from_archive:
             asked = replace(asked, files=(Path(from_archive),))
-        found = findings(asked, _records(asked, folder, storage))
+        gathered = gather(asked, folder, storage)
+        found = replace(findings(asked, gathered.records), left_out=gathered.left_out)
         tags = (asked.objective.metric, *_ALSO, *found.recorded)
         curves = {trial.job.key: read_curves(folder / trial.job.key, tags) for trial in found.trials}
         target = Path(output or f"reports/{asked.name}").expanduser()
@@ -87,30 +90,9 @@ def _typed(
     return f"python cli.py sweep report {shlex.join(map(published, [*study, *words]))}"
 
 
-def _records(study: Study, folder: Path, storage: str | None) -> dict[str, Mapping[str, Any]]:
-    """The records of the trials that have ended, by job: of the storage, or where there is none, of their folders."""
-    if storage is None and not (folder / JOURNAL).exists():
-        read = {job.key: read_record(folder / job.key) for job in jobs_of(study)}
-        if found := {key: record for key, record in read.items() if record is not None}:
-            _check_records(study, folder, found)
-            return dict(found)
-    ledger = open_begun(study, folder, storage, HEARTBEAT_SECONDS)
-    stands = {key: each.trial for key, each in ledger.standings().items() if each.is_over}
-    return {key: record_of(trial, study) for key, trial in stands.items() if trial is not None}
-
-
-def _check_records(study: Study, folder: Path, records: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse records of trials whose settings or objective are others than the study's."""
-    others = [key for key, record in records.items() if record.get("digest") not in (None, study.digest())]
-    if others:
-        raise ValueError(
-            f"{folder}: {', '.join(others[:3])} and what else is recorded here were trained with other settings than "
-            f"those of {study.name!r}. Report on what was begun, by its folder, without settings."
-        )
-
-
 def _publish(found: Findings, curves: Mapping[str, Mapping[str, Curve]], target: Path, command: str) -> Sequence[str]:
     """Write all of it; what is to be said of it."""
+    _check_fuller(found, target)
     target.mkdir(parents=True, exist_ok=True)
     shares = importances(found)
     cells = cells_csv(found)
@@ -136,6 +118,20 @@ def _publish(found: Findings, curves: Mapping[str, Mapping[str, Curve]], target:
         *_without(undrawn),
         f"next: tensorboard --logdir {shlex.quote(str(board))}",
     ]
+
+
+def _check_fuller(found: Findings, target: Path) -> None:
+    """Refuse to replace a report that has results by one that has none."""
+    if found.outcomes["completed"]:
+        return
+    with suppress(OSError, csv.Error, UnicodeDecodeError):
+        text = (target / TRIALS).read_text(encoding="utf-8")
+        before = sum(row.get("outcome") == "completed" for row in csv.DictReader(io.StringIO(text)))
+        if before:
+            raise ValueError(
+                f"{target}: the report that is there is not replaced: it has {counted(before, 'trial')} that "
+                f"completed, and of what is asked for now none has. Name another folder with --output."
+            )
 
 
 def _without(undrawn: str) -> list[str]:

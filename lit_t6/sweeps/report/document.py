@@ -64,6 +64,8 @@ def _head(found: Findings) -> list[str]:
     lines.append(f"{counts.total()} trials {of}: {told}. {objective.metric} decides: the {least} the better.")
     if counts[UNFINISHED]:
         lines.append("The study is not over: this is how it stands.")
+    if found.left_out:
+        lines += ["", f"**Left out** of this report, though it was trained: {found.left_out}."]
     return lines
 
 

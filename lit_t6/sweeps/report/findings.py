@@ -99,10 +99,12 @@ class Findings:
     Args:
         study: that was asked.
         cells: in the study's order; of a search one a trial.
+        left_out: in words, what was trained and is not asked for; see `gather`.
     """
 
     study: Study
     cells: tuple[CellFindings, ...]
+    left_out: str = ""
 
     @property
     def trials(self) -> list[Trial]:
