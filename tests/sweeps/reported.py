@@ -75,7 +75,8 @@ def finish(ledger, study, folder, claim, outcome, value, size):
 
 def found(study, folder):
     """What the study found."""
-    return findings(study, gather(study, folder, None).records)
+    gathered = gather(study, folder, None)
+    return findings(study, gathered.records, gathered.spent)
 
 
 def published(folder):

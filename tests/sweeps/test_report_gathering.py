@@ -1,14 +1,22 @@
-"""What a report says of trials that are there and not asked for."""
+"""What a report counts: trials that are there and not asked for, and the time of all attempts."""
 
+import csv
+import io
 import json
 
 import pytest
 
+from lit_t6.sweeps.records import write_record
 from lit_t6.sweeps.report.command import sweep_report
+from lit_t6.sweeps.report.document import document
 from lit_t6.sweeps.report.gathering import gather
+from lit_t6.sweeps.report.tables import trials_csv
+from lit_t6.sweeps.same_study import agree
+from lit_t6.sweeps.saved_study import save_study
+from lit_t6.sweeps.status import overview
 
-from .ledgers import make_study
-from .reported import CELLS, VALUES, begun, published
+from .ledgers import JOB, ONE, make_ledger, make_study
+from .reported import CELLS, VALUES, begun, found, published
 
 SETTINGS = {"name": "made_up", "baseline": "base", "record": ["val/loss"], "retries": 0}
 
@@ -73,3 +81,45 @@ def test_a_study_under_way_may_be_asked_for_seeds_that_wait(tmp_path):
     assert len(gather(study, folder, None).records) == 5
     (folder / "journal.log").unlink()
     assert len(gather(study, folder, None).records) == 5
+
+
+def with_attempts(tmp_path):
+    """A study whose first trial was interrupted and killed before it completed; the second one waits after a kill."""
+    study = make_study(tmp_path, cells=ONE["cells"] | {"b": {"x.y": 2}}, seeds=[0], retries={"failed": 1, "lost": 3})
+    folder = tmp_path / "logs/sweeps/study"
+    ledger = make_ledger(study, folder)
+    ledger.make_due()
+    agree(ledger)
+    save_study(study, folder)
+    first, second = ledger.claim(), ledger.claim()
+    ledger.finish(first, "interrupted", None, {"seconds": 60.0, "step": 5})
+    ledger.make_due()
+    first = ledger.claim()
+    ledger.beat(first, 8, 30, 30.0)
+    ledger.lose(ledger.storage.get_trial(first.trial_id))
+    ledger.beat(second, 9, 30, 18.0)
+    ledger.lose(ledger.storage.get_trial(second.trial_id))
+    ledger.make_due()
+    first = next(claim for claim in (ledger.claim(), ledger.claim()) if claim.job.key == JOB)
+    ledger.finish(first, "completed", 1.0, {"seconds": 12.0, "step": 30, "attempts": 3})
+    write_record(folder / JOB, ledger.storage.get_trial(first.trial_id), study)
+    return study, ledger, folder
+
+
+def test_the_time_is_that_of_all_attempts(tmp_path):
+    study, ledger, folder = with_attempts(tmp_path)
+    of = found(study, folder)
+    assert [row["seconds"] for row in csv.DictReader(io.StringIO(trials_csv(of)))] == ["102.0", "18.0"]
+    told = overview(study, ledger.jobs, ledger.standings()).to_dict()
+    assert [trial.seconds for trial in of.trials] == [row["seconds"] for row in told["trials"]]
+    assert (
+        "* time: all trials together 2.0 minutes, all attempts counted: 1.8 of them in such as failed, were killed or "
+        "interrupted" in document(of, [], {}, "")
+    )
+
+
+def test_without_a_storage_it_is_said_that_earlier_attempts_are_not_counted(tmp_path):
+    study, _, folder = with_attempts(tmp_path)
+    (folder / "journal.log").unlink()
+    said = document(found(study, folder), [], {}, "")
+    assert "* time: all trials together 0.2 minutes, the last attempt of each alone" in said

@@ -72,7 +72,7 @@ def sweep_report(
         if from_archive:
             asked = replace(asked, files=(Path(from_archive),))
         gathered = gather(asked, folder, storage)
-        found = replace(findings(asked, gathered.records), left_out=gathered.left_out)
+        found = replace(findings(asked, gathered.records, gathered.spent), left_out=gathered.left_out)
         tags = (asked.objective.metric, *_ALSO, *found.recorded)
         curves = {trial.job.key: read_curves(folder / trial.job.key, tags) for trial in found.trials}
         target = Path(output or f"reports/{asked.name}").expanduser()

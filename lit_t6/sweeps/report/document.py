@@ -167,13 +167,24 @@ def _how(found: Findings, command: str) -> list[str]:
         for name, version in (trial.record.get("versions") or {}).items():
             versions.setdefault(name, set()).add(version)
     devices = sorted({str(trial.facts["device"]) for trial in found.trials if trial.facts.get("device")})
-    seconds = sum(float(trial.record.get("seconds") or 0) for trial in found.trials)
     tokens = ", ".join(f"{name} {' and '.join(sorted(each))}" for name, each in versions.items())
     files = shlex.join(str(path) for path in found.study.files)
     return [
         f"* study: `{files}`, seeds {', '.join(map(str, found.study.seeds))}",
         f"* this report: `{command}`",
         f"* versions: {tokens or 'not recorded'}",
-        f"* device of a trial: {'; '.join(devices) or 'not recorded'}; all trials together {seconds / 60:,.1f} minutes",
-        "* numbers: `cells.csv` (a row a cell), `trials.csv` (a row a trial)",
+        f"* device of a trial: {'; '.join(devices) or 'not recorded'}",
+        f"* time: {_time(found)}",
+        "* numbers: `cells.csv` (a row a cell), `trials.csv` (a row a trial; seconds: of all its attempts)",
     ]
+
+
+def _time(found: Findings) -> str:
+    """How long all trials computed, those attempts among it that came to nothing."""
+    seconds = sum(trial.seconds or 0.0 for trial in found.trials)
+    said = f"all trials together {seconds / 60:,.1f} minutes"
+    if not any(trial.spent for trial in found.trials):
+        again = any((trial.record.get("attempts") or 1) > 1 for trial in found.trials)
+        return said + ", the last attempt of each alone: the storage, which has the others, is not here" * again
+    in_vain = sum(trial.spent.in_vain for trial in found.trials if trial.spent)
+    return f"{said}, all attempts counted: {in_vain / 60:,.1f} of them in such as failed, were killed or interrupted"

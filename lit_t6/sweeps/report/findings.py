@@ -17,6 +17,19 @@ UNFINISHED = "unfinished"
 
 
 @dataclass(frozen=True)
+class Spent:
+    """Seconds of computing that a job took.
+
+    Args:
+        all: of all its attempts.
+        in_vain: of those that failed, were killed, or were interrupted; the next one goes on from their last save.
+    """
+
+    all: float
+    in_vain: float
+
+
+@dataclass(frozen=True)
 class Trial:
     """A trial, as its record tells.
 
@@ -24,11 +37,18 @@ class Trial:
         job: what it trained.
         outcome: completed, pruned, one of REASONS, or UNFINISHED.
         record: from `lit_t6.sweeps.records`; empty of one that is unfinished.
+        spent: by all its attempts; None where only a record is there, which knows the last one.
     """
 
     job: Job
     outcome: str
     record: Mapping[str, Any] = field(default_factory=dict)
+    spent: Spent | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """Of all attempts that are known of."""
+        return self.record.get("seconds") if self.spent is None else round(self.spent.all, 3)
 
     @property
     def value(self) -> float | None:
@@ -141,18 +161,22 @@ class Findings:
         return [tag for tag in tags if any(trial.metric(tag) is not None for trial in self.trials)]
 
 
-def findings(study: Study, records: Mapping[str, Mapping[str, Any]]) -> Findings:
+def findings(
+    study: Study, records: Mapping[str, Mapping[str, Any]], spent: Mapping[str, Spent] | None = None
+) -> Findings:
     """Put the records of trials together.
 
     Args:
         study: whose trials they are.
         records: of the trials that have ended, by job.
+        spent: by each job, all attempts together, where that is known.
     """
     written = {cell.name: cell for cell in plain_cells(study)}
     by_cell: dict[str, list[Trial]] = {}
     for job in jobs_of(study):
         record = records.get(job.key)
-        trial = Trial(job, UNFINISHED) if record is None else Trial(job, str(record["outcome"]), record)
+        outcome = UNFINISHED if record is None else str(record["outcome"])
+        trial = Trial(job, outcome, record or {}, (spent or {}).get(job.key))
         by_cell.setdefault(job.cell, []).append(trial)
     cells = [_cell(study, written.get(name), name, trials) for name, trials in by_cell.items()]
     cells = [replace(cell, value=estimate(list(cell.by_seed.values()))) for cell in cells]

@@ -2,14 +2,16 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from optuna.trial import FrozenTrial, TrialState
+
 from lit_t6.sweeps.begun import open_begun
-from lit_t6.sweeps.jobs import by_job, jobs_of, standing
+from lit_t6.sweeps.jobs import by_job, jobs_of, seconds_of, standing
 from lit_t6.sweeps.records import RECORD, read_record, record_of
-from lit_t6.sweeps.report.findings import UNFINISHED
+from lit_t6.sweeps.report.findings import UNFINISHED, Spent
 from lit_t6.sweeps.saved_study import STUDY_NAME
 from lit_t6.sweeps.storage import HEARTBEAT_SECONDS, JOURNAL
 from lit_t6.sweeps.study import Study, load_study
@@ -24,10 +26,12 @@ class Gathered:
 
     Args:
         records: of the trials that have ended, by job.
+        spent: by each job, all attempts together; empty without a storage, which alone knows of earlier ones.
         left_out: in words, seeds and cells that are there, and that the study as it is asked for has not; or empty.
     """
 
     records: Mapping[str, Mapping[str, Any]]
+    spent: Mapping[str, Spent] = field(default_factory=dict)
     left_out: str = ""
 
 
@@ -51,7 +55,12 @@ def gather(study: Study, folder: Path, storage: str | None) -> Gathered:
     records = {key: record_of(each.trial, study) for key, each in over.items() if each.trial and key in ledger.jobs}
     ends = {key: over[key].status if key in over else UNFINISHED for key in stands}
     _check_seeds(study, stands, ())
-    return Gathered(records, _left_out(study, ends))
+    return Gathered(records, {key: _spent(trials[key]) for key in ledger.jobs if key in trials}, _left_out(study, ends))
+
+
+def _spent(attempts: Sequence[FrozenTrial]) -> Spent:
+    in_vain = [attempt for attempt in attempts if attempt.state == TrialState.FAIL]
+    return Spent(sum(map(seconds_of, attempts)), sum(map(seconds_of, in_vain)))
 
 
 def _of_folders(study: Study, folder: Path) -> Gathered | None:
@@ -65,7 +74,9 @@ def _of_folders(study: Study, folder: Path) -> Gathered | None:
     _check_records(study, folder, records)
     kept = load_study([folder / STUDY_NAME]).seeds if (folder / STUDY_NAME).is_file() else ()
     _check_seeds(study, there, kept)  # trials that have not ended have no record
-    return Gathered(records, _left_out(study, {key: str(record.get("outcome")) for key, record in there.items()}))
+    return Gathered(
+        records, left_out=_left_out(study, {key: str(record.get("outcome")) for key, record in there.items()})
+    )
 
 
 def _check_records(study: Study, folder: Path, records: Mapping[str, Mapping[str, Any]]) -> None:

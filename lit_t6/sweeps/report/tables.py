@@ -42,14 +42,14 @@ def cells_csv(found: Findings) -> str:
 
 
 def trials_csv(found: Findings) -> str:
-    """A row a trial, with all its figures."""
+    """A row a trial, with all its figures, and the seconds of all its attempts."""
     objective = found.study.objective.metric
     head = ["cell", "seed", "outcome", objective, *found.recorded, *_FACTS, "steps", "seconds", "attempts", "reason"]
     rows = []
     for trial in found.trials:
         row: list[Any] = [trial.job.cell, trial.job.seed, trial.outcome, trial.value]
         row += [trial.metric(tag) for tag in found.recorded] + [trial.facts.get(name) for name in _FACTS]
-        rows.append(row + [trial.record.get(name) for name in ("step", "seconds", "attempts", "reason")])
+        rows.append([*row, trial.record.get("step"), trial.seconds, *map(trial.record.get, ("attempts", "reason"))])
     return _csv([head, *rows])
 
 
