@@ -8,8 +8,8 @@ import pytest
 
 from lit_t6.sweeps.records import write_record
 from lit_t6.sweeps.report.command import sweep_report
-from lit_t6.sweeps.report.document import document
 from lit_t6.sweeps.report.gathering import gather
+from lit_t6.sweeps.report.method import how
 from lit_t6.sweeps.report.tables import trials_csv
 from lit_t6.sweeps.same_study import agree
 from lit_t6.sweeps.saved_study import save_study
@@ -114,12 +114,12 @@ def test_the_time_is_that_of_all_attempts(tmp_path):
     assert [trial.seconds for trial in of.trials] == [row["seconds"] for row in told["trials"]]
     assert (
         "* time: all trials together 2.0 minutes, all attempts counted: 1.8 of them in such as failed, were killed or "
-        "interrupted" in document(of, [], {}, "")
+        "interrupted" in how(of, [], "", "")
     )
 
 
 def test_without_a_storage_it_is_said_that_earlier_attempts_are_not_counted(tmp_path):
     study, _, folder = with_attempts(tmp_path)
     (folder / "journal.log").unlink()
-    said = document(found(study, folder), [], {}, "")
-    assert "* time: all trials together 0.2 minutes, the last attempt of each alone" in said
+    (said,) = (line for line in how(found(study, folder), [], "", "") if line.startswith("* time"))
+    assert said.startswith("* time: all trials together 0.2 minutes, the last attempt of each alone")

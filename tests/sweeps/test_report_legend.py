@@ -69,8 +69,8 @@ def test_how_far_parameters_differ_has_no_exponent(tmp_path, largest, said):
 
 
 def test_the_number_of_seeds_stands_above_the_table(tmp_path):
-    text = document(found(tmp_path, VALUES), [], {}, "command")
+    text = document(found(tmp_path, VALUES), [], {})
     assert "9 trials of 3 cells with seeds 0, 1, 2: 8 completed, 1 diverged." in text
     assert "3 trials of 3 cells with seed 0:" in document(
-        found(tmp_path, {name: each[:1] for name, each in VALUES.items()}), [], {}, "command"
+        found(tmp_path, {name: each[:1] for name, each in VALUES.items()}), [], {}
     )

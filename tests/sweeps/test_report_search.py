@@ -68,7 +68,7 @@ def test_pruned_trials_stay_in_the_table_and_do_not_count(tmp_path):
     )
     assert [cell.name for cell in of.ranked()] == ["trial-0002", "trial-0000"]
     assert [cell.name for cell in of.pareto()] == ["trial-0000", "trial-0002"]
-    text = document(of, importances(of), {}, "command")
+    text = document(of, importances(of), {})
     assert "Best: **trial-0002** (MHA), val/bits_per_byte 1.2000." in text
     assert "* trial-0001/seed-0: pruned, last at 1.0000." in text
     assert "* trial-0003/seed-0: diverged." in text

@@ -14,7 +14,9 @@ from matplotlib.figure import Figure
 
 from lit_t6.sweeps.addresses import published
 from lit_t6.sweeps.begun import load_asked
+from lit_t6.sweeps.jobs import jobs_of
 from lit_t6.sweeps.report.board import write_board
+from lit_t6.sweeps.report.described import Description, describe
 from lit_t6.sweeps.report.document import document, table_page
 from lit_t6.sweeps.report.figures import cells_figure, importance_figure, varied_figure
 from lit_t6.sweeps.report.findings import Findings, findings
@@ -22,6 +24,7 @@ from lit_t6.sweeps.report.gathering import gather
 from lit_t6.sweeps.report.importance import importances
 from lit_t6.sweeps.report.learning import Curve, curves_figure, read_curves
 from lit_t6.sweeps.report.lettering import escape, lettering
+from lit_t6.sweeps.report.method import anew, how, in_common
 from lit_t6.sweeps.report.pareto import pareto_figure
 from lit_t6.sweeps.report.tables import cells_csv, trials_csv
 from lit_t6.training.messages import counted
@@ -69,14 +72,18 @@ def sweep_report(
     command = _typed(study, {"from": from_archive, "output": output, "storage": storage}, overrides, logs)
     with tempfile.TemporaryDirectory() as scratch:
         asked, folder = load_asked(study, overrides, scratch if from_archive else logs, from_archive)
+        again = anew(asked, folder, overrides, from_archive, logs)
         if from_archive:
             asked = replace(asked, files=(Path(from_archive),))
         gathered = gather(asked, folder, storage)
-        found = replace(findings(asked, gathered.records, gathered.spent), left_out=gathered.left_out)
+        described = {job.key: describe(folder / job.key) for job in jobs_of(asked)}
+        records = {key: _with_sizes(record, described[key]) for key, record in gathered.records.items()}
+        found = replace(findings(asked, records, gathered.spent), left_out=gathered.left_out)
+        method = how(found, in_common(list(described.values())), again, command)
         tags = (asked.objective.metric, *_ALSO, *found.recorded)
         curves = {trial.job.key: read_curves(folder / trial.job.key, tags) for trial in found.trials}
         target = Path(output or f"reports/{asked.name}").expanduser()
-        for line in _publish(found, curves, target, command):
+        for line in _publish(found, curves, target, method):
             print(line)
     return found
 
@@ -90,13 +97,20 @@ def _typed(
     return f"python cli.py sweep report {shlex.join(map(published, [*study, *words]))}"
 
 
-def _publish(found: Findings, curves: Mapping[str, Mapping[str, Curve]], target: Path, command: str) -> Sequence[str]:
+def _with_sizes(record: Mapping[str, Any], described: Description) -> Mapping[str, Any]:
+    """A record with the sizes of a model that was built, and trained in vain before it could tell of them."""
+    return {**record, "facts": {**described.sizes, **(record.get("facts") or {})}}
+
+
+def _publish(
+    found: Findings, curves: Mapping[str, Mapping[str, Curve]], target: Path, method: Sequence[str]
+) -> Sequence[str]:
     """Write all of it; what is to be said of it."""
     _check_fuller(found, target)
     target.mkdir(parents=True, exist_ok=True)
     shares = importances(found)
     cells = cells_csv(found)
-    with lettering(document(found, shares, {}, "") + cells) as undrawn:
+    with lettering(document(found, shares, {}) + cells) as undrawn:
         drawn = _figures(found, curves, shares)
         pictures = {name: _png(figure) for name, figure in drawn.items() if figure is not None}
     for name in _ABOUT:
@@ -106,7 +120,7 @@ def _publish(found: Findings, curves: Mapping[str, Mapping[str, Curve]], target:
             (target / name).unlink(missing_ok=True)
     replace_text(target / CELLS, cells)
     replace_text(target / TRIALS, trials_csv(found))
-    replace_text(target / REPORT, document(found, shares, {name: _ABOUT[name] for name in pictures}, command))
+    replace_text(target / REPORT, document(found, shares, {name: _ABOUT[name] for name in pictures}, method))
     pages = {"report/table": table_page(found, shares)}
     board = target / BOARD
     write_board(board, found, curves, pages, {f"report/{Path(name).stem}": png for name, png in pictures.items()})

@@ -1,6 +1,5 @@
 """A report as a document: the question, what was found in words, the tables, and how to do it again."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 
 from lit_t6.sweeps.report.comparison import beside_best, front_of
@@ -15,14 +14,16 @@ _MOST_LISTED = 16
 _LEVEL = f"at the level of {100 * LEVEL:g} %"
 
 
-def document(found: Findings, shares: Sequence[Importance], figures: Mapping[str, str], command: str) -> str:
+def document(
+    found: Findings, shares: Sequence[Importance], figures: Mapping[str, str], method: Sequence[str] = ()
+) -> str:
     """The whole report, in Markdown.
 
     Args:
         found: by the study.
         shares: of the parameters of a search.
         figures: file names of the figures that there are, with what they show.
-        command: that made it.
+        method: how it was made; see `lit_t6.sweeps.report.method`.
     """
     parts = [[f"# {found.study.name}"], _head(found), answer(found), cells_markdown(found), legend(found)]
     if troubles := _troubles(found):
@@ -33,7 +34,8 @@ def document(found: Findings, shares: Sequence[Importance], figures: Mapping[str
         parts.append(["## Parameters", "", *importance_markdown(shares), "", *_about_shares()])
     if figures:
         parts.append(["## Figures", "", *(f"![{about}]({name})\n" for name, about in figures.items())])
-    parts.append(["## How", "", *_how(found, command)])
+    if method:
+        parts.append(["## How", "", *method])
     return "\n\n".join("\n".join(part).rstrip() for part in parts if part) + "\n"
 
 
@@ -159,32 +161,3 @@ def _troubles(found: Findings) -> list[str]:
             reason = str(trial.record.get("reason") or "no reason given").splitlines()[0]
             told.append(f"* {trial.job.key}: {trial.outcome.replace('_', ' ')}{last}. {reason}")
     return told
-
-
-def _how(found: Findings, command: str) -> list[str]:
-    versions: dict[str, set[str]] = {}
-    for trial in found.trials:
-        for name, version in (trial.record.get("versions") or {}).items():
-            versions.setdefault(name, set()).add(version)
-    devices = sorted({str(trial.facts["device"]) for trial in found.trials if trial.facts.get("device")})
-    tokens = ", ".join(f"{name} {' and '.join(sorted(each))}" for name, each in versions.items())
-    files = shlex.join(str(path) for path in found.study.files)
-    return [
-        f"* study: `{files}`, seeds {', '.join(map(str, found.study.seeds))}",
-        f"* this report: `{command}`",
-        f"* versions: {tokens or 'not recorded'}",
-        f"* device of a trial: {'; '.join(devices) or 'not recorded'}",
-        f"* time: {_time(found)}",
-        "* numbers: `cells.csv` (a row a cell), `trials.csv` (a row a trial; seconds: of all its attempts)",
-    ]
-
-
-def _time(found: Findings) -> str:
-    """How long all trials computed, those attempts among it that came to nothing."""
-    seconds = sum(trial.seconds or 0.0 for trial in found.trials)
-    said = f"all trials together {seconds / 60:,.1f} minutes"
-    if not any(trial.spent for trial in found.trials):
-        again = any((trial.record.get("attempts") or 1) > 1 for trial in found.trials)
-        return said + ", the last attempt of each alone: the storage, which has the others, is not here" * again
-    in_vain = sum(trial.spent.in_vain for trial in found.trials if trial.spent)
-    return f"{said}, all attempts counted: {in_vain / 60:,.1f} of them in such as failed, were killed or interrupted"
