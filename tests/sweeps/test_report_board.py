@@ -22,7 +22,7 @@ def test_tensorboard_reads_tables_and_figures_back(made_up):
         assert image.encoded_image_string == (made_up[3] / f"{tag.removeprefix('report/')}.png").read_bytes()
         assert image.width > 500
     (text,) = summary.Tensors("report/table/text_summary")
-    assert "| **base**" in text.tensor_proto.string_val[0].decode()
+    assert "| base (baseline)" in text.tensor_proto.string_val[0].decode()
 
 
 def test_tensorboard_has_every_trial_with_the_same_numbers(made_up):

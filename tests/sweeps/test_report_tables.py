@@ -1,10 +1,12 @@
-"""Tables of reports, for programs."""
+"""Tables of reports."""
 
 import csv
 import io
 import math
 
-from lit_t6.sweeps.report.tables import cells_csv, trials_csv
+from lit_t6.sweeps.report.figures import cells_figure
+from lit_t6.sweeps.report.legend import legend
+from lit_t6.sweeps.report.tables import alike, cells_csv, cells_markdown, trials_csv
 
 from .reported import of_cells, record, rows
 
@@ -35,3 +37,43 @@ def test_no_two_columns_have_the_same_name(tmp_path):
     head, *lines = csv.reader(io.StringIO(cells_csv(of_cells(tmp_path, records, cells=cells))))
     assert len(set(head)) == len(head)
     assert [line[head.index("num_heads")] for line in lines] == ["2", "4"]
+
+
+def test_numbers_of_a_column_have_as_many_decimals():
+    assert list(alike({"a": 0.857, "b": 0.8574, "c": None}).values()) == ["0.8570", "0.8574", "–"]
+    assert list(alike({"a": 4960.1, "b": 998.25}).values()) == ["4,960", "998"]
+    assert list(alike({"a": 4960.1, "b": 9.83}).values()) == ["4,960.1", "9.8"]
+    assert list(alike({"a": 3e-5, "b": 1e-3}).values()) == ["3.000e-05", "1.000e-03"]
+    assert list(alike({"a": 4, "b": "TPA"}).values()) == ["4", "TPA"]
+
+
+def test_bold_is_the_best_and_the_baseline_is_called_so(tmp_path):
+    values = {"a": 1.0, "b": 0.5, "c": 0.7}
+    of = of_cells(
+        tmp_path, {(name, seed): record(v + seed) for name, v in values.items() for seed in (0, 1)}, baseline="a"
+    )
+    names = [line.split("|")[1].strip() for line in cells_markdown(of)[2:]]
+    assert names == ["a (baseline)", "**b**", "c"]
+    assert legend(of)[0] == "* Bold: the best mean."
+    figure = cells_figure(of)
+    labels = figure.axes[0].get_yticklabels()
+    assert [(each.get_text(), each.get_fontweight()) for each in labels] == [
+        ("a (baseline)", "normal"),
+        ("b", "bold"),
+        ("c", "normal"),
+    ]
+    assert "Bold: the best mean." in figure.get_suptitle().replace("\n", " ")
+
+
+def test_a_single_cell_is_not_the_best_of_any(tmp_path):
+    of = of_cells(tmp_path, {("a", 0): record()})
+    assert "**" not in "".join(cells_markdown(of))
+    assert not any("Bold" in line for line in legend(of))
+
+
+def test_speeds_are_said_to_depend_on_what_else_ran(tmp_path):
+    of = of_cells(tmp_path, {("a", 0): record(metrics={"perf/tokens_per_sec": 9.0})})
+    assert any(
+        line.startswith("* perf/tokens_per_sec: at the end of each trial, and slower where") for line in legend(of)
+    )
+    assert not any("perf/" in line for line in legend(of_cells(tmp_path, {("a", 0): record()})))

@@ -42,7 +42,7 @@ def cells_figure(found: Findings) -> Figure | None:
     if not ranked:
         return None
     base = found.study.baseline and any(cell.difference for cell in cells)
-    names = [_row_name(cell) for cell in cells]
+    names = [_row_name(found, cell) for cell in cells]
     row = max(0.32, *(0.15 * (1 + name.count("\n")) for name in names))
     figure = Figure(figsize=(10.5 if base else 9.0, 1.6 + row * len(cells)), layout="constrained")
     panels = figure.subplots(1, 2 if base else 1, squeeze=False, sharey=True)[0]
@@ -50,7 +50,7 @@ def cells_figure(found: Findings) -> Figure | None:
     cut_off = _rows(left, cells, [cell.value for cell in cells], [list(cell.by_seed.values()) for cell in cells])
     left.set_yticks(range(len(cells)), names)
     for label, cell in zip(left.get_yticklabels(), cells, strict=True):
-        label.set_fontweight("bold" if cell.name == found.study.baseline else "normal")
+        label.set_fontweight("bold" if cell is found.best else "normal")
         label.set_color("black" if len(cell.completed) == len(cell.trials) else "#b00000")
     left.set_ylim(len(cells) - 0.4, -0.6)
     left.set_xlabel(literal(with_unit(found.study.objective.metric)))
@@ -62,7 +62,8 @@ def cells_figure(found: Findings) -> Figure | None:
         cut_off |= _rows(panels[1], cells, differences, pairs, seen=[0.0])
         panels[1].axvline(0, color="black", linewidth=1)
         panels[1].set_xlabel(literal(f"difference to {found.study.baseline}, by seed"))
-    titled(figure, headline(found.study), _about(found, cut_off), _left_out(found, len(cells)))
+    bold = f"Bold: the best {'mean' if _is_several(found) else 'value'}." if found.best else ""
+    titled(figure, headline(found.study), f"{_about(found, cut_off)} {bold}".strip(), _left_out(found, len(cells)))
     return figure
 
 
@@ -74,9 +75,10 @@ def _left_out(found: Findings, shown: int) -> str:
     return f"{best} trials that completed, of {len(found.cells)}." if shown < len(found.cells) else ""
 
 
-def _row_name(cell: CellFindings) -> str:
+def _row_name(found: Findings, cell: CellFindings) -> str:
     told = "" if len(cell.completed) == len(cell.trials) else f"\n{cell.outcomes()}"
-    return literal(wrapped(named(cell, ": "), _WIDEST)) + told
+    name = f"{cell.name}: {cell.setting}" if cell.setting else found.label(cell)
+    return literal(wrapped(name, _WIDEST)) + told
 
 
 def named(cell: CellFindings, between: str) -> str:
@@ -109,8 +111,13 @@ def _rows(
     return cut(ends, shown)
 
 
+def _is_several(found: Findings) -> bool:
+    """Whether there are means, of several seeds."""
+    return max((len(cell.trials) for cell in found.cells), default=0) > 1
+
+
 def _about(found: Findings, cut_off: bool) -> str:
-    if max((len(cell.trials) for cell in found.cells), default=0) < 2:
+    if not _is_several(found):
         return ""
     return f"Dots: seeds; diamonds and bars: mean and 95 % interval (Student's t).{' ' + CUT if cut_off else ''}"
 

@@ -142,6 +142,16 @@ class Findings:
         found = [(sign * cell.value.mean, cell) for cell in self.cells if cell.value is not None]
         return [cell for _, cell in sorted(found, key=lambda pair: pair[0])]
 
+    @property
+    def best(self) -> CellFindings | None:
+        """The best of several cells that have a value; None where there is none to be better than."""
+        ranked = self.ranked()
+        return ranked[0] if len(ranked) > 1 else None
+
+    def label(self, cell: CellFindings) -> str:
+        """A cell's name in tables and figures; the baseline is said to be it."""
+        return f"{cell.name} (baseline)" if cell.name == self.study.baseline else cell.name
+
     def pareto(self) -> list[CellFindings]:
         """The cells that no other one beats in both, objective and bytes cached of a token; fewest bytes first."""
         best: list[CellFindings] = []

@@ -12,7 +12,8 @@ _EQUAL = 0.01
 def legend(found: Findings) -> list[str]:
     """A list of what the columns mean."""
     several = max((len(cell.trials) for cell in found.cells), default=0) > 1
-    lines = [_means(found)] if several else []
+    lines = [f"Bold: the best {'mean' if several else 'value'}."] if found.best else []
+    lines += [_means(found)] if several else []
     if found.study.baseline:
         lines.append(_differences(found))
     if found.study.search is not None:
@@ -77,6 +78,11 @@ def _units(found: Findings) -> list[str]:
         said.append("Cached bytes: what decoding keeps of a token in all layers, in the type that activations have.")
     if nats := [tag for tag in found.recorded if tag in _NATS]:
         said.append(f"{' and '.join(nats)}: nats a token.")
+    if speeds := [tag for tag in found.recorded if tag.startswith("perf/")]:
+        said.append(
+            f"{' and '.join(speeds)}: at the end of each trial, and slower where others shared the machine: no "
+            "comparison of speed, for which there is `cli.py bench`."
+        )
     return said
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lit_t6.command_line.markdown import aligned
@@ -81,13 +81,20 @@ def cells_markdown(found: Findings) -> list[str]:
     head += ["parameters", "cached bytes a token"]
     head += [f"− {base}", "95 % interval", "p (Holm)"] if base else []
     head += found.recorded
+    names = [cell.name for cell in found.cells]
+    settings = [alike({name: column.values.get(name) for name in names}) for column in varied]
+    figures = [
+        alike({cell.name: of and of.mean for cell in found.cells for of in [cell.figure(tag)]})
+        for tag in found.recorded
+    ]
     rows = []
     for cell in _in_order(found):
-        shown = [_word(column.values.get(cell.name)) for column in varied]
-        row = [f"**{cell.name}**" if cell.name == base else cell.name, *shown, cell.outcomes(), *_mean(cell, many)]
+        shown = [said[cell.name] for said in settings]
+        name = found.label(cell)
+        row = [f"**{name}**" if cell is found.best else name, *shown, cell.outcomes(), *_mean(cell, many)]
         row += [_whole(cell.fact("num_parameters")), _whole(cell.fact("cache_bytes_per_token"))]
         row += _difference(cell, base) if base else []
-        rows.append(row + [_figure(cell.figure(tag)) for tag in found.recorded])
+        rows.append(row + [said[cell.name] for said in figures])
     left = {0, *(1 + place for place, column in enumerate(varied) if not column.is_numeric), 1 + len(varied)}
     escaped = [[text.replace("|", r"\|") for text in row] for row in [head, *rows]]
     return aligned(escaped, right=set(range(len(head))) - left)
@@ -128,14 +135,24 @@ def _whole(value: Any) -> str:
     return NOTHING if value is None else f"{value:,}"
 
 
-def _word(value: Any) -> str:
-    return NOTHING if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+def alike(values: Mapping[str, Any]) -> dict[str, str]:
+    """Values of a column in words, of numbers with fractions all with as many decimals as any needs for four digits.
 
-
-def _figure(of: Estimate | None) -> str:
-    if of is None:
-        return NOTHING
-    return f"{of.mean:,.0f}" if abs(of.mean) >= 1000 else f"{of.mean:.4g}"
+    Args:
+        values: by cell; None where a cell has none.
+    """
+    numbers = [abs(value) for value in values.values() if isinstance(value, float)]
+    shown = [f"{number:.4g}" for number in numbers if number < 1000]
+    if any("e" in text for text in shown) and len(shown) == len(numbers):
+        form = ".3e"  # of numbers as small as learning rates
+    elif len(shown) < len(numbers):
+        form = ",.0f" if min(numbers) >= 100 else ",.1f"
+    else:
+        form = f".{max((len(text.partition('.')[2]) for text in shown), default=0)}f"
+    return {
+        name: NOTHING if value is None else f"{value:{form}}" if isinstance(value, float) else str(value)
+        for name, value in values.items()
+    }
 
 
 def importance_markdown(shares: Sequence[Importance]) -> list[str]:
