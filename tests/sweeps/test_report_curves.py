@@ -63,3 +63,11 @@ def test_what_diverged_far_leaves_the_frame_and_not_the_others_flat(tmp_path):
 def test_sixteen_cells_have_no_dashes_of_trials_that_did_not_complete(tmp_path):
     figure = drawn(tmp_path, {f"cell {number}": ["completed"] for number in range(16)})
     assert "--" not in {line.get_linestyle() for line in lines(figure.axes[0])}
+
+
+def test_what_ended_before_there_was_a_curve_is_said_to_have(tmp_path):
+    outcomes = {"a": ["completed"] * 2, "b": ["diverged"] * 2, "c": ["completed", "out_of_memory"]}
+    figure = drawn(tmp_path, outcomes, {"b/seed-0": {}, "b/seed-1": {}, "c/seed-1": {}})
+    title = figure.get_suptitle().replace("\n", " ")
+    assert "Diverged before their first validation: b. Out of memory before their first validation: c/seed-1." in title
+    assert "cross" not in title

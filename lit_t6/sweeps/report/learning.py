@@ -1,7 +1,7 @@
 """Learning curves: read from the trials' event files, and drawn by cell."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -16,6 +16,7 @@ Curve = dict[int, float]
 """Values by the number of optimizer steps done."""
 _EVENTS = "events.out.tfevents.*"
 _MOST_NAMED = 16
+_MOST_UNSEEN = 6
 _WIDEST = 34
 """Letters in a line of the legend."""
 _ENOUGH_FOR_THE_END = 4
@@ -86,13 +87,32 @@ def curves_figure(found: Findings, curves: Mapping[str, Mapping[str, Curve]]) ->
     figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
     several = any(sum(_counts(trial) for trial, _ in each) > 1 for each in by_cell.values())
     band = " Lines: means over seeds; bands: from the lowest seed to the highest." if several else ""
-    gone = sorted({trial.outcome for trial in found.trials if not _counts(trial)})
+    gone = sorted({trial.outcome for trial, _ in pairs if not _counts(trial)})
     apart = ", in no mean or band" if several else ""
     early = f"Thin dashed lines to a cross: {', '.join(gone).replace('_', ' ')}{apart}." if gone else ""
     early += " Some leave the frame." if cut_off else ""
     others = "Grey: all others." if len(named) < len(found.cells) else ""
-    titled(figure, f"{found.study.name}: learning curves.{band}", f"{early} {others}".strip())
+    unseen = _unseen(found, {trial.job.key for trial, _ in pairs})
+    titled(figure, f"{found.study.name}: learning curves.{band}", f"{early} {others}".strip(), unseen)
     return figure
+
+
+def _unseen(found: Findings, drawn: Collection[str]) -> str:
+    """What to say of trials that ended before there was anything to draw."""
+    validated = found.study.objective.metric.startswith("val/")
+    by_outcome: dict[str, list[str]] = {}
+    for cell in found.cells:
+        gone = [trial for trial in cell.trials if not _counts(trial) and trial.job.key not in drawn]
+        for outcome in dict.fromkeys(trial.outcome for trial in gone):
+            keys = [trial.job.key for trial in gone if trial.outcome == outcome]
+            names = by_outcome.setdefault(outcome.replace("_", " ").capitalize(), [])
+            names += [cell.name] if len(keys) == len(cell.trials) else keys
+    said = []
+    for outcome, names in by_outcome.items():
+        told = ", ".join(f"({name})" if "," in name else name for name in names[:_MOST_UNSEEN])
+        more = f" and {len(names) - _MOST_UNSEEN} others" if len(names) > _MOST_UNSEEN else ""
+        said.append(f"{outcome} before their first {'validation' if validated else 'value'}: {told}{more}.")
+    return " ".join(said)
 
 
 def _counts(trial: Trial) -> bool:
