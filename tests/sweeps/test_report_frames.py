@@ -37,7 +37,46 @@ def test_means_of_fewer_seeds_are_said_to_be(tmp_path):
         assert "Means leave out seeds that did not complete (1 of 4 cells)." in figure.get_suptitle().replace("\n", " ")
     (tmp_path / "whole").mkdir()
     whole = of_ranks(tmp_path / "whole", VALUES | {"wide": [0.95, 0.96, 0.97]})
+    assert "not here" not in varied_figure(whole).get_suptitle()
     assert "leave out" not in varied_figure(whole).get_suptitle()
+
+
+def arrows(axes):
+    found = [line for line in axes.get_lines() if line.get_marker() in ("<", ">", "^", "v")]
+    return {(line.get_marker(), float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in found}
+
+
+def test_bars_that_are_cut_have_arrowheads_and_others_have_none(tmp_path):
+    values = {"base": [1.0, 1.1], "low": [1.05, 1.07], "wide": [0.95, 1.16]}  # ± 0.64, ± 0.13, ± 1.33
+    study, _, folder = begun(tmp_path, values, {name: CELLS[name] for name in values}, seeds=[0, 1])
+    of = found(study, folder)
+    left = cells_figure(of).axes[0]
+    low, high = left.get_xlim()
+    cut = {(end, place) for place, cell in enumerate(of.cells) for end in ("<", ">")
+           if (cell.value.low < low if end == "<" else cell.value.high > high)}  # fmt: skip
+    assert ("<", 2) in cut
+    assert len(cut) < 6
+    assert {(marker, y) for marker, _, y in arrows(left)} == cut
+    assert all(low < x < high for _, x, _ in arrows(left))
+    assert "Arrowheads: bars go on outside the frame." in cells_figure(of).get_suptitle().replace("\n", " ")
+    assert {(marker, x) for marker, x, _ in arrows(pareto_figure(of).axes[0])} >= {("v", 1700.0), ("^", 1700.0)}
+    assert {marker for axes in varied_figure(of).axes for marker, _, _ in arrows(axes)} == {"v", "^"}
+
+
+def test_cells_on_no_axis_are_named(tmp_path):
+    values = VALUES | {"alone": [1.0, 1.1, 1.2]}
+    cells = {name: CELLS[name] for name in VALUES} | {
+        "alone": {"model.attention.rank_q": 3, "model.attention.rank_k": 5}
+    }
+    study, _, folder = begun(tmp_path, values, cells, seeds=[0, 1, 2])
+    title = varied_figure(found(study, folder)).get_suptitle().replace("\n", " ")
+    assert title.endswith("On no line with another cell, so not here: alone.")
+
+
+def test_names_do_not_touch_the_edge(tmp_path):
+    figure = cells_figure(of_ranks(tmp_path))
+    figure.canvas.draw()
+    assert min(label.get_window_extent().x0 for label in figure.axes[0].get_yticklabels()) > 0.1 * figure.dpi
 
 
 def test_no_mean_covers_its_seeds(tmp_path):

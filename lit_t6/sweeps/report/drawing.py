@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,8 +16,10 @@ from lit_t6.sweeps.study import Study
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#a0529c", "#e69f00", "#56b4e9", "#555555")
 """Of a palette that colour-blind people can tell apart."""
 GREY = "#9a9a9a"
-CUT = "Bars that leave the frame go on."
+CUT = "Arrowheads: bars go on outside the frame."
 """What to say where `cut` tells of intervals."""
+ARROWS = {True: ("v", "^"), False: ("<", ">")}
+"""Markers at the lower and the upper end of bars, upright or level ones."""
 _DASHES = ("-", "-.", ":", "--")
 """The dashed one last: learning curves, which are never so many, have it for trials that did not complete."""
 _UNITS = {
@@ -96,6 +99,41 @@ def limits(points: Sequence[float], ends: Sequence[float]) -> tuple[float, float
 def cut(ends: Sequence[float], shown: tuple[float, float]) -> bool:
     """Whether an interval runs out of the frame."""
     return any(not shown[0] <= end <= shown[1] for end in ends)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """An interval that is drawn.
+
+    Args:
+        place: on the other axis.
+        low: its lower end.
+        high: its upper end.
+        colour: of the bar.
+    """
+
+    place: float
+    low: float
+    high: float
+    colour: str
+
+
+def point_on(axes: Axes, bars: Sequence[Bar], upright: bool) -> None:
+    """Draw arrowheads in the frame where bars are cut by it; limits are set.
+
+    Args:
+        axes: of the bars.
+        bars: that are there.
+        upright: whether they are along y.
+    """
+    low, high = axes.get_ylim() if upright else axes.get_xlim()
+    inside = 0.008 * (high - low)
+    for bar in bars:
+        ends = [(low + inside, ARROWS[upright][0])] if bar.low < low else []
+        ends += [(high - inside, ARROWS[upright][1])] if bar.high > high else []
+        for end, marker in ends:
+            x, y = (bar.place, end) if upright else (end, bar.place)
+            axes.plot(x, y, marker, color=bar.colour, markersize=6, zorder=5, clip_on=False)
 
 
 def place_labels(figure: Figure, axes: Axes, labels: Sequence[tuple[float, float, str]]) -> None:

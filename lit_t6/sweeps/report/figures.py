@@ -12,11 +12,13 @@ from lit_t6.sweeps.report.drawing import (
     COLOURS,
     CUT,
     GREY,
+    Bar,
     cut,
     headline,
     limits,
     literal,
     plain,
+    point_on,
     styles,
     titled,
     with_unit,
@@ -31,6 +33,7 @@ _MOST_INSIDE = 5
 """Lines of which a legend leaves room for the lines themselves."""
 _BELOW = 0.24
 """Of a row, from a mean to its seeds."""
+_MOST_LEFT_OUT = 8
 _WIDEST = 56
 """Letters in a line of a cell's name, before its row."""
 
@@ -44,7 +47,8 @@ def cells_figure(found: Findings) -> Figure | None:
     base = found.study.baseline and any(cell.difference for cell in cells)
     names = [_row_name(found, cell) for cell in cells]
     row = max(0.32, *(0.15 * (1 + name.count("\n")) for name in names))
-    figure = Figure(figsize=(10.5 if base else 9.0, 1.6 + row * len(cells)), layout="constrained")
+    figure = Figure(figsize=(10.5 if base else 9.0, 1.6 + row * len(cells)))
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.08)  # inches: names do not touch the edge
     panels = figure.subplots(1, 2 if base else 1, squeeze=False, sharey=True)[0]
     left = panels[0]
     cut_off = _rows(left, cells, [cell.value for cell in cells], [list(cell.by_seed.values()) for cell in cells])
@@ -108,6 +112,12 @@ def _rows(
         axes.plot(values, [below] * len(values), "o", color=GREY, markersize=3.5, zorder=3)
         axes.plot(of.mean, place, "D", color=COLOURS[0], markersize=6, zorder=4)
     axes.tick_params(labelsize=8)
+    bars = [(place, of.low, of.high) for place, of in enumerate(means) if of is not None]
+    point_on(
+        axes,
+        [Bar(place, low, high, COLOURS[0]) for place, low, high in bars if low is not None and high is not None],
+        upright=False,
+    )
     return cut(ends, shown)
 
 
@@ -137,21 +147,37 @@ def varied_figure(found: Findings) -> Figure | None:
     down = -(-len(axes) // across)
     figure = Figure(figsize=(max(7.0, 0.8 + 4.4 * across), 0.9 + 3.5 * down), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
-    ends = [end for panel, axis in zip(panels, axes, strict=False) for end in _panel(panel, found, axis)]
+    bars = [(panel, _panel(panel, found, axis)) for panel, axis in zip(panels, axes, strict=False)]
+    ends = [end for _, each in bars for bar in each for end in (bar.low, bar.high)]
     shown = limits([value for cell in found.cells for value in cell.by_seed.values()], ends)
     panels[0].set_ylim(*shown)  # shared by all
+    for panel, each in bars:
+        point_on(panel, each, upright=True)
     for panel in panels[len(axes) :]:
         panel.set_visible(False)
     for panel in panels[::across]:
         panel.set_ylabel(literal(with_unit(found.study.objective.metric)))
-    titled(figure, headline(found.study), _about(found, cut(ends, shown)), seeds_left_out(found))
+    titled(figure, headline(found.study), _about(found, cut(ends, shown)), seeds_left_out(found), _undrawn(found, axes))
     return figure
 
 
-def _panel(axes: Axes, found: Findings, axis: Axis) -> list[float]:
-    """One of the panels; the ends of its intervals."""
+def _undrawn(found: Findings, axes: Sequence[Axis]) -> str:
+    """What to say of cells that are in no panel."""
+    if found.study.search is not None:
+        drawn, why = {name for axis in axes for name in axis.x}, "Without any of these"
+    else:
+        drawn = {cell.name for axis in axes for line in axis.lines.values() for cell in line}
+        why = "On no line with another cell"
+    left_out = [cell.name for cell in found.ranked() if cell.name not in drawn]
+    names = ", ".join(f"({name})" if "," in name else name for name in left_out[:_MOST_LEFT_OUT])
+    more = f" and {len(left_out) - _MOST_LEFT_OUT} others" if len(left_out) > _MOST_LEFT_OUT else ""
+    return f"{why}, so not here: {names}{more}." if left_out else ""
+
+
+def _panel(axes: Axes, found: Findings, axis: Axis) -> list[Bar]:
+    """One of the panels; its intervals."""
     plain(axes)
-    ends: list[float] = []
+    bars: list[Bar] = []
     label = axis.label
     if found.study.search is not None:
         cells = [cell for cell in found.ranked() if cell.name in axis.x]
@@ -160,7 +186,7 @@ def _panel(axes: Axes, found: Findings, axis: Axis) -> list[float]:
     else:
         cells = [cell for line in axis.lines.values() for cell in line]
         for number, (name, line) in enumerate(axis.lines.items()):
-            ends += _line(axes, axis, line, name, number, len(axis.lines))
+            bars += _line(axes, axis, line, name, number, len(axis.lines))
         if len(axis.lines) > 1:
             below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 2}
             axes.legend(fontsize=7.5, framealpha=0.85, **(below if len(axis.lines) > _MOST_INSIDE else {}))
@@ -168,11 +194,11 @@ def _panel(axes: Axes, found: Findings, axis: Axis) -> list[float]:
             label += f"  ({held})"
     _scale(axes, sorted({axis.x[cell.name] for cell in cells}))
     axes.set_xlabel(literal(label))
-    return ends
+    return bars
 
 
-def _line(axes: Axes, axis: Axis, cells: Sequence[CellFindings], name: str, number: int, of: int) -> list[float]:
-    """A line through the means of cells; the ends of their intervals."""
+def _line(axes: Axes, axis: Axis, cells: Sequence[CellFindings], name: str, number: int, of: int) -> list[Bar]:
+    """A line through the means of cells; their intervals."""
     colour, dashes = next(itertools.islice(styles(), number, None))
     places = sorted({axis.x[cell.name] for cell in cells})
     aside = number - (of - 1) / 2  # a little beside each other, so that bars do not cover bars
@@ -188,14 +214,14 @@ def _line(axes: Axes, axis: Axis, cells: Sequence[CellFindings], name: str, numb
         markersize=5,
         label=literal(name),
     )
-    ends: list[float] = []
+    bars: list[Bar] = []
     for place, cell in zip(x, cells, strict=True):
         values = list(cell.by_seed.values())
         axes.plot([place] * len(values), values, "o", color=colour, markersize=3, alpha=0.5)
         if cell.value is not None and cell.value.low is not None and cell.value.high is not None:
             axes.plot([place, place], [cell.value.low, cell.value.high], color=colour, linewidth=1.2, alpha=0.7)
-            ends += [cell.value.low, cell.value.high]
-    return ends
+            bars.append(Bar(place, cell.value.low, cell.value.high, colour))
+    return bars
 
 
 def _scale(axes: Axes, places: Sequence[float]) -> None:

@@ -10,12 +10,14 @@ from lit_t6.sweeps.report.comparison import Front, front_of
 from lit_t6.sweeps.report.drawing import (
     COLOURS,
     CUT,
+    Bar,
     cut,
     headline,
     limits,
     literal,
     place_labels,
     plain,
+    point_on,
     titled,
     with_unit,
     wrapped,
@@ -46,13 +48,13 @@ def pareto_figure(found: Findings) -> Figure | None:
     best = {cell.name for cell in front.members}
     logarithmic = max(sizes.values()) >= 4 * min(sizes.values()) > 0
     places = _beside_each_other(cells, sizes, best, logarithmic)
-    ends: list[float] = []
+    drawn: list[Bar] = []
     for cell in cells:
         assert cell.value is not None
         x, colour = places[cell.name], COLOURS[1] if cell.name in best else COLOURS[0]
         if cell.value.low is not None and cell.value.high is not None:
             axes.plot([x] * 2, [cell.value.low, cell.value.high], color=colour, alpha=0.45, linewidth=1.2)
-            ends += [cell.value.low, cell.value.high]
+            drawn.append(Bar(x, cell.value.low, cell.value.high, colour))
         inside = "white" if front.tests and cell.name in front.doubtful else colour
         axes.plot(x, cell.value.mean, "D", color=colour, markerfacecolor=inside, markersize=6, zorder=3)
     steps = [cell.value.mean for cell in front.members if cell.value is not None]
@@ -61,8 +63,10 @@ def pareto_figure(found: Findings) -> Figure | None:
     if logarithmic:
         axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    ends = [end for bar in drawn for end in (bar.low, bar.high)]
     shown = limits([value for cell in cells for value in cell.by_seed.values()], ends)
     axes.set_ylim(*shown)
+    point_on(axes, drawn, upright=True)
     axes.margins(x=0.3 if any(cell.setting for cell in cells) else 0.18)  # for names
     axes.set_xlabel("bytes cached of a token, all layers")
     axes.set_ylabel(literal(with_unit(found.study.objective.metric)))
