@@ -95,6 +95,26 @@ def test_the_front_tells_who_may_be_on_it_by_chance(tmp_path):
     )
 
 
+def test_members_of_the_front_that_cannot_be_tested_are_said_to_be_so(tmp_path):
+    """Where others can: their words are not those of what was tested."""
+    values = VALUES | {"single": [0.9, None, None, None]}  # the best mean, and the most bytes
+    of = found(tmp_path, values)
+    front = front_of(of)
+    assert [cell.name for cell in front.members] == ["far", "near", "best", "single"]
+    assert (front.doubtful, front.untested, front.tests) == ({"best"}, {"single"}, 3)
+    assert answer(of)[-1].endswith(
+        "Within noise: best; a cell that caches no more is not told apart at the level of 5 %, Holm-corrected for 3 "
+        "comparisons. Not tested, for want of seeds: single."
+    )
+    title = pareto_figure(of).get_suptitle().replace("\n", " ")
+    assert "caches no more (paired t, Holm, 5 %), or not tested, for want of seeds." in title
+    sure = found(tmp_path, {name: values[name] for name in ("near", "far", "single")})
+    assert (front_of(sure).doubtful, front_of(sure).untested) == (frozenset(), {"single"})
+    assert answer(sure)[-1].endswith("single (400 bytes). Not tested, for want of seeds: single.")
+    assert "hollow: not tested, for want of seeds." in pareto_figure(sure).get_suptitle().replace("\n", " ")
+    assert diamonds(pareto_figure(sure))[400] == "white"
+
+
 def test_where_more_is_better_the_front_is_as_sure(tmp_path):
     values = {name: [-value for value in VALUES[name]] for name in ("best", "near", "far")}
     of = found(tmp_path, values, objective={"metric": "val/bits_per_byte", "direction": "maximize"})
