@@ -14,6 +14,7 @@ import torch
 
 from lit_t6.training import DamagedCheckpoint, SafeCheckpointIO, checkpoint_files, read_checkpoint
 from lit_t6.training.checkpoint_files import verify_file, write_atomically
+from lit_t6.whole_files import hold
 from tests.training.disks import small_disk
 from tests.training.runs import fit
 
@@ -176,7 +177,7 @@ def test_leftovers_of_dead_processes_are_removed_and_those_at_work_are_not(tmp_p
         path.write_bytes(b"half")
         os.utime(path, (0, 0))
     with alive.open("rb") as file:
-        assert checkpoint_files._lock(file)
+        assert hold(file)
         write_atomically(small(), tmp_path / "a.ckpt")
     assert not dead.exists()
     assert alive.exists()
