@@ -107,7 +107,7 @@ def write_atomically(
     hashed = None
     try:
         with beside.open("xb") as file:
-            hold(file)  # until it is closed: a file that somebody writes is no leftover
+            hold(file)  # until it has its name: a file that somebody writes is no leftover
             hashed = _Hashed(file)
             try:
                 torch.save(content, hashed)  # type: ignore[arg-type]  # write and flush are all it needs
@@ -115,8 +115,8 @@ def write_atomically(
                 hashed.finish()  # raises the cause, if it was the file
                 raise
             hashed.finish()
-        with exchange or contextlib.nullcontext():
-            beside.replace(path)
+            with exchange or contextlib.nullcontext():
+                beside.replace(path)
         sync_folder(path.parent)
     except OSError as error:
         number = error.errno or errno.EIO
