@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lit_t6.sweeps.addresses import published
-from lit_t6.sweeps.begun import load_asked, open_begun
+from lit_t6.sweeps.begun import load_begun, open_begun
 from lit_t6.sweeps.jobs import jobs_of
 from lit_t6.sweeps.records import read_record, record_of
 from lit_t6.sweeps.report.board import write_board
@@ -50,7 +50,8 @@ def sweep_report(
     """Answer a study's question: tables, figures, and a folder for TensorBoard.
 
     It writes report.md, cells.csv, trials.csv, figures and tensorboard/, and replaces those of an earlier report. A
-    study may be reported on while it runs. Failed, diverged and pruned trials stay in the tables as such.
+    study may be reported on while it runs. Failed, diverged and pruned trials stay in the tables as such. Seeds that
+    the study was begun with are reported on too where its file does not name them; with --seeds, those alone.
 
     Args:
         study: as of `sweep run`: its files, or its folder.
@@ -66,7 +67,7 @@ def sweep_report(
     """
     command = _typed(study, {"from": from_archive, "output": output, "storage": storage}, overrides, logs)
     with tempfile.TemporaryDirectory() as scratch:
-        asked, folder = load_asked(study, overrides, scratch if from_archive else logs, from_archive)
+        asked, folder = load_begun(study, overrides, scratch if from_archive else logs, from_archive)
         if from_archive:
             asked = replace(asked, files=(Path(from_archive),))
         found = findings(asked, _records(asked, folder, storage))
