@@ -173,7 +173,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--overlay",
         default="configs/sweep/{}-10m.yaml",
-        help="file over configs/sweep/rank.yaml and heads.yaml that makes them small; {} is rank or heads (%(default)s)",
+        help="file over configs/sweep/rank.yaml and heads.yaml, {}, that makes them small (%(default)s)",
     )
     parser.add_argument(
         "--pair_batch",
