@@ -57,18 +57,16 @@ class Attempts:
     Args:
         study: that runs.
         folder: of it.
-        kills: kill the worker whose trial is first a sixth done. The trial then waits at the end of the queue; when
-            nothing else is left to train, and so another worker idle, the one that is at it is killed as well, until
-            it has been trained in two places.
+        kills: of how many workers one is killed, when its trial is a sixth done, and another one when one of them has
+            nothing left to do, until a trial that lost its worker has gone on in another place; 0 kills none.
     """
 
-    def __init__(self, study: Study, folder: Path, kills: bool = False) -> None:
+    def __init__(self, study: Study, folder: Path, kills: int = 0) -> None:
         self.study, self.folder, self.kills = study, folder, kills
         self.began = time.time()
         self._ledger: Ledger | None = None
         self._seen: dict[int, tuple[int, int]] = {}  # of a trial: steps when it was first and last seen
-        self._killed: set[int] = set()
-        self._target = ""
+        self._killed: dict[int, str] = {}  # trials that lost their workers, with the job of each
 
     def look(self) -> None:
         """See what has been done since, and kill whom it is time to kill."""
@@ -88,8 +86,7 @@ class Attempts:
         if self.kills and (victim := self._victim(trials, running)):
             with suppress(ProcessLookupError):
                 os.kill(victim.user_attrs["worker"]["pid"], signal.SIGKILL)
-                self._killed.add(victim._trial_id)
-                self._target = str(victim.user_attrs["job"])
+                self._killed[victim._trial_id] = str(victim.user_attrs["job"])
 
     @staticmethod
     def _step(trial: FrozenTrial) -> tuple[int, int]:
@@ -98,18 +95,23 @@ class Attempts:
         return int(step), int(of)
 
     def _victim(self, trials: list[FrozenTrial], running: list[FrozenTrial]) -> FrozenTrial | None:
-        if self._target:
-            of_it = [trial for trial in trials if trial.user_attrs.get("job") == self._target]
-            places = {place_of(trial.user_attrs["worker"]) for trial in of_it if "worker" in trial.user_attrs}
-            others = [trial for trial in running if trial not in of_it]
-            if len(places) > 1 or others or any(trial.state == TrialState.WAITING for trial in trials):
-                return None
+        idle = len(running) < self.kills and all(trial.state != TrialState.WAITING for trial in trials)
+        if self._killed and (self._has_moved(trials) or not idle):
+            return None
         for trial in running:
             step, of = self._step(trial)
             begun = self._seen.get(trial._trial_id, (step, step))[0]
             if of and step - begun >= of * _SHARE:
                 return trial
         return None
+
+    def _has_moved(self, trials: list[FrozenTrial]) -> bool:
+        """Whether a trial that lost its worker has gone on in another place."""
+        places: dict[str, set[str]] = {}
+        for trial in trials:
+            if "worker" in trial.user_attrs:
+                places.setdefault(str(trial.user_attrs["job"]), set()).add(place_of(trial.user_attrs["worker"]))
+        return any(len(places[job]) > 1 for job in self._killed.values())
 
     def all(self) -> list[Attempt]:
         """What is known of each, in the order in which they began."""

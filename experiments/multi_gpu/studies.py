@@ -26,6 +26,7 @@ from lit_t6.sweeps.study import load_study
 
 _LOOK_SECONDS = 0.5
 _RESULT = "studies.json"
+_PARTS = ("rank-all", "heads-all", "rank-pairs", "rank-one")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Part:
         study: "rank" or "heads".
         places: GPUs, or workers of a CPU, that it has.
         per_trial: GPUs that a trial takes.
-        kills: kill a worker twice; see `Attempts`.
+        kills: kill workers; see `Attempts`.
     """
 
     name: str
@@ -45,6 +46,11 @@ class Part:
     places: int
     per_trial: int = 1
     kills: bool = False
+
+    def told(self) -> str:
+        """What it is, for people."""
+        over = f"the {self.study} study over {self.places} GPUs or workers"
+        return f"{over}, {self.per_trial} a trial{', of which some are killed' if self.kills else ''}"
 
     def typed(self) -> dict[str, Any]:
         """Settings of the study that are typed: a trial's global batch stays as it is on several devices."""
@@ -60,10 +66,10 @@ def parts(places: int) -> list[Part]:
         places: GPUs of this machine, or workers of a CPU, at least two.
     """
     return [
-        Part("rank, all", "rank", places),
-        Part("heads, all", "heads", places, kills=True),
-        Part("rank, pairs", "rank", places, per_trial=2),
-        Part("rank, one", "rank", 1),
+        Part("rank-all", "rank", places),
+        Part("heads-all", "heads", places, kills=True),
+        Part("rank-pairs", "rank", places, per_trial=2),
+        Part("rank-one", "rank", 1),
     ]
 
 
@@ -79,7 +85,7 @@ class Run:
     def __init__(self, part: Part, options: argparse.Namespace, gpus: list[str]) -> None:
         self.part = part
         self.files = [f"configs/sweep/{part.study}.yaml", options.overlay.format(part.study)]
-        self.logs = options.logs.expanduser() / part.name.replace(", ", "-")
+        self.logs = options.logs / part.name
         self.typed = {f"options.{name}": value for name, value in options.typed.items()} | part.typed()
         if part.per_trial > 1:
             self.typed["options.data.batch_size"] = options.pair_batch
@@ -106,7 +112,7 @@ class Run:
         study = load_study([CHECKOUT / name for name in self.files], self.typed)
         folder = self.logs / FOLDER / study.name
         interrupted = bool(Attempts(study, folder).all())
-        watched = Attempts(study, folder, self.part.kills)
+        watched = Attempts(study, folder, self.part.places if self.part.kills else 0)
         with GpuUse() as use:
             process = subprocess.Popen(
                 self.words("run", "--heartbeat=2", *self.workers),
@@ -140,17 +146,49 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     Args:
         arguments: of the command line; those of the process if not given.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--output", required=True, type=Path, help=f"folder for {_RESULT}, .md, .png and the reports; parts go on there"
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.multi_gpu.studies",
+        description=__doc__,
+        epilog="Every trial takes options of `fit` too, such as --trainer.max_steps=100.\n"
+        "experiments/multi_gpu/README.md says what is checked, how long it takes and what is written.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--logs", type=Path, default=Path("logs/multi_gpu"), help="folder of all trials")
-    parser.add_argument("--data", help="a prepared folder; that of the studies if not given")
-    parser.add_argument("--workers", type=int, default=2, help="on a CPU, in place of GPUs")
-    parser.add_argument("--overlay", default="configs/sweep/{}-10m.yaml", help="over the studies rank and heads, as {}")
-    parser.add_argument("--pair_batch", type=int, default=16, help="sequences a GPU where a trial has two")
-    parser.add_argument("--parts", nargs="+", help="of: rank, all; heads, all; rank, pairs; rank, one (default: all)")
-    parser.add_argument("--seconds", type=float, default=1800, help="that a part may take; it goes on next time")
+    parser.add_argument(
+        "--output",
+        required=True,
+        type=Path,
+        help=f"folder for {_RESULT}, .md, .png and a report of each part; parts that stand in it are not run again",
+    )
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=_PARTS,
+        default=[*_PARTS],
+        metavar="PART",
+        help="all if not given. rank-all: the rank study over all GPUs, one trial on each; heads-all: the head study "
+        "likewise, while workers are killed; rank-pairs: the rank study with two GPUs a trial; rank-one: on one GPU",
+    )
+    parser.add_argument("--data", help="a prepared folder; that of the studies, which `make data` makes, if not given")
+    parser.add_argument("--logs", type=Path, default=Path("logs/multi_gpu"), help="folder of all trials (%(default)s)")
+    parser.add_argument(
+        "--overlay",
+        default="configs/sweep/{}-10m.yaml",
+        help="file over configs/sweep/rank.yaml and heads.yaml, {}, that makes them small (%(default)s)",
+    )
+    parser.add_argument(
+        "--pair_batch",
+        type=int,
+        default=16,
+        help="sequences that each of a trial's two GPUs takes at once: half of the overlay's data.batch_size, so that "
+        "a step has as many as with one (%(default)s)",
+    )
+    parser.add_argument("--workers", type=int, default=2, help="trials at a time where there is no GPU (%(default)s)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=1800,
+        help="that a part may take; then its trials save, and it goes on next time (%(default)g)",
+    )
     options, rest = parser.parse_known_args(arguments)
     options.typed = {"data.path": str(Path(options.data).expanduser().resolve())} if options.data else {}
     for word in rest:
@@ -171,20 +209,15 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: of the command line; those of the process if not given.
 
     Returns:
-        The exit status: 1 if a part did not end well, or gave other results than another one.
+        The exit status: 1 if a part did not end well, or gave other results than another one; 75 if there was no time
+        for all, and the same command goes on.
     """
     options, gpus = read_options(arguments), visible_gpus()
     places = len(gpus) or options.workers
     if places < 2:
         print(f"error: {places} GPU: expected two or more; without a GPU, --workers 2.", file=sys.stderr)
         return 1
-    chosen = parts(places)
-    if options.parts:
-        unknown = set(options.parts) - {part.name for part in chosen}
-        if unknown:
-            print(f"error: --parts: there is no {', '.join(sorted(unknown))}.", file=sys.stderr)
-            return 1
-        chosen = [part for part in chosen if part.name in options.parts]
+    chosen = [part for part in parts(places) if part.name in options.parts]
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / _RESULT
     result: Result = json.loads(path.read_text()) if path.exists() else {"parts": {}}
@@ -194,12 +227,14 @@ def main(arguments: list[str] | None = None) -> int:
         if part.name in result["parts"]:
             print(f"{part.name}: is in {path} already.", file=sys.stderr, flush=True)
             continue
-        print(f"{part.name} …", file=sys.stderr, flush=True)
+        print(f"{part.name}: {part.told()} …", file=sys.stderr, flush=True)
         run = Run(part, options, gpus)
         found = run.run()
+        if found["status"] == EXIT_AGAIN:
+            print(f"{part.name}: stopped after {found['seconds']:.0f} s, and saved. The same command goes on.")
+            return EXIT_AGAIN
         if found["status"] != 0:
-            again = "the same command goes on" if found["status"] == EXIT_AGAIN else "see above"
-            print(f"error: {part.name}: ended with status {found['status']}; {again}.", file=sys.stderr)
+            print(f"error: {part.name}: ended with status {found['status']}; see above.", file=sys.stderr)
             return 1
         result["parts"][part.name] = found | {"places": part.places, "per_trial": part.per_trial}
         write_json(path, result)

@@ -79,7 +79,6 @@ def problems(result: Result) -> list[str]:
         jobs = {attempt["job"] for attempt in part["attempts"]}
         if sorted(completed) != sorted(jobs):
             found.append(f"{name}: {len(jobs)} trials, {len(completed)} completed; expected each of them once.")
-        killed = [attempt for attempt in part["attempts"] if attempt["killed"]]
         for attempts in resumed(part):
             for before, after in pairwise(attempts):
                 least = max(1, before["steps"] - part["saved_every"])
@@ -90,16 +89,18 @@ def problems(result: Result) -> list[str]:
                     )
             if attempts[-1]["outcome"] != "completed":
                 found.append(f"{name}: {attempts[0]['job']} was killed, and not completed after that.")
-        if killed and len({attempt["place"] for each in resumed(part) for attempt in each}) == 1:
-            found.append(f"{name}: what was killed on {killed[0]['place']} was never resumed anywhere else.")
-    if "rank, all" in done:
-        noise = spread(done["rank, all"])
-        for name in ("rank, one", "rank, pairs"):
+        lost = resumed(part)
+        if lost and all(len({attempt["place"] for attempt in attempts}) == 1 for attempts in lost):
+            where = ", ".join(f"{attempts[0]['job']} on {attempts[0]['place']}" for attempts in lost)
+            found.append(f"{name}: what was killed was never resumed anywhere else: {where}.")
+    if "rank-all" in done:
+        noise = spread(done["rank-all"])
+        for name in ("rank-one", "rank-pairs"):
             if (
                 name in done
-                and (worst := max(map(abs, apart(done["rank, all"], done[name])), default=0)) > _SAME * noise
+                and (worst := max(map(abs, apart(done["rank-all"], done[name])), default=0)) > _SAME * noise
             ):
-                found.append(f"{name}: a trial lies {worst:.4f} from that of rank, all; seeds spread by {noise:.4f}.")
+                found.append(f"{name}: a trial lies {worst:.4f} from that of rank-all; seeds spread by {noise:.4f}.")
     return found
 
 
@@ -121,8 +122,8 @@ def table(result: Result) -> str:
         completed = [attempt for attempt in part["attempts"] if attempt["outcome"] == "completed"]
         use = ", ".join(f"{number}: {each['percent']:.0f} %" for number, each in part["use"].items())
         difference = ""
-        if name.startswith("rank") and name != "rank, all" and "rank, all" in done:
-            distances = [abs(each) for each in apart(done["rank, all"], part)]
+        if name.startswith("rank") and name != "rank-all" and "rank-all" in done:
+            distances = [abs(each) for each in apart(done["rank-all"], part)]
             difference = f"{statistics.mean(distances):.4f}, at most {max(distances):.4f}"
         cells = [
             *(name, str(part["places"]), str(part["per_trial"]), str(len(completed)), str(len(part["attempts"]))),
@@ -132,10 +133,10 @@ def table(result: Result) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "Busy: share of the time in which a kernel ran, start-up of trials included."]
-    if "rank, all" in done:
+    if "rank-all" in done:
         lines.append(
-            "Results apart: of the same cell and seed, from those of rank, all, in bits per byte; between seeds of a "
-            f"cell the standard deviation is {spread(done['rank, all']):.4f}."
+            "Results apart: of the same cell and seed, from those of rank-all, in bits per byte; between seeds of a "
+            f"cell the standard deviation is {spread(done['rank-all']):.4f}."
         )
     for name, part in done.items():
         for attempts in resumed(part):

@@ -2,6 +2,8 @@
 
 from collections.abc import Collection
 
+from lit_t6.command_line.columns import columns, filled
+
 
 def aligned(rows: list[list[str]], right: Collection[int]) -> list[str]:
     """A Markdown table that reads well as text.
@@ -10,11 +12,11 @@ def aligned(rows: list[list[str]], right: Collection[int]) -> list[str]:
         rows: cells, of the header first.
         right: columns that are aligned to the right, by their places.
     """
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
     lines = [
         "| "
         + " | ".join(
-            cell.rjust(width) if place in right else cell.ljust(width)
+            filled(cell, width, right=place in right)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         + " |"

@@ -9,7 +9,7 @@ from lit_t6.sweeps.jobs import jobs_of
 from lit_t6.sweeps.ledger import Ledger
 from lit_t6.sweeps.pack import unpack
 from lit_t6.sweeps.room import is_starting
-from lit_t6.sweeps.same_study import agree
+from lit_t6.sweeps.same_study import agree, kept_study, with_seeds_of
 from lit_t6.sweeps.saved_study import STUDY_NAME
 from lit_t6.sweeps.storage import GRACE, JOURNAL, open_storage
 from lit_t6.sweeps.study import Study, load_study
@@ -46,6 +46,25 @@ def load_asked(
     if is_begun and Path(kept[0]).name == STUDY_NAME:
         return asked, begun
     return asked, Path(logs) / FOLDER / asked.name
+
+
+def load_begun(
+    study: Sequence[str], overrides: Mapping[str, Any] | None, logs: str, from_archive: str | None = None
+) -> tuple[Study, Path]:
+    """A study that is looked at, with the seeds that are kept in its folder unless others are typed; and its folder.
+
+    Args:
+        study: its files or its folder.
+        overrides: settings that were typed.
+        logs: folder of all logs.
+        from_archive: from `sweep pack`, unpacked into `logs`.
+
+    Raises:
+        ValueError: there is no such study, or another one was begun in its folder; says what differs.
+    """
+    asked, folder = load_asked(study, overrides, logs, from_archive)
+    kept = kept_study(asked, folder)
+    return asked if "seeds" in (overrides or {}) else with_seeds_of(kept, asked), folder
 
 
 def open_begun(study: Study, folder: Path, storage: str | None, heartbeat: float) -> Ledger:

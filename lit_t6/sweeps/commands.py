@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lit_t6.sweeps.begun import load_asked, open_begun
+from lit_t6.sweeps.begun import load_asked, load_begun, open_begun
 from lit_t6.sweeps.cells import Cell, plain_cells
 from lit_t6.sweeps.coordinator import Coordinator
 from lit_t6.sweeps.devices import share_out, visible_gpus
@@ -213,7 +213,8 @@ def sweep_status(
 ) -> Any:
     """Show how a study stands: what is done, running, pruned, failed, the best so far, and the time left.
 
-    It asks the storage, from any machine, and disturbs nobody.
+    It asks the storage, from any machine, and disturbs nobody. Seeds that the study was begun with are shown too where
+    its file does not name them; with --seeds, those alone.
 
     Args:
         study: as of `sweep run`: its files, or its folder.
@@ -226,8 +227,7 @@ def sweep_status(
     Raises:
         ValueError: the study has not been begun, or with other settings, or the storage cannot be reached.
     """
-    asked, folder = load_asked(study, overrides, logs)
-    kept_study(asked, folder)
+    asked, folder = load_begun(study, overrides, logs)
     ledger = open_begun(asked, folder, storage, heartbeat)
     stands = overview(ledger.study, ledger.jobs, of_the_living(ledger.standings()))
     if format == "json":
@@ -248,7 +248,8 @@ def sweep_pack(
     """Put a study into one small file: its settings, the journal, and metrics and curves of every trial that ended.
 
     Checkpoints stay where they are. `sweep run --from FILE` goes on with it on another machine; `sweep status` works
-    there too.
+    there too. Seeds that the study was begun with come along where its file does not name them; with --seeds, those
+    alone are packed.
 
     Args:
         study: as of `sweep run`: its files, or its folder.
@@ -263,10 +264,9 @@ def sweep_pack(
     """
     from lit_t6.training.places import check_output
 
-    asked, folder = load_asked(study, overrides, logs)
+    asked, folder = load_begun(study, overrides, logs)
     target = Path(output or f"{asked.name}.tar.gz")
     check_output(target, "--output", f"{asked.name}.tar.gz", overwrite)
-    kept_study(asked, folder)
     ledger = open_begun(asked, folder, storage, HEARTBEAT_SECONDS)
     ended, size = pack(ledger, folder, target)
     print(f"{target}: {ended} of {len(ledger.jobs)} trials, {size:,} bytes")

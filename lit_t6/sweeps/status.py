@@ -63,7 +63,9 @@ class Overview:
     def seconds_left(self) -> float | None:
         """About how long it will take, as many trials at a time as now; None as long as too little tells.
 
-        What tells is trials that completed, and such as run and have come some way; one alone may be unlike the others.
+        What tells is trials that completed, and such as run and have come some way; one alone may be unlike the others,
+        unless others have ended, however they did. Where nothing better tells, the last trials are taken to be like
+        those that failed or were pruned.
         """
         running = [stands for _, stands in self.rows if stands.status == "running"]
         waiting = sum(stands.status in ("waiting", DUE) for _, stands in self.rows)
@@ -71,13 +73,18 @@ class Overview:
             return None
         whole = [_spent(stands) for _, stands in self.rows if stands.status == "completed" and stands.trial is not None]
         totals = [seconds for stands in running if (seconds := _estimate(stands)) is not None]
-        if len(whole) + len(totals) < min(_BASIS, len(self.rows)):
+        ended = [_spent(stands) for _, stands in self.rows if stands.is_over and stands.status != "completed"]
+        if len(whole) + len(totals) + len(ended) < min(_BASIS, len(self.rows)):
             return None
-        mean = statistics.fmean(whole or totals)
+        if not (whole or totals) and waiting:
+            return None  # what ended early says little of many that will not
+        mean = statistics.fmean(whole or totals or ended)
         left = waiting * mean
         for stands in running:
             total = _estimate(stands)
             left += max(0.0, (mean if total is None else total) - _spent(stands))
+        if not (whole or totals or left):
+            return None  # longer under way than all that ended
         return left / len(running)
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,7 +120,8 @@ def of_the_living(standings: Mapping[str, Standing]) -> dict[str, Standing]:
 
 def _spent(stands: Standing) -> float:
     """Seconds that a job has taken; steps of earlier attempts, which a trial goes on from, took theirs."""
-    return stands.seconds + (seconds_of(stands.trial) if stands.trial else 0.0)
+    trial = stands.trial
+    return stands.seconds + (0.0 if trial is None or trial in stands.failures else seconds_of(trial))
 
 
 def _estimate(stands: Standing) -> float | None:

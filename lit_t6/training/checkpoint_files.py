@@ -7,7 +7,6 @@ comment, `torch.load` among them, and it stands after everything that a large ar
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -20,6 +19,8 @@ from typing import IO, Any
 
 import torch
 
+from lit_t6.whole_files import SETTLED_SECONDS, TOKEN, hold, remove_leftovers
+
 FOLDER = "resume"
 """In the folder of a run's checkpoints: those to go on from, beside those that are kept as the best."""
 
@@ -29,8 +30,6 @@ _END = b"PK\x05\x06"
 _END_LENGTH = 22
 """Bytes of the record that ends a zip archive, up to its comment; the comment's length is the last two of them."""
 _CHUNK = 1 << 22
-SETTLED_SECONDS = 2.0
-"""A file or folder that was written so long ago is not being made at this moment."""
 META = "meta.pt"
 """In the folder of a checkpoint in several files: all but the tensors that are shared out; see `checkpoint_shards`."""
 
@@ -103,12 +102,12 @@ def write_atomically(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path.parent)
+    remove_leftovers(path.parent, f".*.ckpt.{TOKEN}.tmp")
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     hashed = None
     try:
         with beside.open("xb") as file:
-            _lock(file)  # until it is closed: a file that somebody writes is no leftover
+            hold(file)  # until it has its name: a file that somebody writes is no leftover
             hashed = _Hashed(file)
             try:
                 torch.save(content, hashed)  # type: ignore[arg-type]  # write and flush are all it needs
@@ -116,8 +115,8 @@ def write_atomically(
                 hashed.finish()  # raises the cause, if it was the file
                 raise
             hashed.finish()
-        with exchange or contextlib.nullcontext():
-            beside.replace(path)
+            with exchange or contextlib.nullcontext():
+                beside.replace(path)
         sync_folder(path.parent)
     except OSError as error:
         number = error.errno or errno.EIO
@@ -125,24 +124,6 @@ def write_atomically(
         raise OSError(number, f"{os.strerror(number)} (after {size:,} bytes)", str(path)) from error
     finally:
         beside.unlink(missing_ok=True)
-
-
-def _lock(file: IO[bytes]) -> bool:
-    """Hold a file until it is closed; False if somebody else does, or where files cannot be locked."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove half-written files that no process holds, on this host or another, and no file of another name."""
-    for leftover in folder.glob(f".*.ckpt.{'[0-9a-f]' * 8}.tmp"):
-        with contextlib.suppress(OSError), leftover.open("rb") as file:
-            # A file just created may not be locked yet.
-            if time.time() - os.fstat(file.fileno()).st_mtime > SETTLED_SECONDS and _lock(file):
-                leftover.unlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -22,12 +22,12 @@ from torch.distributed.tensor import DTensor, Shard
 
 from lit_t6.training.checkpoint_files import (
     META,
-    SETTLED_SECONDS,
     shard_name,
     shards_of,
     sync_folder,
     write_atomically,
 )
+from lit_t6.whole_files import SETTLED_SECONDS, TOKEN
 
 _PLACE = "sharded tensor"
 
@@ -110,11 +110,11 @@ def folder_to_fill(path: Path) -> Iterator[Path]:
         path: of the checkpoint.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f".*.ckpt.{'[0-9a-f]' * 8}.shards"):
+    for leftover in path.parent.glob(f".*.ckpt.{TOKEN}.shards"):
         with contextlib.suppress(OSError), _held(leftover):
             if time.time() - leftover.stat().st_mtime > SETTLED_SECONDS:
                 shutil.rmtree(leftover)
-    for leftover in path.parent.glob(f".*.ckpt.{'[0-9a-f]' * 8}.before"):
+    for leftover in path.parent.glob(f".*.ckpt.{TOKEN}.before"):
         with contextlib.suppress(OSError):
             if time.time() - leftover.stat().st_ctime > SETTLED_SECONDS:
                 _put_back_or_remove(leftover)

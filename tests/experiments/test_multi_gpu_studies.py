@@ -45,7 +45,7 @@ def test_the_spread_of_seeds_is_over_all_cells():
 
 
 def test_what_is_right_has_no_problems():
-    assert studies_result.problems(result(**{"rank, all": RANK, "heads, all": HEADS, "rank, one": RANK})) == []
+    assert studies_result.problems(result(**{"rank-all": RANK, "heads-all": HEADS, "rank-one": RANK})) == []
 
 
 def test_a_trial_that_is_missing_or_done_twice_is_a_problem():
@@ -69,24 +69,24 @@ def test_what_is_resumed_where_it_was_killed_shows_nothing():
     stays = copy.deepcopy(HEADS)
     stays["attempts"][2]["place"] = "GPU 0"
     said = studies_result.problems(result(x=stays))
-    assert said == ["x: what was killed on GPU 0 was never resumed anywhere else."]
+    assert said == ["x: what was killed was never resumed anywhere else: a/seed-0 on GPU 0."]
 
 
 def test_results_further_apart_than_seeds_are_a_problem():
     other = copy.deepcopy(RANK)
     other["attempts"][0]["value"] += 0.2
-    said = studies_result.problems(result(**{"rank, all": RANK, "rank, one": other}))
-    assert said == ["rank, one: a trial lies 0.2000 from that of rank, all; seeds spread by 0.0141."]
+    said = studies_result.problems(result(**{"rank-all": RANK, "rank-one": other}))
+    assert said == ["rank-one: a trial lies 0.2000 from that of rank-all; seeds spread by 0.0141."]
 
 
 def test_the_table_tells_of_each_part(tmp_path):
-    found = result(**{"rank, all": RANK, "heads, all": HEADS, "rank, one": part(*RANK["attempts"], places=1)})
-    found["parts"]["rank, all"]["use"] = {"0": {"percent": 61.4, "peak_gib": 1.0}, "1": {"percent": 7.0, "peak_gib": 1}}
+    found = result(**{"rank-all": RANK, "heads-all": HEADS, "rank-one": part(*RANK["attempts"], places=1)})
+    found["parts"]["rank-all"]["use"] = {"0": {"percent": 61.4, "peak_gib": 1.0}, "1": {"percent": 7.0, "peak_gib": 1}}
     said = studies_result.table(found)
-    assert "| rank, all | 2 | 1 | 4 | 4 | 0.67 | 9.0 | 0: 61 %, 1: 7 % |  |" in said
-    assert "| rank, one | 1 | 1 | 4 | 4 | 0.67 | 9.0 |  | 0.0000, at most 0.0000 |" in said
+    assert "| rank-all | 2 | 1 | 4 | 4 | 0.67 | 9.0 | 0: 61 %, 1: 7 % |  |" in said
+    assert "| rank-one | 1 | 1 | 4 | 4 | 0.67 | 9.0 |  | 0.0000, at most 0.0000 |" in said
     tale = "on GPU 0, its worker killed at step 14; then from step 10 on GPU 1, completed at step 60."
-    assert f"heads, all: a/seed-0: {tale}" in said
+    assert f"heads-all: a/seed-0: {tale}" in said
     figure = studies_result.timeline(found, tmp_path / "x.png")
     assert [len(axes.patches) for axes in figure.axes] == [4, 3, 4]
 
@@ -109,11 +109,11 @@ def trial(number, job, state, gpus="0", beat=None):
     return SimpleNamespace(_trial_id=number, user_attrs=said, state=state)
 
 
-def test_the_first_worker_on_its_way_is_killed_and_then_that_of_the_same_trial_alone(monkeypatch, tmp_path):
+def test_a_worker_on_its_way_is_killed_and_another_when_one_is_idle(monkeypatch, tmp_path):
     killed = []
     monkeypatch.setattr(attempts.os, "kill", lambda pid, number: killed.append(pid))
     (tmp_path / "journal.log").touch()
-    watched, trials = Attempts(None, tmp_path, kills=True), []
+    watched, trials = Attempts(None, tmp_path, kills=2), []
     watched._ledger = SimpleNamespace(trials=lambda: trials)
     running, waiting, failed = TrialState.RUNNING, TrialState.WAITING, TrialState.FAIL
 
@@ -124,15 +124,16 @@ def test_the_first_worker_on_its_way_is_killed_and_then_that_of_the_same_trial_a
 
     assert look(trial(0, "a", running, beat=[1, 1, 60, 0.0]), trial(1, "b", running, "1")) == []
     assert look(trial(0, "a", running, beat=[2, 12, 60, 3.0]), trial(1, "b", running, "1")) == [100]
-    lost, rest = trial(0, "a", failed), trial(1, "b", running, "1", [3, 40, 60, 9.0])
-    assert look(lost, rest, trial(2, "a", waiting)) == [100]
-    assert look(lost, rest, trial(2, "a", running, beat=[1, 11, 60, 0.0])) == [100]  # b still goes on
-    alone = trial(1, "b", TrialState.COMPLETE, "1")
-    assert look(lost, alone, trial(2, "a", running, beat=[2, 19, 60, 1.0])) == [100]
-    assert look(lost, alone, trial(2, "a", running, beat=[2, 22, 60, 1.0])) == [100, 102]
+    lost, other = trial(0, "a", failed), trial(1, "b", running, "1", [3, 40, 60, 9.0])
+    assert look(lost, other, trial(2, "a", waiting)) == [100]
+    assert look(lost, other, trial(2, "a", running, beat=[1, 11, 60, 0.0])) == [100]  # nobody is idle
+    done, more = trial(1, "b", TrialState.COMPLETE, "1"), trial(3, "c", waiting)
+    assert look(lost, done, trial(2, "a", running, beat=[2, 22, 60, 1.0]), more) == [100]  # nor here
+    assert look(lost, done, trial(2, "a", running, beat=[2, 19, 60, 1.0])) == [100]  # too few steps of this attempt
+    assert look(lost, done, trial(2, "a", running, beat=[2, 22, 60, 1.0])) == [100, 102]
     again = trial(2, "a", failed)
-    assert look(lost, alone, again, trial(3, "a", running, "1", [1, 21, 60, 0.0])) == [100, 102]
-    assert look(lost, alone, again, trial(3, "a", running, "1", [1, 55, 60, 0.0])) == [100, 102]  # it has moved
+    assert look(lost, done, again, trial(3, "a", running, "1", [1, 21, 60, 0.0])) == [100, 102]
+    assert look(lost, done, again, trial(3, "a", running, "1", [1, 55, 60, 0.0])) == [100, 102]  # it has moved
 
 
 def test_options_that_are_none_are_refused(tmp_path, capsys):
@@ -141,8 +142,9 @@ def test_options_that_are_none_are_refused(tmp_path, capsys):
     assert "--max_steps=3: expected an option of this program, or one of `fit`" in capsys.readouterr().err
     assert studies.main([f"--output={tmp_path}", "--workers=1"]) == 1
     assert "expected two or more" in capsys.readouterr().err
-    assert studies.main([f"--output={tmp_path}", "--parts", "rank, some"]) == 1
-    assert "there is no rank, some" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        studies.main([f"--output={tmp_path}", "--parts", "rank-some"])
+    assert "'rank-some' (choose from" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("left", [[], [attempt("a/seed-0", "GPU 0", -90)]])
@@ -158,8 +160,8 @@ def test_a_part_that_an_earlier_call_began_has_no_time(tmp_path, monkeypatch, le
 
 def test_the_table_tells_no_time_of_a_part_that_was_interrupted(tmp_path):
     late = part(*RANK["attempts"], attempt("c/seed-0", "GPU 0", -90, 2.5)) | {"interrupted": True}
-    found = result(**{"rank, all": late})
-    assert "| rank, all | 2 | 1 | 5 | 5 | interrupted | 9.0 |" in studies_result.table(found)
+    found = result(**{"rank-all": late})
+    assert "| rank-all | 2 | 1 | 5 | 5 | interrupted | 9.0 |" in studies_result.table(found)
     assert studies_result.timeline(found, tmp_path / "x.png").axes[0].get_xlim()[0] == -90
 
 
@@ -199,15 +201,15 @@ def test_studies_run_on_two_workers_one_and_in_pairs(prepared, tmp_path, capfd, 
     assert "on worker 0, its worker killed at step " in said or "on worker 1, its worker killed at step " in said
     found = json.loads((tmp_path / "out" / "studies.json").read_text())["parts"]
     assert {name: len(studies_result.values(part)) for name, part in found.items()} == {
-        "rank, all": 2,
-        "heads, all": 2,
-        "rank, pairs": 2,
-        "rank, one": 2,
+        "rank-all": 2,
+        "heads-all": 2,
+        "rank-pairs": 2,
+        "rank-one": 2,
     }
-    assert studies_result.apart(found["rank, all"], found["rank, one"]) == [0.0] * 4
-    assert max(map(abs, studies_result.apart(found["rank, all"], found["rank, pairs"]))) < 1e-4
+    assert studies_result.apart(found["rank-all"], found["rank-one"]) == [0.0] * 4
+    assert max(map(abs, studies_result.apart(found["rank-all"], found["rank-pairs"]))) < 1e-4
     for name in ("rank-all", "heads-all", "rank-pairs", "rank-one"):
         assert (tmp_path / "out" / name / "report.md").exists()
         assert list((tmp_path / "out" / name / "tensorboard").rglob("events.out.tfevents.*"))
     assert studies.main([*words, f"--data={prepared}", "--pair_batch=2"]) == 0  # nothing is run again
-    assert "rank, one: is in " in capfd.readouterr().err
+    assert "rank-one: is in " in capfd.readouterr().err

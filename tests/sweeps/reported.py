@@ -102,3 +102,26 @@ def of_cells(tmp_path, records, **settings):
     cells = {cell: {"x.y": number} for number, (cell, _) in enumerate(dict.fromkeys(records))}
     study = make_study(tmp_path, **{"cells": cells, "seeds": sorted({seed for _, seed in records}), **settings})
     return findings(study, {f"{cell}/seed-{seed}": each for (cell, seed), each in records.items()})
+
+
+def of_values(tmp_path, values, sizes=None, **settings):
+    """What a study found whose trials end with these values of the objective, by cell and seed; of None one diverged.
+
+    Args:
+        tmp_path: of the test.
+        values: by cell, one a seed.
+        sizes: by cell, its parameters and its cached bytes of a token; 1000 where nothing is said.
+        settings: of the study.
+    """
+    size = {cell: (sizes or {}).get(cell, 1000) for cell in values}
+    records = {
+        (cell, seed): record(
+            value,
+            "diverged" if value is None else "completed",
+            facts={"num_parameters": size[cell], "cache_bytes_per_token": size[cell]},
+            metrics={"val/loss": 2.0},
+        )
+        for cell, each in values.items()
+        for seed, value in enumerate(each)
+    }
+    return of_cells(tmp_path, records, **settings)

@@ -11,7 +11,7 @@ from lit_t6.sweeps.presence import Presence
 from lit_t6.sweeps.records import read_record, write_record
 from lit_t6.sweeps.same_study import agree, left_out
 
-from .ledgers import make_ledger, make_study, statuses
+from .ledgers import attempts_of, ends, make_ledger, make_study, statuses
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_a_worker_that_died_is_noticed_at_once(study, ledger, tmp_path):
     assert ledger.reap() == []
     os.close(other.presence.descriptor)  # as the kernel does when the process dies
     assert ledger.reap() == [claim.job.key]
-    trials = [trial for trial in ledger.trials() if trial.user_attrs["job"] == claim.job.key]
+    trials = attempts_of(ledger, claim.job.key)
     assert [trial.state for trial in trials] == [TrialState.FAIL, TrialState.WAITING]
     assert trials[0].user_attrs["outcome"] == "lost"
     assert "was killed" in trials[0].user_attrs["reason"]
@@ -185,17 +185,12 @@ def rebuilt_by_two(study, ledger, folder):
     return claim.job.key, *both
 
 
-def attempts(ledger, key):
-    return [trial for trial in ledger.trials() if trial.user_attrs["job"] == key]
-
-
 def test_what_two_machines_take_over_at_once_is_there_once(study, ledger, tmp_path):
     key, first, second = rebuilt_by_two(study, ledger, tmp_path)
     first.make_due()
     second.make_due()
-    ends = [outcome_of(trial) for trial in attempts(first, key)]
-    assert ends == ["completed", "void"]
-    (taken, _) = attempts(first, key)
+    assert ends(first, key) == ["completed", "void"]
+    (taken, _) = attempts_of(first, key)
     assert (taken.value, taken.user_attrs["metrics"]) == (1.25, {"val/bits_per_byte": 1.25})
     assert taken.user_attrs["worker"]["id"] == ledger.me["id"], "who trained it"
 
@@ -210,18 +205,18 @@ def test_what_one_machine_was_about_to_take_over_another_one_does(study, ledger,
     while (claim := second.claim()) is not None:
         claimed.append(claim.job.key)
     assert sorted(claimed) == sorted(set(first.jobs) - {key})
-    assert [(outcome_of(trial), trial.value) for trial in attempts(second, key)] == [("completed", 1.25)]
+    assert [(outcome_of(trial), trial.value) for trial in attempts_of(second, key)] == [("completed", 1.25)]
 
 
 def test_what_a_machine_had_half_taken_over_is_taken_over_again(study, ledger, tmp_path, monkeypatch):
     key, first, second = rebuilt_by_two(study, ledger, tmp_path)
     monkeypatch.setattr(first, "_end", lambda *arguments: True)  # it is killed here
     first.make_due()
-    assert outcome_of(attempts(first, key)[0]) == "running"
+    assert outcome_of(attempts_of(first, key)[0]) == "running"
     os.close(first.presence.descriptor)
     del second.standings
     assert second.reap() == [key]
-    assert [outcome_of(trial) for trial in attempts(second, key)] == ["lost", "completed"]
+    assert ends(second, key) == ["lost", "completed"]
 
 
 def test_records_of_another_study_are_not_taken(study, ledger, tmp_path):

@@ -3,12 +3,14 @@ from dataclasses import replace
 import pytest
 
 from lit_t6.sweeps import commands, load_study
+from lit_t6.sweeps.pack import unpack
+from lit_t6.sweeps.report import sweep_report
 from lit_t6.sweeps.same_study import kept_study, told_of, with_seeds_of
 from lit_t6.sweeps.saved_study import save_study
 from lit_t6.sweeps.screen import Screen
 from lit_t6.sweeps.worker import Plan
 
-from .ledgers import make_study, plain_cells
+from .ledgers import make_ledger, make_study, plain_cells, write_study
 
 
 def begin(study, folder):
@@ -54,3 +56,55 @@ def test_a_study_that_was_not_begun_is_kept_as_it_is(tmp_path):
     assert kept_study(study, tmp_path / "there") is None
     save_study(study, tmp_path / "there")
     assert kept_study(study, tmp_path / "there").seeds == (0, 1)
+
+
+@pytest.fixture
+def of_two_seeds(tmp_path):
+    """A study that was begun with two seeds, of each of which a trial has ended; its file says one seed now."""
+    begun = make_study(tmp_path, seeds=[0, 1])
+    folder = tmp_path / "logs" / "sweeps" / "study"
+    begin(begun, folder)
+    ledger = make_ledger(begun, folder)
+    while claim := ledger.claim():
+        if claim.job.cell == "a":
+            ledger.finish(claim, "completed", 1.0 + claim.job.seed, {"step": 3})
+            (folder / claim.job.key).mkdir(parents=True, exist_ok=True)
+            (folder / claim.job.key / "events.out.tfevents.1.host.t6").write_bytes(b"")
+    ledger.presence.close()
+    return write_study(tmp_path, seeds=[1]), tmp_path / "logs"
+
+
+def test_a_look_by_file_shows_the_seeds_that_are_kept(of_two_seeds):
+    file, logs = of_two_seeds
+    by_file = commands.sweep_status([str(file)], logs=str(logs))
+    assert by_file.to_dict() == commands.sweep_status([str(logs / "sweeps" / "study")]).to_dict()
+    assert by_file.counts["done"] == 2
+    typed = commands.sweep_status([str(file)], {"seeds": [1]}, logs=str(logs))
+    assert {job.seed for job, _ in typed.rows} == {1}
+
+
+def test_an_archive_made_by_file_has_the_seeds_that_are_kept(of_two_seeds, tmp_path):
+    file, logs = of_two_seeds
+    packed = commands.sweep_pack([str(file)], output=str(tmp_path / "x.tar.gz"), logs=str(logs))
+    study = load_study([unpack(packed, tmp_path / "there")])
+    assert study.seeds == (0, 1)
+    for seed in study.seeds:
+        trial = tmp_path / "there" / "study" / "a" / f"seed-{seed}"
+        assert {path.name for path in trial.iterdir()} == {"trial.json", "events.out.tfevents.1.host.t6"}
+
+
+def test_a_report_by_file_has_the_seeds_that_are_kept(of_two_seeds, tmp_path):
+    file, logs = of_two_seeds
+    found = sweep_report([str(file)], output=str(tmp_path / "report"), logs=str(logs))
+    assert found.cells[0].by_seed == {0: 1.0, 1: 2.0}
+    typed = sweep_report([str(file)], {"seeds": [1]}, output=str(tmp_path / "report"), logs=str(logs))
+    assert typed.cells[0].by_seed == {1: 2.0}
+
+
+def test_a_look_at_another_study_than_was_begun_is_refused(of_two_seeds, tmp_path):
+    """Though no trial of the cell that differs has ended."""
+    _, logs = of_two_seeds
+    other = str(write_study(tmp_path, cells={"a": {"x.y": 1}, "c": {"x.y": 9}}, seeds=[1]))
+    for look in (commands.sweep_status, commands.sweep_pack, sweep_report):
+        with pytest.raises(ValueError, match="is another one: cell 'c': options.x.y was 3, is 9"):
+            look([other], logs=str(logs))

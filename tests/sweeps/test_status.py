@@ -76,6 +76,33 @@ def test_the_only_trial_is_basis_enough(tmp_path):
     assert look(ledger).seconds_left() == 180.0
 
 
+@pytest.mark.parametrize("outcomes", [("diverged", "pruned"), ("pruned", "pruned"), ("failed", "diverged")])
+def test_the_last_trial_of_a_study_whose_others_came_to_nothing_tells_its_time(tmp_path, outcomes):
+    ledger = make_ledger(make_study(tmp_path, seeds=[0], retries=0), tmp_path)
+    ledger.make_due()
+    first, second = ledger.claim(), ledger.claim()
+    ledger.finish(first, outcomes[0], None if outcomes[0] != "pruned" else 2.0, {"seconds": 40.0, "step": 10})
+    assert look(ledger).seconds_left() is None, "one may be unlike the others"
+    ledger.finish(second, outcomes[1], None if outcomes[1] != "pruned" else 2.0, {"seconds": 60.0, "step": 10})
+    last = ledger.claim()
+    ledger.beat(last, 1, 100, 20.0)
+    assert look(ledger).seconds_left() == 30.0, "as long as the others at least"
+    ledger.beat(last, 1, 100, 55.0)
+    assert summary(look(ledger))[0].endswith("; time left: estimating"), "it is longer under way than they were"
+    ledger.beat(last, 50, 100, 80.0)
+    assert look(ledger).seconds_left() == 80.0
+
+
+def test_trials_that_failed_at_once_do_not_tell_how_long_the_others_take(ledger):
+    for _ in range(2):
+        end(ledger, "out_of_memory", seconds=3.0)
+    first = ledger.claim()
+    ledger.beat(first, 24, 100, 24.0)
+    assert look(ledger).seconds_left() is None
+    ledger.beat(first, 25, 100, 25.0)
+    assert look(ledger).seconds_left() == 75.0 + 300.0
+
+
 def test_the_best_may_be_the_most(tmp_path):
     study = make_study(tmp_path, objective={"metric": "val/x", "direction": "maximize"}, seeds=[0])
     ledger = make_ledger(study, tmp_path)

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import os
 import pickle
@@ -14,6 +15,7 @@ import torch
 
 from lit_t6.training import DamagedCheckpoint, SafeCheckpointIO, checkpoint_files, read_checkpoint
 from lit_t6.training.checkpoint_files import verify_file, write_atomically
+from lit_t6.whole_files import hold
 from tests.training.disks import small_disk
 from tests.training.runs import fit
 
@@ -176,11 +178,25 @@ def test_leftovers_of_dead_processes_are_removed_and_those_at_work_are_not(tmp_p
         path.write_bytes(b"half")
         os.utime(path, (0, 0))
     with alive.open("rb") as file:
-        assert checkpoint_files._lock(file)
+        assert hold(file)
         write_atomically(small(), tmp_path / "a.ckpt")
     assert not dead.exists()
     assert alive.exists()
     assert all(path.exists() for path in others)
+
+
+def test_a_slow_disk_does_not_make_a_leftover_of_what_is_being_written(tmp_path, monkeypatch):
+    """It looks old by the time that it gets its name."""
+
+    @contextlib.contextmanager
+    def much_later():
+        (beside,) = tmp_path.iterdir()
+        os.utime(beside, (0, 0))
+        write_atomically(small(), tmp_path / "b.ckpt")
+        yield
+
+    write_atomically(small(), tmp_path / "a.ckpt", much_later())
+    assert sorted(os.listdir(tmp_path)) == ["a.ckpt", "b.ckpt"]
 
 
 LIMITED = """

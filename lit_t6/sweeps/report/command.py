@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lit_t6.sweeps.addresses import published
-from lit_t6.sweeps.begun import load_asked
+from lit_t6.sweeps.begun import load_begun
 from lit_t6.sweeps.jobs import jobs_of
 from lit_t6.sweeps.report.board import write_board
 from lit_t6.sweeps.report.described import Description, describe
@@ -53,8 +53,9 @@ def sweep_report(
     """Answer a study's question: tables, figures, and a folder for TensorBoard.
 
     It writes report.md, cells.csv, trials.csv, figures and tensorboard/, and replaces those of an earlier report. A
-    study may be reported on while it runs. Failed, diverged and pruned trials stay in the tables as such. Seeds and
-    cells that were trained and are not asked for are named.
+    study may be reported on while it runs. Failed, diverged and pruned trials stay in the tables as such. Seeds that
+    the study was begun with are reported on too where its file does not name them; with --seeds, those alone. Seeds
+    and cells that were trained and are not reported on are named.
 
     Args:
         study: as of `sweep run`: its files, or its folder.
@@ -71,7 +72,7 @@ def sweep_report(
     """
     command = _typed(study, {"from": from_archive, "output": output, "storage": storage}, overrides, logs)
     with tempfile.TemporaryDirectory() as scratch:
-        asked, folder = load_asked(study, overrides, scratch if from_archive else logs, from_archive)
+        asked, folder = load_begun(study, overrides, scratch if from_archive else logs, from_archive)
         again = anew(asked, folder, overrides, from_archive, logs)
         if from_archive:
             asked = replace(asked, files=(Path(from_archive),))

@@ -32,11 +32,13 @@ class Front:
     Args:
         members: fewest bytes first.
         doubtful: members that are not told apart from some cell that caches no more bytes, which may be as good.
+        untested: other members that have fewer than two seeds in common with some cell that caches no more bytes.
         tests: comparisons for whose number p is corrected; 0 where too few seeds are in common.
     """
 
     members: tuple[CellFindings, ...]
     doubtful: frozenset[str]
+    untested: frozenset[str]
     tests: int
 
 
@@ -61,8 +63,11 @@ def front_of(found: Findings) -> Front:
     members = found.pareto()
     pairs = [(member, rival) for member in members for rival in _no_larger(found, member)]
     told = _told(found, pairs)
-    doubtful = frozenset(member.name for (member, _), better in zip(pairs, told, strict=True) if not better)
-    return Front(tuple(members), doubtful, sum(better is not None for better in told))
+    doubtful, untested = (
+        frozenset(member.name for (member, _), better in zip(pairs, told, strict=True) if better is kind)
+        for kind in (False, None)
+    )
+    return Front(tuple(members), doubtful, untested - doubtful, sum(better is not None for better in told))
 
 
 def _no_larger(found: Findings, member: CellFindings) -> list[CellFindings]:

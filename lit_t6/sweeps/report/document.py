@@ -109,14 +109,18 @@ def _front(found: Findings) -> str:
     front, metric = front_of(found), found.study.objective.metric
     names = ", ".join(map(_with_size, front.members))
     said = f"No other one beats these in both, mean {metric} and bytes cached of a token: {names}."
-    if not front.doubtful:
-        return said
-    if not front.tests:
+    if front.untested and not front.tests:
         return f"{said} Whether that is more than noise cannot be tested: that takes two seeds of each."
-    return (
-        f"{said} Within noise: {_listed([cell.name for cell in front.members if cell.name in front.doubtful])}; a cell "
-        f"that caches no more is not told apart {_LEVEL}, Holm-corrected for {counted(front.tests, 'comparison')}."
+    doubtful, untested = (
+        _listed([cell.name for cell in front.members if cell.name in names])
+        for names in (front.doubtful, front.untested)
     )
+    if doubtful:
+        said += (
+            f" Within noise: {doubtful}; a cell that caches no more is not told apart {_LEVEL}, Holm-corrected for "
+            f"{counted(front.tests, 'comparison')}."
+        )
+    return said + (f" Not tested, for want of seeds: {untested}." if untested else "")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -3,13 +3,14 @@
 import logging
 import re
 import textwrap
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
 from matplotlib import font_manager, rc_context, rcParams
 from matplotlib.font_manager import FontProperties
+
+from lit_t6.command_line.columns import columns
 
 _NO_LETTERS = re.compile(r"last ?resort|blank|^cm[a-z]+10$|^stix(nonunicode|size)", re.IGNORECASE)
 """Fonts that have a box for everything, or symbols in the places of letters."""
@@ -59,8 +60,8 @@ def escape(letter: str) -> str:
 
 def wrap(text: str, width: int) -> list[str]:
     """A line in lines of at most so many letters, of which those of East Asia count twice."""
-    filled = "".join(letter + _FILLER * (unicodedata.east_asian_width(letter) in "WF") for letter in text)
-    return [line.replace(_FILLER, "") for line in textwrap.wrap(filled, width)]
+    spread = "".join(letter + _FILLER * (columns(letter) - 1) for letter in text)
+    return [line.replace(_FILLER, "") for line in textwrap.wrap(spread, width)]
 
 
 def _missing(text: str, families: list[str]) -> set[str]:

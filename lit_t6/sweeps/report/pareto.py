@@ -35,7 +35,7 @@ _STEP = 0.012
 
 def pareto_figure(found: Findings) -> Figure | None:
     """The objective against the bytes cached of a token, and the cells that no other one beats in both: hollow where
-    that may be noise. Bytes are exact, so bars are upright.
+    that may be noise, or is not tested. Bytes are exact, so bars are upright.
     """
     cells = [cell for cell in found.ranked() if cell.fact("cache_bytes_per_token") is not None]
     sizes = {cell.name: int(cell.fact("cache_bytes_per_token")) for cell in cells}
@@ -55,7 +55,7 @@ def pareto_figure(found: Findings) -> Figure | None:
         if cell.value.low is not None and cell.value.high is not None:
             axes.plot([x] * 2, [cell.value.low, cell.value.high], color=colour, alpha=0.45, linewidth=1.2)
             drawn.append(Bar(x, cell.value.low, cell.value.high, colour))
-        inside = "white" if front.tests and cell.name in front.doubtful else colour
+        inside = "white" if front.tests and cell.name in front.doubtful | front.untested else colour
         axes.plot(x, cell.value.mean, "D", color=colour, markerfacecolor=inside, markersize=6, zorder=3)
     steps = [cell.value.mean for cell in front.members if cell.value is not None]
     axes.step([sizes[cell.name] for cell in front.members], steps, where="post", color=COLOURS[1], linewidth=1.2,
@@ -81,11 +81,11 @@ def pareto_figure(found: Findings) -> Figure | None:
 
 def _about(front: Front) -> str:
     said = "Orange: no other is better in both"
-    if not front.doubtful:
-        return f"{said}."
-    if not front.tests:
+    if front.untested and not front.tests:
         return f"{said}, by the means; too few seeds to test it."
-    return f"{said}; hollow: within noise of one that caches no more (paired t, Holm, {100 * LEVEL:g} %)."
+    noise = f"within noise of one that caches no more (paired t, Holm, {100 * LEVEL:g} %)" if front.doubtful else ""
+    hollow = ", or ".join(filter(None, [noise, "not tested, for want of seeds" if front.untested else ""]))
+    return f"{said}; hollow: {hollow}." if hollow else f"{said}."
 
 
 def _beside_each_other(
