@@ -61,6 +61,14 @@ def test_a_seed_that_was_never_trained_is_refused_before_anything_is_written(tmp
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
 
 
+def test_a_seed_of_the_file_that_is_still_to_be_trained_is_unfinished(tmp_path):
+    _, _, folder = begun(tmp_path)
+    study = make_study(tmp_path, cells=CELLS, seeds=[0, 1, 2, 3, 4], **SETTINGS)
+    assert len(gather(study, folder, None).records) == 20
+    with pytest.raises(ValueError, match="trained with seed 5; there"):
+        gather(make_study(tmp_path, cells=CELLS, seeds=[5], **SETTINGS), folder, None)
+
+
 def test_a_report_with_results_is_not_replaced_by_one_without(tmp_path):
     *_, output = published(tmp_path)
     study = json.loads((tmp_path / "made_up.yaml").read_text())

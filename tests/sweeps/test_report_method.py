@@ -2,6 +2,7 @@
 
 import shlex
 import subprocess
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -119,6 +120,10 @@ def test_the_command_trains_the_same_study_from_the_start(tmp_path, monkeypatch,
 
 def test_a_study_that_is_named_by_its_files_is_run_by_them(tmp_path):
     study, _, folder = begun(tmp_path)
+    told = f"python cli.py sweep run {study.files[0]}"
+    assert anew(study, folder) == told
+    assert anew(replace(study, seeds=(0, 7)), folder) == f"{told} --seeds '[0, 7]'"
+    study = replace(study, seeds=(0,))
     assert anew(study, folder, {"seeds": [0]}) == f"python cli.py sweep run {study.files[0]} --seeds '[0]'"
 
 

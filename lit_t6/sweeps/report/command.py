@@ -76,7 +76,7 @@ def sweep_report(
         again = anew(asked, folder, overrides, from_archive, logs)
         if from_archive:
             asked = replace(asked, files=(Path(from_archive),))
-        gathered = gather(asked, folder, storage)
+        gathered = gather(asked, folder, storage, "seeds" in (overrides or {}))
         described = {job.key: describe(folder / job.key) for job in jobs_of(asked)}
         records = {key: _with_sizes(record, described[key]) for key, record in gathered.records.items()}
         found = replace(findings(asked, records, gathered.spent), left_out=gathered.left_out)

@@ -35,18 +35,19 @@ class Gathered:
     left_out: str = ""
 
 
-def gather(study: Study, folder: Path, storage: str | None) -> Gathered:
+def gather(study: Study, folder: Path, storage: str | None, typed: bool = False) -> Gathered:
     """The trials of a study: of its storage, or where there is none, of their folders.
 
     Args:
         study: as it is asked for, which may be less than what was trained.
         folder: of the study.
         storage: its address; None for the journal in the folder.
+        typed: whether a person typed the seeds: each of them must have been trained then.
 
     Raises:
-        ValueError: it has not been begun, or with other settings, or a seed of it never was.
+        ValueError: it has not been begun, or with other settings, or not with a seed that was typed, or with none.
     """
-    if storage is None and not (folder / JOURNAL).exists() and (found := _of_folders(study, folder)) is not None:
+    if storage is None and not (folder / JOURNAL).exists() and (found := _of_folders(study, folder, typed)) is not None:
         return found
     ledger = open_begun(study, folder, storage, HEARTBEAT_SECONDS)
     trials = by_job(ledger.trials())
@@ -54,7 +55,7 @@ def gather(study: Study, folder: Path, storage: str | None) -> Gathered:
     over = {key: each for key, each in stands.items() if each.is_over}
     records = {key: record_of(each.trial, study) for key, each in over.items() if each.trial and key in ledger.jobs}
     ends = {key: over[key].status if key in over else UNFINISHED for key in stands}
-    _check_seeds(study, stands, ())
+    _check_seeds(study, stands, (), typed)
     return Gathered(records, {key: _spent(trials[key]) for key in ledger.jobs if key in trials}, _left_out(study, ends))
 
 
@@ -63,7 +64,7 @@ def _spent(attempts: Sequence[FrozenTrial]) -> Spent:
     return Spent(sum(map(seconds_of, attempts)), sum(map(seconds_of, in_vain)))
 
 
-def _of_folders(study: Study, folder: Path) -> Gathered | None:
+def _of_folders(study: Study, folder: Path, typed: bool) -> Gathered | None:
     """The same from the records in the trials' folders; None where there are none."""
     keys = [path.parent.relative_to(folder).as_posix() for path in sorted(folder.glob(f"*/seed-*/{RECORD}"))]
     read = {key: read_record(folder / key) for key in keys}
@@ -73,7 +74,7 @@ def _of_folders(study: Study, folder: Path) -> Gathered | None:
     records = {job.key: there[job.key] for job in jobs_of(study) if job.key in there}
     _check_records(study, folder, records)
     kept = load_study([folder / STUDY_NAME]).seeds if (folder / STUDY_NAME).is_file() else ()
-    _check_seeds(study, there, kept)  # trials that have not ended have no record
+    _check_seeds(study, there, kept, typed)  # trials that have not ended have no record
     return Gathered(
         records, left_out=_left_out(study, {key: str(record.get("outcome")) for key, record in there.items()})
     )
@@ -89,18 +90,20 @@ def _check_records(study: Study, folder: Path, records: Mapping[str, Mapping[str
         )
 
 
-def _check_seeds(study: Study, keys: Collection[str], begun: Collection[int]) -> None:
-    """Refuse seeds with which no cell of a study has been begun, where others have.
+def _check_seeds(study: Study, keys: Collection[str], begun: Collection[int], typed: bool) -> None:
+    """Refuse seeds with which no cell of a study has been begun, where others have. Those that a file names, and that
+    are still to be trained, are unfinished.
 
     Args:
         study: as it is asked for.
         keys: of all jobs that are there.
         begun: seeds that the study was begun with, as its folder says.
+        typed: whether a person typed the seeds.
     """
     wanted = {job.key: job.seed for job in jobs_of(study)}
     there = {*begun, *(wanted[key] for key in keys if key in wanted)}
     never = [str(seed) for seed in study.seeds if seed not in there]
-    if not never or not keys:
+    if not keys or not never or (len(never) < len(study.seeds) and not typed):
         return
     seeds = sorted({*begun, *(int(seed) for _, seed in map(_parts, keys) if seed.isdigit())})
     raise ValueError(

@@ -10,7 +10,7 @@ from lit_t6.command_line.markdown import aligned
 from lit_t6.sweeps.report.described import Description
 from lit_t6.sweeps.report.findings import Findings
 from lit_t6.sweeps.saved_study import CONFIGS_NAME, STUDY_NAME
-from lit_t6.sweeps.study import Study
+from lit_t6.sweeps.study import Study, load_study
 
 
 def in_common(descriptions: Sequence[Description]) -> list[tuple[str, str]]:
@@ -90,6 +90,8 @@ def anew(
     typed = {name: value for name, value in (overrides or {}).items() if archive is None or name != "name"}
     if archive is None and not (first.name == STUDY_NAME and first.parent.resolve() == folder.resolve()):
         words = [str(first), *map(str, others)]
+        if load_study(words, typed).seeds != study.seeds:  # the study was begun with others
+            typed["seeds"] = list(study.seeds)
         return shlex.join(["python", "cli.py", "sweep", "run", *words, *_options(typed)])
     name = f"{study.name}-again"
     fresh = Path(logs) / "sweeps" / name
