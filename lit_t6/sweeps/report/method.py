@@ -14,7 +14,7 @@ from lit_t6.sweeps.study import Study, load_study
 
 
 def in_common(descriptions: Sequence[Description]) -> list[tuple[str, str]]:
-    """Settings and data that all trainings have, by name; what is varied is in the table of cells.
+    """Settings and data that all trainings have, by name; of others it is said that they are varied.
 
     Args:
         descriptions: of the trainings; those whose folders are not here tell nothing.
@@ -23,8 +23,8 @@ def in_common(descriptions: Sequence[Description]) -> list[tuple[str, str]]:
     found = []
     for name, tell in _TOLD.items():
         told = {tell(each) for each in known}
-        if len(told) == 1 and (said := told.pop()) is not None:
-            found.append((name, said))
+        if told and None not in told:
+            found.append((name, str(told.pop()) if len(told) == 1 else "varied"))
     return found
 
 
