@@ -1,13 +1,15 @@
 """Studies that a person names: their settings, their folder, and the ledger of one that was begun."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lit_t6.sweeps.jobs import jobs_of
 from lit_t6.sweeps.ledger import Ledger
-from lit_t6.sweeps.pack import unpack
+from lit_t6.sweeps.pack import unpack, unpacked
 from lit_t6.sweeps.room import is_starting
 from lit_t6.sweeps.same_study import agree
 from lit_t6.sweeps.saved_study import STUDY_NAME
@@ -41,11 +43,25 @@ def load_asked(
     kept = [str(path) if (path := Path(name) / STUDY_NAME).is_file() else name for name in study]
     _check_not_starting(Path(kept[0]))
     asked = load_study(kept, overrides or {})
+    asked = asked if from_archive is None else replace(asked, files=(Path(from_archive),))
     begun = Path(kept[0]).parent
     is_begun = begun.name == asked.name or (begun / JOURNAL).exists()  # wherever it lies, whatever it is called there
     if is_begun and Path(kept[0]).name == STUDY_NAME:
         return asked, begun
     return asked, Path(logs) / FOLDER / asked.name
+
+
+@contextmanager
+def asked_to_run(
+    study: Sequence[str], overrides: Mapping[str, Any] | None, logs: str, from_archive: str | None
+) -> Iterator[tuple[Study, Path]]:
+    """The same, of a study that is about to begin: where that fails, what was unpacked for it is removed again."""
+    if from_archive is None or study:
+        yield load_asked(study, overrides, logs, from_archive)
+        return
+    with unpacked(Path(from_archive), Path(logs) / FOLDER) as file:
+        asked, folder = load_asked([str(file)], overrides, logs)
+        yield replace(asked, files=(Path(from_archive),)), folder
 
 
 def open_begun(study: Study, folder: Path, storage: str | None, heartbeat: float) -> Ledger:

@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lit_t6.command_line.complaints import nearest
+from lit_t6.data.manifest import read_manifest
 from lit_t6.sweeps.cells import Cell, fit_options, matched, plain_cells
 from lit_t6.sweeps.command import own_options
+from lit_t6.sweeps.digest import names_data
+from lit_t6.sweeps.same_data import ALL, Prepared
 from lit_t6.sweeps.search import build_pruner, build_sampler, probes
 from lit_t6.sweeps.study import Study
 from lit_t6.training.planning.fit_reader import FitReader, FitSettings
@@ -80,25 +83,35 @@ def _is_of_the_study(study: Study, cell: Cell, reader: FitReader, said: str) -> 
     return False
 
 
-def check_data(study: Study, read: Sequence[tuple[Cell, FitSettings]]) -> None:
+def check_data(study: Study, read: Sequence[tuple[Cell, FitSettings]]) -> dict[str, Prepared]:
     """Look at the data of all cells as `fit` does before it starts; each folder once.
 
     Args:
         study: of the cells.
         read: from `check_study`.
 
+    Returns:
+        The data of each cell, and, by `ALL`, of those that do not say themselves where theirs lies; of a search that
+        alone, since a place that it chooses is a setting.
+
     Raises:
         ValueError: no prepared data, a damaged shard, or a vocabulary or length that does not go with a model.
     """
     seen: set[str] = set()
+    found: dict[str, Prepared] = {}
     for cell, settings in read:
-        if settings.asked_of_data in seen:
-            continue
-        seen.add(settings.asked_of_data)
+        own, path = names_data(cell), str(settings.data["path"])
         try:
-            settings.check_data()
+            if settings.asked_of_data not in seen:
+                settings.check_data()
         except ValueError as error:
-            raise ValueError(f"{study.files[-1]}: cell {cell.name!r}: {error}") from error
+            option = "the cell's data.path" if own else "--options.data.path"
+            said = str(error).replace("--data.path", option)
+            raise ValueError(f"{study.files[-1]}: cell {cell.name!r}: {said}") from error
+        seen.add(settings.asked_of_data)
+        data = Prepared(read_manifest(path).fingerprint, path)
+        found |= ({} if own else {ALL: data}) | ({} if study.search else {cell.name: data})
+    return found
 
 
 def _check_figures(study: Study, cell: Cell, settings: FitSettings) -> None:

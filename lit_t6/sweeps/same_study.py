@@ -1,29 +1,44 @@
 """Whether what a folder or a storage holds under a study's name is that study, and what is kept of it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from lit_t6.sweeps.digest import changes, common
+from lit_t6.sweeps.digest import changes, common, digest
 from lit_t6.sweeps.jobs import by_job, jobs_of
 from lit_t6.sweeps.ledger import Ledger
+from lit_t6.sweeps.same_data import Prepared, check_same_data, recorded
 from lit_t6.sweeps.saved_study import STUDY_NAME
 from lit_t6.sweeps.study import Study, load_study
 
 
-def agree(ledger: Ledger) -> None:
+def agree(ledger: Ledger, data: Mapping[str, Prepared] | None = None) -> dict[str, str]:
     """Make sure that the storage's study of this name is this one; one that is new there is written down.
 
-    It may have more cells, seeds and trials than the storage knows of.
+    It may have more cells, seeds and trials than the storage knows of, and its data may lie elsewhere, where it was
+    written down what data it is.
+
+    Args:
+        ledger: of the study.
+        data: on which it is to be trained, by cell; None of one that is only looked at.
+
+    Returns:
+        Fingerprints of the data, by cell; none of a study of which they were not written down.
 
     Raises:
         ValueError: it is another one; says what differs.
     """
     study, storage = ledger.study, ledger.storage
-    mine = json.loads(json.dumps({"digest": study.digest(), "common": common(study)}, default=str))
+    data = data or {}
     theirs = storage.get_study_user_attrs(ledger.study_id)
-    if "digest" not in theirs:
+    known: dict[str, str] = theirs.get("data") or {}
+    check_same_data(known, data, study.name)
+    if is_new := "digest" not in theirs:  # of an older one nobody can say any more what its data was
+        known = _note_data(ledger, known, data)
+    places = not known
+    mine = {"digest": digest(study, places), "common": json.loads(json.dumps(common(study, places), default=str))}
+    if is_new:
         for name, value in mine.items():
             storage.set_study_user_attr(ledger.study_id, name, value)
         theirs = storage.get_study_user_attrs(ledger.study_id)
@@ -38,21 +53,31 @@ def agree(ledger: Ledger) -> None:
         ledger.jobs[key].cell
         for key, trials in by_job(ledger.trials()).items()
         if key in ledger.jobs
-        and any(trial.user_attrs.get("fingerprint", "") != ledger.jobs[key].fingerprint for trial in trials)
+        and any(trial.user_attrs.get("fingerprint", "") not in ledger.jobs[key].fingerprints for trial in trials)
     ]
     if others:
         raise ValueError(
             f"the storage's study {study.name!r} has trained {', '.join(dict.fromkeys(others))} with other settings. "
             f"Give these cells other names, or the study another one, with --name."
         )
+    return known if places else _note_data(ledger, known, data)
 
 
-def kept_study(study: Study, folder: Path) -> Study | None:
+def _note_data(ledger: Ledger, known: dict[str, str], data: Mapping[str, Prepared]) -> dict[str, str]:
+    """Write down in the storage what is not yet known of a study's data; all that is known then."""
+    more = {name: found.fingerprint for name, found in data.items() if name not in known}
+    if more:
+        ledger.storage.set_study_user_attr(ledger.study_id, "data", {**known, **more})
+    return {**known, **more}
+
+
+def kept_study(study: Study, folder: Path, archive: str | None = None) -> Study | None:
     """The study that was begun in a folder; None if none was.
 
     Args:
         study: that is to go on with it. It may have other cells, seeds and trials.
         folder: of the study.
+        archive: out of which it has just come.
 
     Raises:
         ValueError: it is another one; says what differs.
@@ -60,8 +85,13 @@ def kept_study(study: Study, folder: Path) -> Study | None:
     if not (folder / STUDY_NAME).is_file():
         return None
     kept = load_study([folder / STUDY_NAME])
-    if lines := changes(kept, study):
+    if lines := changes(kept, study, places=not recorded(folder)):
         more = f" (and {len(lines) - 3} more)" if len(lines) > 3 else ""
+        if archive is not None:
+            raise ValueError(
+                f"{archive}: the study in it is another one: {'; '.join(lines[:3])}{more}. Leave out what differs, or "
+                f"begin another study from a file of its own."
+            )
         raise ValueError(
             f"{folder}: the study that was begun here is another one: {'; '.join(lines[:3])}{more}. Give this one "
             f"another name, with --name, go on with that one by `sweep run {folder}`, or remove the folder."

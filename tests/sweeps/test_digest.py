@@ -1,6 +1,7 @@
 import pytest
 
-from lit_t6.sweeps.digest import changes
+from lit_t6.sweeps.cells import plain_cells
+from lit_t6.sweeps.digest import changes, digests, names_data, of_cell
 from lit_t6.sweeps.saved_study import save_study
 
 from .studies import BASE, QUICKSTART, study, write
@@ -82,3 +83,25 @@ def test_spaces_of_searches_are_compared(tmp_path):
     assert changes(before, after) == ["search[1].high was 128, is 256"]
     assert changes(before, study(tmp_path, f"{search}num_trials: 99\nsampler: random\n")) == []
     assert BASE.startswith(f"configs: [{QUICKSTART}]")
+
+
+def test_the_place_of_the_data_counts_only_where_it_is_not_known_what_the_data_is(tmp_path):
+    """Typed, in a file, or of a cell."""
+    file = write(tmp_path, "data: {path: here}\n", "data.yaml")
+    text = f"cells: {{a: {{}}, b: {{configs: {file}, options: {{data.path: b}}}}}}\n"
+    before, after = study(tmp_path, text), study(tmp_path, text.replace("path: b", "path: c"), {"options.data.path": 1})
+    assert before.digest() == after.digest()
+    assert changes(before, after, places=False) == []
+    assert changes(before, after) == [
+        "options.data.path was null, is 1",
+        'cell \'b\': options.data.path was "b", is "c"',
+    ]
+    assert digests(before)[1] != digests(after)[1]
+    cell = next(iter(plain_cells(after)))
+    assert [names_data(cell) for cell in plain_cells(after)] == [False, True]
+    assert of_cell(cell) == of_cell(cell, places=True)
+    was = of_cell([*plain_cells(after)][1])
+    file.write_text("data: {path: there}\n")
+    assert of_cell([*plain_cells(after)][1]) == was
+    file.write_text("{}\n")
+    assert of_cell([*plain_cells(after)][1]) == was

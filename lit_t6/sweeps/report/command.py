@@ -4,7 +4,6 @@ import io
 import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 
 from lit_t6.sweeps.addresses import published
 from lit_t6.sweeps.begun import load_asked, open_begun
+from lit_t6.sweeps.digest import digests
 from lit_t6.sweeps.jobs import jobs_of
 from lit_t6.sweeps.records import read_record, record_of
 from lit_t6.sweeps.report.board import write_board
@@ -67,8 +67,6 @@ def sweep_report(
     command = _typed(study, {"from": from_archive, "output": output, "storage": storage}, overrides, logs)
     with tempfile.TemporaryDirectory() as scratch:
         asked, folder = load_asked(study, overrides, scratch if from_archive else logs, from_archive)
-        if from_archive:
-            asked = replace(asked, files=(Path(from_archive),))
         found = findings(asked, _records(asked, folder, storage))
         tags = (asked.objective.metric, *_ALSO, *found.recorded)
         curves = {trial.job.key: read_curves(folder / trial.job.key, tags) for trial in found.trials}
@@ -101,7 +99,7 @@ def _records(study: Study, folder: Path, storage: str | None) -> dict[str, Mappi
 
 def _check_records(study: Study, folder: Path, records: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse records of trials whose settings or objective are others than the study's."""
-    others = [key for key, record in records.items() if record.get("digest") not in (None, study.digest())]
+    others = [key for key, record in records.items() if record.get("digest") not in (None, *digests(study))]
     if others:
         raise ValueError(
             f"{folder}: {', '.join(others[:3])} and what else is recorded here were trained with other settings than "
