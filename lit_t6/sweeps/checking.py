@@ -92,7 +92,7 @@ def check_data(study: Study, read: Sequence[tuple[Cell, FitSettings]]) -> dict[s
 
     Returns:
         The data of each cell, and, by `ALL`, of those that do not say themselves where theirs lies; of a search that
-        alone, since a place that it chooses is a setting.
+        alone, and nothing of one that chooses its data.
 
     Raises:
         ValueError: no prepared data, a damaged shard, or a vocabulary or length that does not go with a model.
@@ -110,7 +110,9 @@ def check_data(study: Study, read: Sequence[tuple[Cell, FitSettings]]) -> dict[s
             raise ValueError(f"{study.files[-1]}: cell {cell.name!r}: {said}") from error
         seen.add(settings.asked_of_data)
         data = Prepared(read_manifest(path).fingerprint, path)
-        found |= ({} if own else {ALL: data}) | ({} if study.search else {cell.name: data})
+        found |= ({} if own else {ALL: data}) | {cell.name: data}
+    if study.search is not None:
+        return {} if any(names_data(cell) for cell, _ in read) else {ALL: found[ALL]}
     return found
 
 

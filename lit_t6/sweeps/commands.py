@@ -97,7 +97,8 @@ def sweep_run(
                 cells, on_cpu, data = _checked(asked)
                 gpus = [] if on_cpu else visible_gpus()
                 environments = share_out(gpus, asked.gpus_per_trial, workers_per_gpu, workers)
-                plan = Plan(asked, cells, storage, folder.resolve(), heartbeat)
+                places = {name: found.path for name, found in data.items()}
+                plan = Plan(asked, cells, storage, folder.resolve(), heartbeat, places=places)
                 ledger = _begin(plan, screen, presence, from_archive is not None, retry_failed, data)
                 plan = _of_kept_files(plan)
         try:

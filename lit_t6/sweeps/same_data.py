@@ -6,8 +6,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from lit_t6.whole_files import replace_text
 
+CONFIG_NAME = "config.yaml"
+"""Where `fit` keeps the options of a run."""
 DATA_NAME = "data.json"
 """In the folder of a study: fingerprints of its data. Where there is none, the data has to stay where it was."""
 ALL = ""
@@ -43,6 +47,24 @@ def record(known: Mapping[str, str], folder: Path) -> None:
     """
     if known and known != recorded(folder):
         replace_text(folder / DATA_NAME, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
+
+
+def say_place(folder: Path, path: str) -> None:
+    """Have the folder of a trial say where its data lies now: `fit` takes up a run of the same options alone.
+
+    Args:
+        folder: of the trial; nothing is done where nothing was trained yet.
+        path: of the same data.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    file = folder / CONFIG_NAME
+    with suppress(FileNotFoundError, yaml.YAMLError):
+        said = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if isinstance(said, dict) and isinstance(data := said.get("data"), dict) and data.get("path") != path:
+            text = yaml.safe_dump({**said, "data": {**data, "path": path}}, sort_keys=False, allow_unicode=True)
+            replace_text(file, text)
 
 
 def check_same_data(known: Mapping[str, str], found: Mapping[str, Prepared], name: str) -> None:

@@ -1,8 +1,10 @@
 """A study goes on with its own data, wherever that lies, and with no other."""
 
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -16,14 +18,14 @@ from lit_t6.sweeps.digest import digests
 from lit_t6.sweeps.pack import pack, unpack
 from lit_t6.sweeps.presence import Presence
 from lit_t6.sweeps.records import write_record
-from lit_t6.sweeps.same_data import Prepared, recorded
+from lit_t6.sweeps.same_data import Prepared, recorded, say_place
 from lit_t6.sweeps.same_study import kept_study
 from lit_t6.sweeps.screen import Screen
 from lit_t6.sweeps.worker import Plan
 from lit_t6.training.planning.fit_reader import FitReader
 
-from .ledgers import CELLS, make_ledger, make_study, plain_cells, statuses
-from .running import ROOT, environment, losses, study_file, sweep
+from .ledgers import CELLS, make_ledger, make_study, plain_cells, statuses, wait_until
+from .running import ROOT, Sweep, environment, losses, study_file, sweep
 from .studies import study
 
 ONE, OTHER = Prepared("1", "here"), Prepared("2", "there")
@@ -178,6 +180,36 @@ def test_a_fingerprint_of_data_is_of_what_it_is(prepared):
     manifest = read_manifest(prepared)
     assert replace(manifest, settings={"texts": ["elsewhere"]}).fingerprint == manifest.fingerprint
     assert replace(manifest, end_of_text=7).fingerprint != manifest.fingerprint
+
+
+def test_a_folder_says_where_the_data_lies_now(tmp_path):
+    say_place(tmp_path, "there")
+    assert not any(tmp_path.iterdir())
+    (tmp_path / "config.yaml").write_text("data: {path: here, seed: 3}\nmodel: {optimizer: {min_lr: 1e-05}}\n")
+    say_place(tmp_path, "there")
+    said = (tmp_path / "config.yaml").read_text()
+    assert said == "data:\n  path: there\n  seed: 3\nmodel:\n  optimizer:\n    min_lr: 1e-05\n"
+    say_place(tmp_path, "there")
+    assert (tmp_path / "config.yaml").read_text() == said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_trial_that_was_interrupted_goes_on_where_the_data_lies_elsewhere(prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path / "first")
+    options = {"trainer.max_steps": 400, "trainer.val_check_interval": 200, "resume.every_n_steps": 0}
+    path = study_file(tmp_path, tmp_path / "first", "long", options, cells={"a": {}})
+    folder = tmp_path / "sweeps" / "long" / "a" / "seed-0"
+    with Sweep([path, "--logs", tmp_path], tmp_path) as running:
+        wait_until(lambda: list(folder.glob("events*")) or running.process.poll() is not None, 60)
+        time.sleep(0.5)
+        running.process.send_signal(signal.SIGTERM)
+        assert running.status(60) == 75, running.said()
+    (tmp_path / "first").rename(tmp_path / "second")
+    words = [tmp_path / "sweeps" / "long", "--options.data.path", tmp_path / "second"]
+    status, said = sweep(words, tmp_path)
+    assert status == 0, said
+    assert "Going on with" in (folder / "output.log").read_text()
 
 
 @pytest.mark.slow
