@@ -1,6 +1,6 @@
 """What is wrong with a study is said before anything starts: every cell is read as `fit` would read it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from lit_t6.command_line.complaints import nearest
@@ -71,6 +71,29 @@ def read_cell(study: Study, cell: Cell, reader: FitReader, heads: bool = True) -
         if _is_of_the_study(study, cell, reader, str(error)):
             where = f"{study.files[-1]}: in configs or options"
         raise ValueError(f"{where}: {error}") from error
+
+
+def unknown_option(study: Study, names: Collection[str]) -> str:
+    """What `fit` says of an option of a study or its cells.
+
+    Args:
+        study: that has them.
+        names: of the options that are in question.
+
+    Returns:
+        The complaint, as `read_cell` raises it; empty if there is none of these.
+    """
+    reader = FitReader()
+    for cell in plain_cells(study):
+        try:
+            read_cell(study, cell, reader, heads=False)
+        except ValueError as error:
+            said = str(error)
+            if any(
+                f"no option --{name}" in said or f"no setting {name.rpartition('.')[2]!r}" in said for name in names
+            ):
+                return said
+    return ""
 
 
 def _is_of_the_study(study: Study, cell: Cell, reader: FitReader, said: str) -> bool:

@@ -1,15 +1,14 @@
 """What `python cli.py sweep run`, `status` and `pack` do."""
 
 import json
-import multiprocessing
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from lit_t6.sweeps.apart import apart
 from lit_t6.sweeps.begun import asked_to_run, load_asked, open_begun
 from lit_t6.sweeps.cells import Cell, plain_cells
 from lit_t6.sweeps.coordinator import Coordinator
@@ -125,8 +124,7 @@ def _checked(study: Study) -> tuple[tuple[Cell, ...], bool, dict[str, Prepared]]
 
     In a process of its own, since that loads PyTorch and Lightning, which the coordinator has no use for.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(check, study).result()
+    return apart(check, study)
 
 
 def check(study: Study) -> tuple[tuple[Cell, ...], bool, dict[str, Prepared]]:

@@ -66,12 +66,28 @@ def changes(before: "Study", after: "Study", places: bool = True) -> list[str]:
     lines = []
     if were.pop("match", None) != are.pop("match", None) and (was := _match(before)) != (now := _match(after)):
         lines.append(f"match was {was}, is {now}")  # or the baseline's settings are others, which its cell tells
-    lines = [*_differences(were, are), *lines]
+    lines = [*differences(were, are), *lines]
     old, new = ({cell.name: _cell(cell, places) for cell in plain_cells(study)} for study in (before, after))
     for name in old:
         if name in new:
             lines += _differences(old[name], new[name], f"cell {name!r}: ")
     return lines
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Where what all trials of two studies have in common differs, a line each; both as `common` says it."""
+    return _differences(_as_written(before), _as_written(after))
+
+
+def _as_written(common: Mapping[str, Any]) -> dict[str, Any]:
+    """What `common` says without names, under those that it has in a study's file."""
+    found = dict(common)
+    if objective := found.get("objective"):
+        found["objective"] = dict(zip(("metric", "direction"), objective, strict=True))
+    if match := found.pop("match", None):
+        kind, to = match
+        found |= {"match": kind, "baseline" if isinstance(to, dict) else "match_to": to}
+    return found
 
 
 def _match(study: "Study") -> str:

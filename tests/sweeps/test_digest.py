@@ -1,7 +1,7 @@
 import pytest
 
 from lit_t6.sweeps.cells import plain_cells
-from lit_t6.sweeps.digest import changes, digests, names_data, of_cell
+from lit_t6.sweeps.digest import changes, common, differences, digests, names_data, of_cell
 from lit_t6.sweeps.saved_study import save_study
 
 from .studies import BASE, QUICKSTART, study, write
@@ -26,7 +26,7 @@ def test_what_does_not_decide_results(tmp_path, text):
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        (f"{CELLS}objective: val/loss\n", 'objective[1] was "val/bits_per_byte", is "val/loss"'),
+        (f"{CELLS}objective: val/loss\n", 'objective.metric was "val/bits_per_byte", is "val/loss"'),
         (f"{CELLS}pruner: median\n", 'pruner.name was "none", is "median"'),
         (f"{CELLS}gpus_per_trial: 2\n", "gpus_per_trial was 1, is 2"),
         (f"{CELLS}match: parameters\nmatch_to: 5\n", "match was none, is parameters (match_to: 5)"),
@@ -37,6 +37,18 @@ def test_what_all_trials_have_in_common(tmp_path, text, line):
     before, after = study(tmp_path, CELLS), study(tmp_path, text)
     assert before.digest() != after.digest()
     assert changes(before, after) == [line]
+
+
+def test_what_a_storage_holds_is_told_as_a_file_says_it(tmp_path):
+    """It knows the settings of what cells are matched to, and no name."""
+    matched = "match: parameters\nbaseline: a\n"
+    before = study(tmp_path, f"{CELLS}{matched}")
+    texts = [CELLS, f"{CELLS}{matched}".replace("e: a", "e: b"), f"{CELLS}match: parameters\nmatch_to: 5\n"]
+    assert [differences(common(before), common(study(tmp_path, text))) for text in texts] == [
+        ['match was "parameters", is null', 'baseline was {"configs": [], "options": {}}, is null'],
+        ["baseline.options.model.attention.rank_q was null, is 2"],
+        ['baseline was {"configs": [], "options": {}}, is null', "match_to was null, is 5"],
+    ]
 
 
 def test_what_cells_are_matched_to(tmp_path):

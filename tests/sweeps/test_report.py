@@ -166,7 +166,7 @@ def test_values_do_not_change_their_names(tmp_path, journal):
     _, _, folder = begun(tmp_path)
     if not journal:
         (folder / "journal.log").unlink()
-    with pytest.raises(ValueError, match="differ|other settings"):
+    with pytest.raises(ValueError, match="objective.metric was|other settings"):
         sweep_report([str(folder)], {"objective.metric": "val/loss"}, output=str(tmp_path / "report"))
     assert not (tmp_path / "report").exists()
 
@@ -176,3 +176,12 @@ def test_a_folder_that_was_renamed_is_the_one_that_is_meant(tmp_path):
     renamed = folder.rename(tmp_path / "kept")
     sweep_report([str(renamed)], output=str(tmp_path / "report"), logs=str(tmp_path / "logs"))
     assert "Best: **wide**" in (tmp_path / "report/report.md").read_text()
+
+
+def test_cells_that_were_matched_to_one_may_be_compared_with_another(tmp_path, capsys):
+    of = begun(tmp_path, match="parameters")[2]
+    run(["sweep", "report", str(of), "--baseline", "wide", "--output", str(tmp_path / "report")])
+    table = rows((tmp_path / "report" / "cells.csv").read_text())
+    assert float(table["base"]["difference"]) == pytest.approx(0.0433, abs=1e-4)  # of 0.05, 0.04, 0.04
+    assert table["wide"]["difference"] == ""
+    assert "nearest to those of base" in (tmp_path / "report" / "report.md").read_text()

@@ -4,6 +4,7 @@ import io
 import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from lit_t6.sweeps.report.learning import Curve, curves_figure, read_curves
 from lit_t6.sweeps.report.lettering import escape, lettering
 from lit_t6.sweeps.report.pareto import pareto_figure
 from lit_t6.sweeps.report.tables import cells_csv, trials_csv
+from lit_t6.sweeps.same_study import as_begun
 from lit_t6.sweeps.storage import HEARTBEAT_SECONDS, JOURNAL
 from lit_t6.sweeps.study import Study
 from lit_t6.whole_files import replace_bytes, replace_text
@@ -50,7 +52,8 @@ def sweep_report(
     """Answer a study's question: tables, figures, and a folder for TensorBoard.
 
     It writes report.md, cells.csv, trials.csv, figures and tensorboard/, and replaces those of an earlier report. A
-    study may be reported on while it runs. Failed, diverged and pruned trials stay in the tables as such.
+    study may be reported on while it runs. Failed, diverged and pruned trials stay in the tables as such. With
+    --baseline CELL all others are compared with that cell, also where they were matched to another one.
 
     Args:
         study: as of `sweep run`: its files, or its folder.
@@ -67,7 +70,9 @@ def sweep_report(
     command = _typed(study, {"from": from_archive, "output": output, "storage": storage}, overrides, logs)
     with tempfile.TemporaryDirectory() as scratch:
         asked, folder = load_asked(study, overrides, scratch if from_archive else logs, from_archive)
-        found = findings(asked, _records(asked, folder, storage))
+        begun = as_begun(asked, folder)
+        matched_to = begun.baseline if begun.baseline != asked.baseline else ""
+        found = replace(findings(asked, _records(begun, folder, storage)), matched_to=matched_to)
         tags = (asked.objective.metric, *_ALSO, *found.recorded)
         curves = {trial.job.key: read_curves(folder / trial.job.key, tags) for trial in found.trials}
         target = Path(output or f"reports/{asked.name}").expanduser()

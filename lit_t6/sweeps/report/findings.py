@@ -99,10 +99,12 @@ class Findings:
     Args:
         study: that was asked.
         cells: in the study's order; of a search one a trial.
+        matched_to: the cell by which head counts were solved, where it is not the study's baseline.
     """
 
     study: Study
     cells: tuple[CellFindings, ...]
+    matched_to: str = ""
 
     @property
     def trials(self) -> list[Trial]:
