@@ -69,6 +69,32 @@ def test_errors_are_one_line(capsys, tmp_path):
     assert "leave" in refused(capsys, "run", path, "--from", "x.tar.gz")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seeds", "0", "1", "2"], "--seeds 0 1 2: is one word, with commas: --seeds 0,1,2."),
+        (["--seeds", "0,", "1"], "--seeds 0, 1: is one word, with commas: --seeds 0,1."),
+        (["--seeds", "a,b"], "--seeds: expected whole numbers of at least 0, such as [0, 1, 2], got ['a', 'b']."),
+        (["--seeds", "1,1"], "--seeds: a seed stands there twice: [1, 1]."),
+        (["--match", "heads"], "--match: 'heads' is not one of its values. There are none, parameters."),
+        (["--baseline", "d"], "--baseline: 'd' is not a cell. There are a, b, c."),
+        (["--configs", "none.yaml"], "--configs: none.yaml: no such configuration file."),
+        (["--workers", "two"], "--workers: expected a whole number, got 'two'."),
+        (["--workers-per-gpu", "1.5"], "--workers_per_gpu: expected a whole number, got '1.5'."),
+        (["--heartbeat", "often"], "--heartbeat: expected a number, got 'often'."),
+        (["--dry_run"], "--dry_run needs a value: say `--dry_run true`."),
+        (["--dry-run", "--workers", "2"], "--dry_run needs a value: say `--dry_run true`."),
+        (
+            ["--retry_failed", "again"],
+            "--retry_failed: expected true or false, got 'again'; say `--retry_failed true`.",
+        ),
+        (["--workers"], "--workers needs a value."),
+    ],
+)
+def test_what_is_wrong_is_said_of_the_option_that_was_typed(capsys, tmp_path, words, message):
+    assert refused(capsys, "run", write_study(tmp_path), *words) == f"error: {message}\n"
+
+
 def test_status_of_what_was_not_begun(capsys, tmp_path):
     path = write_study(tmp_path)
     assert "has not been begun" in refused(capsys, "status", path, "--logs", tmp_path)
