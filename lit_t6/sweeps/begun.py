@@ -1,5 +1,7 @@
 """Studies that a person names: their settings, their folder, and the ledger of one that was begun."""
 
+import difflib
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lit_t6.command_line.complaints import YAML_SUFFIXES
 from lit_t6.sweeps.jobs import jobs_of
 from lit_t6.sweeps.ledger import Ledger
 from lit_t6.sweeps.pack import unpack, unpacked
@@ -18,6 +21,8 @@ from lit_t6.sweeps.study import Study, load_study
 
 FOLDER = "sweeps"
 """Of all studies, in that of all logs."""
+_FEW = 12
+"""Studies listed at most where there are many."""
 
 
 def load_asked(
@@ -41,7 +46,9 @@ def load_asked(
     elif not study:
         raise ValueError("sweep needs the file of a study, such as configs/sweep/rank.yaml, or the folder of one.")
     kept = [str(path) if (path := Path(name) / STUDY_NAME).is_file() else name for name in study]
-    _check_not_starting(Path(kept[0]))
+    for name in kept:
+        _check_not_starting(Path(name))
+        _check_is_there(name, Path(logs) / FOLDER)
     asked = load_study(kept, overrides or {})
     asked = asked if from_archive is None else replace(asked, files=(Path(from_archive),))
     begun = Path(kept[0]).parent
@@ -83,6 +90,29 @@ def open_begun(study: Study, folder: Path, storage: str | None, heartbeat: float
     if opened.get_study_user_attrs(ledger.study_id):
         agree(ledger)  # or values of one objective would stand under the name of another
     return ledger
+
+
+def _check_is_there(name: str, root: Path) -> None:
+    """Refuse what is neither a file nor the folder of a study; of a YAML file that is not there its reader tells.
+
+    Args:
+        name: as typed.
+        root: where studies are kept.
+
+    Raises:
+        ValueError: it is neither; says which studies there are.
+    """
+    path = Path(os.path.expanduser(name))
+    if path.is_file() or (path.suffix in YAML_SUFFIXES and not path.exists()):
+        return
+    found = [of.parent for folder in (path, path.parent, root) for of in sorted(folder.glob(f"*/{STUDY_NAME}"))]
+    there = {str(of): None for of in found}
+    beside = {Path(of).name: of for of in reversed(there)}
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    meant = f"; did you mean {beside[near[0]]}?" if near and not path.is_dir() else "."
+    few = ", ".join([*there][:_FEW]) + (", …" if len(there) > _FEW else "")
+    known = f" There {'is' if len(there) == 1 else 'are'} {few}." if there else f" There is none in {root} either."
+    raise ValueError(f"{name}: is neither the file of a study nor the folder of one that was begun{meant}{known}")
 
 
 def _check_not_starting(folder: Path) -> None:

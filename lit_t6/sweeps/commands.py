@@ -16,7 +16,7 @@ from lit_t6.sweeps.devices import share_out, visible_gpus
 from lit_t6.sweeps.files import locked
 from lit_t6.sweeps.jobs import Standing, jobs_of
 from lit_t6.sweeps.ledger import Ledger
-from lit_t6.sweeps.pack import give_up_running, pack
+from lit_t6.sweeps.pack import check_folder, give_up_running, pack
 from lit_t6.sweeps.presence import WORKERS, Presence
 from lit_t6.sweeps.records import write_record
 from lit_t6.sweeps.room import bytes_to_begin, whole_or_nothing
@@ -280,6 +280,7 @@ def sweep_pack(
     asked, folder = load_asked(study, overrides, logs)
     target = Path(output or f"{asked.name}.tar.gz")
     check_output(target, "--output", f"{asked.name}.tar.gz", overwrite)
+    check_folder(target)
     kept_study(asked, folder)
     ledger = open_begun(asked, folder, storage, HEARTBEAT_SECONDS)
     ended, size = pack(ledger, folder, target)

@@ -46,7 +46,7 @@ def pack(ledger: Ledger, folder: Path, output: Path) -> tuple[int, int]:
         OSError: it cannot be written.
     """
     ended = {key: stands.trial for key, stands in ledger.standings().items() if stands.is_over and stands.trial}
-    output.parent.mkdir(parents=True, exist_ok=True)
+    output.parent.mkdir(exist_ok=True)
     beside = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
         with tarfile.open(beside, "w:gz") as archive, tempfile.TemporaryDirectory() as scratch:
@@ -65,6 +65,22 @@ def pack(ledger: Ledger, folder: Path, output: Path) -> tuple[int, int]:
     finally:
         beside.unlink(missing_ok=True)
     return len(ended), output.stat().st_size
+
+
+def check_folder(output: Path) -> None:
+    """Refuse an archive for whose folder there is no place: more than one folder is hardly meant to be made.
+
+    Args:
+        output: the archive.
+
+    Raises:
+        ValueError: the folder that its folder would be made in is not there.
+    """
+    if not output.parent.is_dir() and not output.parent.parent.is_dir():
+        raise ValueError(
+            f"--output {output}: there is no folder {output.parent.parent} to make {output.parent.name} in; make it, "
+            f"or name a place that is there."
+        )
 
 
 def _files(folder: Path) -> Iterator[Path]:

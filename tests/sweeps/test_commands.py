@@ -186,6 +186,24 @@ def test_pack_and_what_it_refuses(begun, capsys, tmp_path):
     assert "x.tar.gz: 1 of 6 trials" in capsys.readouterr().out
     assert "exists already" in refused(capsys, *words[1:])
     run([*words, "--overwrite", "true"])
+    run([*words[:-1], str(tmp_path / "made" / "x.tar.gz")])
+    said = refused(capsys, *words[1:-1], tmp_path / "not" / "there" / "x.tar.gz")
+    assert f"there is no folder {tmp_path}/not to make there in" in said
+    assert not (tmp_path / "not").exists()
+
+
+@pytest.mark.parametrize("name", ["run", "status", "pack", "report"])
+def test_what_is_neither_a_file_nor_a_folder_of_a_study(begun, capsys, tmp_path, name):
+    logs = tmp_path / "logs"
+    there, neither = logs / "sweeps" / "study", "is neither the file of a study nor the folder of one that was begun"
+    for typed in (logs / "sweeps" / "studdy", "studdy"):
+        said = refused(capsys, name, typed, "--logs", logs)
+        assert said == f"error: {typed}: {neither}; did you mean {there}? There is {there}.\n"
+    said = refused(capsys, name, logs / "sweeps", "--logs", logs)
+    assert said == f"error: {logs / 'sweeps'}: {neither}. There is {there}.\n"
+    said = refused(capsys, name, tmp_path / "none", "--logs", tmp_path)
+    assert said == f"error: {tmp_path / 'none'}: {neither}. There is none in {tmp_path / 'sweeps'} either.\n"
+    assert "no such study file" in refused(capsys, name, begun, tmp_path / "none.yaml", "--logs", logs)
 
 
 def test_another_study_in_the_folder_is_refused(begun, capsys, tmp_path):
