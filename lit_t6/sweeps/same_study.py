@@ -89,10 +89,15 @@ def kept_study(study: Study, folder: Path, archive: str | None = None) -> Study 
     if lines := changes(kept, study, places=not recorded(folder)):
         if (new := _new_options(kept, study)) and (wrong := apart(_unknown_option, study, new)):
             raise ValueError(wrong)
+        unknown = ""
+        if any("data.path was " in line for line in lines):
+            unknown = (
+                " It was not written down what data it was begun with, so that has to lie where it lay; a link will do."
+            )
         if archive is not None:
             raise ValueError(
                 f"{archive}: the study in it is another one: {_told(lines)}. Leave out what differs, or begin another "
-                f"study from a file of its own."
+                f"study from a file of its own.{unknown}"
             )
         rename = "Give this one another name, with --name,"
         if study.cells is not None and all(line.startswith("cell ") for line in lines) and not _aims_at(study, lines):
@@ -102,7 +107,7 @@ def kept_study(study: Study, folder: Path, archive: str | None = None) -> Study 
             )
         raise ValueError(
             f"{folder}: the study that was begun here is another one: {_told(lines)}. {rename} go on with that one by "
-            f"`sweep run {folder}`, or remove the folder."
+            f"`sweep run {folder}`, or remove the folder.{unknown}"
         )
     return kept
 

@@ -100,7 +100,10 @@ def test_a_study_whose_data_was_not_written_down_goes_on_where_it_lies(tmp_path)
     begin(begun, folder, {"a": ONE})
     assert recorded(folder) == {}
     moved = make_study(tmp_path, cells={"a": {"data.path": "there"}})
-    with pytest.raises(ValueError, match=r"cell 'a': options.data.path was \"here\", is \"there\""):
+    with pytest.raises(
+        ValueError,
+        match=r"cell 'a': options.data.path was \"here\", is \"there\".* has to lie where it lay; a link will do.",
+    ):
         begin(moved, folder, {"a": ONE})
     shutil.rmtree(folder / "configs")
     (folder / "study.yaml").unlink()
@@ -174,6 +177,18 @@ def test_the_data_of_all_cells_and_of_those_with_their_own(tmp_path, prepared):
     read = study(tmp_path, text % prepared, {**typed, "options.data.path": "nowhere"})
     with pytest.raises(ValueError, match="cell 'a': nowhere: .*, or set --options.data.path"):
         check_data(read, check_study(read, reader))
+
+
+def test_the_data_of_a_search(tmp_path, prepared):
+    """It is one, or a setting that is searched for."""
+    typed = {f"options.{key}": value for key, value in (("data.path", str(prepared)), ("data.seq_len", 32))}
+    text = "search: {model.attention.rank_q: {type: int, low: 1, high: 2}%s}\n"
+    read, reader = study(tmp_path, text % "", typed), FitReader()
+    assert check_data(read, check_study(read, reader)) == {
+        "": Prepared(read_manifest(prepared).fingerprint, str(prepared))
+    }
+    read = study(tmp_path, text % f", data.path: {{type: categorical, choices: [{prepared}]}}", typed)
+    assert check_data(read, check_study(read, reader)) == {}
 
 
 def test_a_fingerprint_of_data_is_of_what_it_is(prepared):
