@@ -84,7 +84,7 @@ EXAMPLES = {
   python cli.py sweep run configs/sweep/rank.yaml --workers_per_gpu 2 --seeds 0,1 --options.trainer.max_steps 1000
       small models share a GPU; settings of the study are typed as they stand in its file
   python cli.py sweep run --from rank.tar.gz
-      goes on with a study that `sweep pack` has put into a file
+      goes on with a study that `sweep pack` has put into a file; --options.data.path says where its data lies here
 """,
     "sweep status": """\
   python cli.py sweep status configs/sweep/rank.yaml

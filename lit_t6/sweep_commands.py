@@ -1,7 +1,10 @@
 """`python cli.py sweep run | status | report | pack`: their options, joined to the functions of `lit_t6.sweeps`."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from functools import partial
+from inspect import signature
+from itertools import takewhile
 from typing import Any
 
 from lit_t6.command_help import SWEEP_OVERVIEW
@@ -33,6 +36,7 @@ def _sweep_command(name: str, arguments: list[str]) -> Any:
     else:
         function = getattr(commands, f"sweep_{name}")
     settings: list[str] = []
+    _check_seeds(arguments)
     others = [_with_underscores(word) for word in arguments]
     for word in others:
         if word.startswith("--") and "." in (option := word.partition("=")[0]) and option[2:].split(".")[0] not in KEYS:
@@ -50,7 +54,10 @@ def _sweep_command(name: str, arguments: list[str]) -> Any:
     group = parser.add_argument_group("settings of the study, as in its file", "configs/sweep/rank.yaml explains them.")
     for key in KEYS:
         group.add_argument(f"--{key}", metavar="VALUE", default=SUPPRESS)
-    options = given(parser, others)
+    try:
+        options = given(parser, others)
+    except ValueError as error:
+        raise ValueError(_of_options(str(error), function)) from error
     archive = {"from_archive": options.pop("from")} if name in FROM_ARCHIVE else {}
     return function(options.pop("study"), typed_settings(settings), **archive, **options)
 
@@ -61,6 +68,32 @@ def _with_underscores(word: str) -> str:
     return f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") else word
 
 
+def _check_seeds(words: Sequence[str]) -> None:
+    """Refuse seeds that are words of their own: all but the first would be taken for studies."""
+    for place, word in enumerate(words):
+        if word == "--seeds":
+            seeds = list(takewhile(lambda word: re.fullmatch(r"[\d,]+", word), words[place + 1 :]))
+            if len(seeds) > 1:
+                joined = ",".join(seed.strip(",") for seed in seeds)
+                raise ValueError(f"--seeds {' '.join(seeds)}: is one word, with commas: --seeds {joined}.")
+
+
+def _of_options(complaint: str, function: Callable[..., Any]) -> str:
+    """A parser's complaint about the value of an option, told of the option that was typed."""
+    flags = [name for name, argument in signature(function).parameters.items() if isinstance(argument.default, bool)]
+    if (alone := re.fullmatch(r"--(\w+) needs a value\.", complaint)) and alone[1] in flags:
+        return f"--{alone[1]} needs a value: say `--{alone[1]} true`."
+    wrong = re.fullmatch(r"(\w+): expected ([\w ]+), got (.*)\.", complaint)
+    if wrong is None:
+        return complaint
+    option, types, value = wrong.groups()
+    if option in flags:
+        return f"--{option}: expected true or false, got {value}; say `--{option} true`."
+    expected = next((name for kind, name in _NUMBERS.items() if kind in types.split(" or ")), types)
+    return f"--{option}: expected {expected}, got {value}."
+
+
+_NUMBERS = {"int": "a whole number", "float": "a number"}
 SWEEPS: dict[str, Callable[[list[str]], Any]] = {
     name: partial(_sweep_command, name) for name in ("run", "status", "report", "pack")
 }

@@ -50,6 +50,12 @@ class Manifest:
     settings: dict[str, Any]
     format: int = FORMAT
 
+    @property
+    def fingerprint(self) -> str:
+        """What tells this data from other data, wherever it lies and whatever it was prepared from."""
+        plain = {key: value for key, value in asdict(self).items() if key != "settings"}
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
     def write(self, folder: Path) -> None:
         """Write the description into `folder`."""
         (folder / MANIFEST_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")

@@ -1,21 +1,28 @@
 """Studies that a person names: their settings, their folder, and the ledger of one that was begun."""
 
+import difflib
+import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lit_t6.command_line.complaints import YAML_SUFFIXES
 from lit_t6.sweeps.jobs import jobs_of
 from lit_t6.sweeps.ledger import Ledger
-from lit_t6.sweeps.pack import unpack
+from lit_t6.sweeps.pack import unpack, unpacked
 from lit_t6.sweeps.room import is_starting
-from lit_t6.sweeps.same_study import agree, kept_study, with_seeds_of
+from lit_t6.sweeps.same_study import agree, as_begun, kept_study, with_seeds_of
 from lit_t6.sweeps.saved_study import STUDY_NAME
 from lit_t6.sweeps.storage import GRACE, JOURNAL, open_storage
 from lit_t6.sweeps.study import Study, load_study
 
 FOLDER = "sweeps"
 """Of all studies, in that of all logs."""
+_FEW = 12
+"""Studies listed at most where there are many."""
 
 
 def load_asked(
@@ -39,8 +46,11 @@ def load_asked(
     elif not study:
         raise ValueError("sweep needs the file of a study, such as configs/sweep/rank.yaml, or the folder of one.")
     kept = [str(path) if (path := Path(name) / STUDY_NAME).is_file() else name for name in study]
-    _check_not_starting(Path(kept[0]))
+    for name in kept:
+        _check_not_starting(Path(name))
+        _check_is_there(name, Path(logs) / FOLDER)
     asked = load_study(kept, overrides or {})
+    asked = asked if from_archive is None else replace(asked, files=(Path(from_archive),))
     begun = Path(kept[0]).parent
     is_begun = begun.name == asked.name or (begun / JOURNAL).exists()  # wherever it lies, whatever it is called there
     if is_begun and Path(kept[0]).name == STUDY_NAME:
@@ -49,7 +59,11 @@ def load_asked(
 
 
 def load_begun(
-    study: Sequence[str], overrides: Mapping[str, Any] | None, logs: str, from_archive: str | None = None
+    study: Sequence[str],
+    overrides: Mapping[str, Any] | None,
+    logs: str,
+    from_archive: str | None = None,
+    compares: bool = False,
 ) -> tuple[Study, Path]:
     """A study that is looked at, with the seeds that are kept in its folder unless others are typed; and its folder.
 
@@ -58,13 +72,27 @@ def load_begun(
         overrides: settings that were typed.
         logs: folder of all logs.
         from_archive: from `sweep pack`, unpacked into `logs`.
+        compares: whether all that its baseline does is to be compared with, as in a report: it may be another one.
 
     Raises:
         ValueError: there is no such study, or another one was begun in its folder; says what differs.
     """
     asked, folder = load_asked(study, overrides, logs, from_archive)
-    kept = kept_study(asked, folder)
+    kept = kept_study(as_begun(asked, folder) if compares else asked, folder)
     return asked if "seeds" in (overrides or {}) else with_seeds_of(kept, asked), folder
+
+
+@contextmanager
+def asked_to_run(
+    study: Sequence[str], overrides: Mapping[str, Any] | None, logs: str, from_archive: str | None
+) -> Iterator[tuple[Study, Path]]:
+    """The same, of a study that is about to begin: where that fails, what was unpacked for it is removed again."""
+    if from_archive is None or study:
+        yield load_asked(study, overrides, logs, from_archive)
+        return
+    with unpacked(Path(from_archive), Path(logs) / FOLDER) as file:
+        asked, folder = load_asked([str(file)], overrides, logs)
+        yield replace(asked, files=(Path(from_archive),)), folder
 
 
 def open_begun(study: Study, folder: Path, storage: str | None, heartbeat: float) -> Ledger:
@@ -86,6 +114,29 @@ def open_begun(study: Study, folder: Path, storage: str | None, heartbeat: float
     if opened.get_study_user_attrs(ledger.study_id):
         agree(ledger)  # or values of one objective would stand under the name of another
     return ledger
+
+
+def _check_is_there(name: str, root: Path) -> None:
+    """Refuse what is neither a file nor the folder of a study; of a YAML file that is not there its reader tells.
+
+    Args:
+        name: as typed.
+        root: where studies are kept.
+
+    Raises:
+        ValueError: it is neither; says which studies there are.
+    """
+    path = Path(os.path.expanduser(name))
+    if path.is_file() or (path.suffix in YAML_SUFFIXES and not path.exists()):
+        return
+    found = [of.parent for folder in (path, path.parent, root) for of in sorted(folder.glob(f"*/{STUDY_NAME}"))]
+    there = {str(of): None for of in found}
+    beside = {Path(of).name: of for of in reversed(there)}
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    meant = f"; did you mean {beside[near[0]]}?" if near and not path.is_dir() else "."
+    few = ", ".join([*there][:_FEW]) + (", …" if len(there) > _FEW else "")
+    known = f" There {'is' if len(there) == 1 else 'are'} {few}." if there else f" There is none in {root} either."
+    raise ValueError(f"{name}: is neither the file of a study nor the folder of one that was begun{meant}{known}")
 
 
 def _check_not_starting(folder: Path) -> None:

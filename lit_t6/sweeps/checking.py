@@ -1,11 +1,14 @@
 """What is wrong with a study is said before anything starts: every cell is read as `fit` would read it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from lit_t6.command_line.complaints import nearest
+from lit_t6.data.manifest import read_manifest
 from lit_t6.sweeps.cells import Cell, fit_options, matched, plain_cells
 from lit_t6.sweeps.command import own_options
+from lit_t6.sweeps.digest import names_data
+from lit_t6.sweeps.same_data import ALL, Prepared
 from lit_t6.sweeps.search import build_pruner, build_sampler, probes
 from lit_t6.sweeps.study import Study
 from lit_t6.training.planning.fit_reader import FitReader, FitSettings
@@ -70,6 +73,29 @@ def read_cell(study: Study, cell: Cell, reader: FitReader, heads: bool = True) -
         raise ValueError(f"{where}: {error}") from error
 
 
+def unknown_option(study: Study, names: Collection[str]) -> str:
+    """What `fit` says of an option of a study or its cells.
+
+    Args:
+        study: that has them.
+        names: of the options that are in question.
+
+    Returns:
+        The complaint, as `read_cell` raises it; empty if there is none of these.
+    """
+    reader = FitReader()
+    for cell in plain_cells(study):
+        try:
+            read_cell(study, cell, reader, heads=False)
+        except ValueError as error:
+            said = str(error)
+            if any(
+                f"no option --{name}" in said or f"no setting {name.rpartition('.')[2]!r}" in said for name in names
+            ):
+                return said
+    return ""
+
+
 def _is_of_the_study(study: Study, cell: Cell, reader: FitReader, said: str) -> bool:
     """Whether the same is wrong without any cell."""
     alone = Cell("")
@@ -80,25 +106,37 @@ def _is_of_the_study(study: Study, cell: Cell, reader: FitReader, said: str) -> 
     return False
 
 
-def check_data(study: Study, read: Sequence[tuple[Cell, FitSettings]]) -> None:
+def check_data(study: Study, read: Sequence[tuple[Cell, FitSettings]]) -> dict[str, Prepared]:
     """Look at the data of all cells as `fit` does before it starts; each folder once.
 
     Args:
         study: of the cells.
         read: from `check_study`.
 
+    Returns:
+        The data of each cell, and, by `ALL`, of those that do not say themselves where theirs lies; of a search that
+        alone, and nothing of one that chooses its data.
+
     Raises:
         ValueError: no prepared data, a damaged shard, or a vocabulary or length that does not go with a model.
     """
     seen: set[str] = set()
+    found: dict[str, Prepared] = {}
     for cell, settings in read:
-        if settings.asked_of_data in seen:
-            continue
-        seen.add(settings.asked_of_data)
+        own, path = names_data(cell), str(settings.data["path"])
         try:
-            settings.check_data()
+            if settings.asked_of_data not in seen:
+                settings.check_data()
         except ValueError as error:
-            raise ValueError(f"{study.files[-1]}: cell {cell.name!r}: {error}") from error
+            option = "the cell's data.path" if own else "--options.data.path"
+            said = str(error).replace("--data.path", option)
+            raise ValueError(f"{study.files[-1]}: cell {cell.name!r}: {said}") from error
+        seen.add(settings.asked_of_data)
+        data = Prepared(read_manifest(path).fingerprint, path)
+        found |= ({} if own else {ALL: data}) | {cell.name: data}
+    if study.search is not None:
+        return {} if any(names_data(cell) for cell, _ in read) else {ALL: found[ALL]}
+    return found
 
 
 def _check_figures(study: Study, cell: Cell, settings: FitSettings) -> None:

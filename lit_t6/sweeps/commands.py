@@ -1,26 +1,26 @@
 """What `python cli.py sweep run`, `status` and `pack` do."""
 
 import json
-import multiprocessing
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lit_t6.sweeps.begun import load_asked, load_begun, open_begun
+from lit_t6.sweeps.apart import apart
+from lit_t6.sweeps.begun import asked_to_run, load_asked, load_begun, open_begun
 from lit_t6.sweeps.cells import Cell, plain_cells
 from lit_t6.sweeps.coordinator import Coordinator
 from lit_t6.sweeps.devices import share_out, visible_gpus
 from lit_t6.sweeps.files import locked
 from lit_t6.sweeps.jobs import Standing, jobs_of
 from lit_t6.sweeps.ledger import Ledger
-from lit_t6.sweeps.pack import give_up_running, pack
+from lit_t6.sweeps.pack import check_folder, give_up_running, pack
 from lit_t6.sweeps.presence import WORKERS, Presence
 from lit_t6.sweeps.records import write_record
 from lit_t6.sweeps.room import bytes_to_begin, whole_or_nothing
+from lit_t6.sweeps.same_data import Prepared, check_same_data, record, recorded
 from lit_t6.sweeps.same_study import agree, kept_study, told_of, with_seeds_of
 from lit_t6.sweeps.saved_study import STUDY_NAME, save_study
 from lit_t6.sweeps.screen import Screen
@@ -55,6 +55,9 @@ def sweep_run(
     --seeds 0,1 or --options.trainer.max_steps 100. With --seeds these alone are trained now; those that the study was
     begun with are kept beside them, and `sweep run` of its folder trains all.
 
+    A study's `configs:` are relative to the YAML file that says them, and data.path to the folder you are in. Where the
+    same data lies elsewhere, as on another machine, a study that was begun goes on with --options.data.path FOLDER.
+
     Args:
         study: YAML file of the study, or several that stack, or the folder of one that was begun.
         overrides: settings of the study that were typed.
@@ -82,19 +85,21 @@ def sweep_run(
         with tempfile.TemporaryDirectory() as scratch:  # a look unpacks nothing for good
             asked, folder = load_asked(study, overrides, scratch if from_archive else logs, from_archive)
             return _preview(asked, workers, folder, rate, format)
-    asked, folder = load_asked(study, overrides, logs, from_archive)
     with Screen() as screen:
-        if asked.question:
-            screen.say(f"{asked.name}: {asked.question}")
-        if (kept := kept_study(asked, folder)) is not None:
-            for line in told_of(kept, asked, folder):
-                screen.say(line)
-        with _beginning(asked, folder) as presence:
-            cells, on_cpu = _checked(asked)
-            environments = share_out([] if on_cpu else visible_gpus(), asked.gpus_per_trial, workers_per_gpu, workers)
-            plan = Plan(asked, cells, storage, folder.resolve(), heartbeat)
-            ledger = _begin(plan, screen, presence, from_archive is not None, retry_failed)
-            plan = _of_kept_files(plan)
+        with asked_to_run(study, overrides, logs, from_archive) as (asked, folder):
+            if asked.question:
+                screen.say(f"{asked.name}: {asked.question}")
+            if (kept := kept_study(asked, folder, from_archive)) is not None:
+                for line in told_of(kept, asked, folder):
+                    screen.say(line)
+            with _beginning(asked, folder) as presence:
+                cells, on_cpu, data = _checked(asked)
+                gpus = [] if on_cpu else visible_gpus()
+                environments = share_out(gpus, asked.gpus_per_trial, workers_per_gpu, workers)
+                places = {name: found.path for name, found in data.items()}
+                plan = Plan(asked, cells, storage, folder.resolve(), heartbeat, places=places)
+                ledger = _begin(plan, screen, presence, from_archive is not None, retry_failed, data)
+                plan = _of_kept_files(plan)
         try:
             coordinator = Coordinator(plan, ledger, environments, screen)
             stands = coordinator.run()
@@ -114,23 +119,22 @@ def sweep_run(
     return stands
 
 
-def _checked(study: Study) -> tuple[tuple[Cell, ...], bool]:
-    """The cells of a study, looked at as `fit` does, and whether they are trained on a CPU.
+def _checked(study: Study) -> tuple[tuple[Cell, ...], bool, dict[str, Prepared]]:
+    """The cells of a study, looked at as `fit` does, whether they are trained on a CPU, and their data.
 
     In a process of its own, since that loads PyTorch and Lightning, which the coordinator has no use for.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(check, study).result()
+    return apart(check, study)
 
 
-def check(study: Study) -> tuple[tuple[Cell, ...], bool]:
+def check(study: Study) -> tuple[tuple[Cell, ...], bool, dict[str, Prepared]]:
     """Look at a study as `fit` would.
 
     Args:
         study: to look at.
 
     Returns:
-        Its cells, with head counts solved, none of a search; and whether all are trained on CPUs.
+        Its cells, with head counts solved, none of a search; whether all are trained on CPUs; and their data.
 
     Raises:
         ValueError: what is wrong with it.
@@ -138,9 +142,9 @@ def check(study: Study) -> tuple[tuple[Cell, ...], bool]:
     from lit_t6.sweeps.checking import check_data, check_study
 
     read = check_study(study)
-    check_data(study, read)
+    data = check_data(study, read)
     cells = () if study.search is not None else tuple(cell for cell, _ in read)
-    return cells, all(settings.on_cpu for _, settings in read)
+    return cells, all(settings.on_cpu for _, settings in read), data
 
 
 def _preview(study: Study, workers: int | None, folder: Path, rate: float | None, format: Any) -> Any:
@@ -164,16 +168,26 @@ def _beginning(study: Study, folder: Path) -> Iterator[Presence]:
             raise
 
 
-def _begin(plan: Plan, screen: Screen, presence: Presence, unpacked: bool, retry_failed: bool) -> Ledger:
+def _begin(
+    plan: Plan,
+    screen: Screen,
+    presence: Presence,
+    unpacked: bool,
+    retry_failed: bool,
+    data: Mapping[str, Prepared] | None = None,
+) -> Ledger:
     """Have a trial for each job in the storage, and a record in each folder of one that has ended."""
     storage = open_storage(plan.storage, plan.folder, plan.heartbeat, screen.say)
     with locked(plan.folder / WORKERS / "begin"):  # another coordinator on this machine makes the same trials
         grace = GRACE * plan.heartbeat
         ledger = Ledger(plan.study, jobs_of(plan.study), storage, plan.folder, grace, presence.identity)
-        agree(ledger)
+        kept = kept_study(plan.study, plan.folder)
+        if kept is not None and kept.name == plan.study.name:  # of a journal that is lost, the folder knows the data
+            check_same_data(recorded(plan.folder), data or {}, kept.name)
+        record(agree(ledger, data), plan.folder)
         if unpacked and (plan.storage is None or Path(plan.storage) == plan.folder / JOURNAL):
             give_up_running(ledger)
-        save_study(with_seeds_of(kept_study(plan.study, plan.folder), plan.study), plan.folder)
+        save_study(with_seeds_of(kept, plan.study), plan.folder)
         ledger.reap()
         ledger.make_due(lambda stands: retry_failed or stands.status == "lost")
         _write_records(ledger)
@@ -267,6 +281,7 @@ def sweep_pack(
     asked, folder = load_begun(study, overrides, logs)
     target = Path(output or f"{asked.name}.tar.gz")
     check_output(target, "--output", f"{asked.name}.tar.gz", overwrite)
+    check_folder(target)
     ledger = open_begun(asked, folder, storage, HEARTBEAT_SECONDS)
     ended, size = pack(ledger, folder, target)
     print(f"{target}: {ended} of {len(ledger.jobs)} trials, {size:,} bytes")

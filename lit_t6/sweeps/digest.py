@@ -16,18 +16,32 @@ if TYPE_CHECKING:
     from lit_t6.sweeps.study import Study
 
 
-def digest(study: "Study") -> str:
+_PLACE = "data.path"
+"""The option that says where the data lies. It is no setting where it is known what the data is."""
+
+
+def digest(study: "Study", places: bool = False) -> str:
     """A fingerprint of what all trials of a study have in common: contents of files, options, objective, matching.
 
     More cells, seeds or trials leave it as it is, as do limits, retries and what is recorded.
+
+    Args:
+        study: that decides.
+        places: where the data lies counts too, as it does of studies of which it was not written down what data is
+            theirs.
     """
-    return hashlib.sha256(json.dumps(common(study), sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return _hashed(common(study, places))
 
 
-def common(study: "Study") -> dict[str, Any]:
-    """What decides the results of every trial, in plain form."""
+def digests(study: "Study") -> tuple[str, str]:
+    """The fingerprints that a record of a study's trial may bear: without the place of the data, and with it."""
+    return digest(study), digest(study, places=True)
+
+
+def common(study: "Study", places: bool = False) -> dict[str, Any]:
+    """What decides the results of every trial, in plain form; arguments as of `digest`."""
     found: dict[str, Any] = {
-        **_contents(Settings(study.configs, study.options)),
+        **_contents(Settings(study.configs, study.options), places),
         "objective": [study.objective.metric, study.objective.direction],
         "pruner": vars(study.pruner),
         "gpus_per_trial": study.gpus_per_trial,
@@ -35,28 +49,45 @@ def common(study: "Study") -> dict[str, Any]:
     }
     if study.match != "none":
         cells = {cell.name: cell for cell in plain_cells(study)}
-        to = study.match_to or _cell(cells[study.baseline])
+        to = study.match_to or _cell(cells[study.baseline], places)
         found["match"] = [study.match, to]
     return found
 
 
-def changes(before: "Study", after: "Study") -> list[str]:
+def changes(before: "Study", after: "Study", places: bool = True) -> list[str]:
     """What of one study decides results and is otherwise in another, a line each; none if they may be mixed.
 
     Args:
         before: that has been begun.
         after: that is to go on with it. It may have more cells, seeds and trials.
+        places: as of `digest`.
     """
-    were, are = common(before), common(after)
+    were, are = common(before, places), common(after, places)
     lines = []
     if were.pop("match", None) != are.pop("match", None) and (was := _match(before)) != (now := _match(after)):
         lines.append(f"match was {was}, is {now}")  # or the baseline's settings are others, which its cell tells
-    lines = [*_differences(were, are), *lines]
-    old, new = ({cell.name: _cell(cell) for cell in plain_cells(study)} for study in (before, after))
+    lines = [*differences(were, are), *lines]
+    old, new = ({cell.name: _cell(cell, places) for cell in plain_cells(study)} for study in (before, after))
     for name in old:
         if name in new:
             lines += _differences(old[name], new[name], f"cell {name!r}: ")
     return lines
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Where what all trials of two studies have in common differs, a line each; both as `common` says it."""
+    return _differences(_as_written(before), _as_written(after))
+
+
+def _as_written(common: Mapping[str, Any]) -> dict[str, Any]:
+    """What `common` says without names, under those that it has in a study's file."""
+    found = dict(common)
+    if objective := found.get("objective"):
+        found["objective"] = dict(zip(("metric", "direction"), objective, strict=True))
+    if match := found.pop("match", None):
+        kind, to = match
+        found |= {"match": kind, "baseline" if isinstance(to, dict) else "match_to": to}
+    return found
 
 
 def _match(study: "Study") -> str:
@@ -66,21 +97,34 @@ def _match(study: "Study") -> str:
     return f"{study.match} ({f'match_to: {study.match_to}' if study.match_to else f'baseline: {study.baseline}'})"
 
 
-def _cell(cell: Cell) -> dict[str, Any]:
-    return _contents(Settings(cell.configs, cell.options))
+def names_data(cell: Cell) -> bool:
+    """Whether a cell itself says where its data lies."""
+    return _cell(cell, places=True) != _cell(cell)
 
 
-def _contents(settings: Settings) -> dict[str, Any]:
-    return {"configs": [_content(path) for path in settings.configs], "options": dict(settings.options)}
+def _cell(cell: Cell, places: bool = False) -> dict[str, Any]:
+    return _contents(Settings(cell.configs, cell.options), places)
 
 
-def _content(path: Path) -> Any:
+def _contents(settings: Settings, places: bool = False) -> dict[str, Any]:
+    options = {key: value for key, value in settings.options.items() if places or key != _PLACE}
+    return {"configs": [_content(path, places) for path in settings.configs], "options": options}
+
+
+def _content(path: Path, places: bool) -> Any:
     """What a file says; comments and its place do not count."""
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not places and isinstance(content, dict) and isinstance(data := content.get("data"), dict):
+        rest = {key: value for key, value in data.items() if f"data.{key}" != _PLACE}
+        content = {key: rest if key == "data" else value for key, value in content.items() if key != "data" or rest}
+    return content
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
-    return {**vars(parameter), "bundles": {name: _contents(each) for name, each in parameter.bundles.items()}}
+    return {
+        **vars(parameter),
+        "bundles": {name: _contents(each, places=True) for name, each in parameter.bundles.items()},
+    }
 
 
 def _differences(before: Any, after: Any, where: str = "") -> list[str]:
@@ -107,7 +151,10 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def of_cell(cell: Cell) -> str:
-    """A fingerprint of a cell's own files and options."""
-    plain: Mapping[str, Any] = _cell(cell)
+def of_cell(cell: Cell, places: bool = False) -> str:
+    """A fingerprint of a cell's own files and options; `places` as of `digest`."""
+    return _hashed(_cell(cell, places))
+
+
+def _hashed(plain: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:16]

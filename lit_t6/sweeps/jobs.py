@@ -32,12 +32,19 @@ class Job:
         cell: name of its cell; for a search, of the trial, whose settings are chosen when it starts.
         seed: of the training.
         fingerprint: of the cell's own settings.
+        placed: the same with the place of the data, which older trials bear.
     """
 
     key: str
     cell: str
     seed: int
     fingerprint: str = ""
+    placed: str = ""
+
+    @property
+    def fingerprints(self) -> tuple[str, str]:
+        """Those that trials of it may bear."""
+        return self.fingerprint, self.placed
 
 
 def jobs_of(study: Study) -> list[Job]:
@@ -45,8 +52,8 @@ def jobs_of(study: Study) -> list[Job]:
     if study.search is not None:
         names = [f"trial-{number:04}" for number in range(study.num_trials)]
         return [Job(f"{name}/seed-{seed}", name, seed) for seed in study.seeds for name in names]
-    found = [(cell.name, of_cell(cell)) for cell in plain_cells(study)]
-    return [Job(f"{name}/seed-{seed}", name, seed, of) for seed in study.seeds for name, of in found]
+    found = [(cell.name, of_cell(cell), of_cell(cell, places=True)) for cell in plain_cells(study)]
+    return [Job(f"{name}/seed-{seed}", name, seed, *of) for seed in study.seeds for name, *of in found]
 
 
 def outcome_of(trial: FrozenTrial) -> str:

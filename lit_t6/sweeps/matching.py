@@ -22,22 +22,28 @@ def match_heads(words: Mapping[str, Sequence[str]], baseline: str, match_to: int
     """
     sizes = ModelSizes()
     for name, options in words.items():
-        with _said_of(name):
-            sizes.add(name, options, heads=name == baseline)
+        keeps = name == baseline and match_to is None
+        with _said_of(name, keeps_heads=keeps):
+            sizes.add(name, options, heads=keeps)
     aimed_at = match_to if match_to is not None else sizes.num_parameters(baseline)
     heads: dict[str, int] = {}
     for name in words:
         if name == baseline and match_to is None:
             continue
-        with _said_of(name, "match: parameters: "):
+        with _said_of(name, "match: parameters: ", keeps_heads=False):
             heads[name] = sizes.heads_for(name, aimed_at)
     return heads
 
 
 @contextmanager
-def _said_of(cell: str, setting: str = "") -> Iterator[None]:
-    """Give an error the name of the cell, and of the setting that led to it."""
+def _said_of(cell: str, setting: str = "", keeps_heads: bool = True) -> Iterator[None]:
+    """Give an error the name of the cell, and of the setting that led to it, and what can be done about it there."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"cell {cell!r}: {setting}{error}") from error
+        said = str(error)
+        if not keeps_heads:
+            said = said.replace(
+                "or set num_heads yourself.", "leave this cell out, or write match: none and set num_heads yourself."
+            )
+        raise ValueError(f"cell {cell!r}: {setting}{said}") from error

@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import optuna
@@ -16,7 +18,8 @@ from lit_t6.sweeps.jobs import INTERRUPTED
 from lit_t6.sweeps.journal import LastingJournal
 from lit_t6.sweeps.ledger import Ledger
 from lit_t6.sweeps.records import METRICS, RECORD, record_of
-from lit_t6.sweeps.room import whole_or_nothing
+from lit_t6.sweeps.room import is_starting, whole_or_nothing
+from lit_t6.sweeps.same_data import DATA_NAME
 from lit_t6.sweeps.saved_study import CONFIGS_NAME, STUDY_NAME, save_study
 from lit_t6.sweeps.storage import JOURNAL
 from lit_t6.sweeps.trial import FINISHED
@@ -43,7 +46,7 @@ def pack(ledger: Ledger, folder: Path, output: Path) -> tuple[int, int]:
         OSError: it cannot be written.
     """
     ended = {key: stands.trial for key, stands in ledger.standings().items() if stands.is_over and stands.trial}
-    output.parent.mkdir(parents=True, exist_ok=True)
+    output.parent.mkdir(exist_ok=True)
     beside = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
         with tarfile.open(beside, "w:gz") as archive, tempfile.TemporaryDirectory() as scratch:
@@ -52,6 +55,8 @@ def pack(ledger: Ledger, folder: Path, output: Path) -> tuple[int, int]:
             for path in (study, *sorted((Path(scratch) / CONFIGS_NAME).iterdir())):
                 archive.add(path, f"{name}/{path.relative_to(scratch)}")
             archive.add(_journal(ledger.storage, name, Path(scratch) / JOURNAL), f"{name}/{JOURNAL}")
+            if data := ledger.storage.get_study_user_attrs(ledger.study_id).get("data"):
+                _add_text(archive, f"{name}/{DATA_NAME}", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
             for key, trial in ended.items():
                 _add_text(archive, f"{name}/{key}/{RECORD}", json.dumps(record_of(trial, ledger.study), indent=1))
                 for path in _files(folder / key):
@@ -60,6 +65,22 @@ def pack(ledger: Ledger, folder: Path, output: Path) -> tuple[int, int]:
     finally:
         beside.unlink(missing_ok=True)
     return len(ended), output.stat().st_size
+
+
+def check_folder(output: Path) -> None:
+    """Refuse an archive for whose folder there is no place: more than one folder is hardly meant to be made.
+
+    Args:
+        output: the archive.
+
+    Raises:
+        ValueError: the folder that its folder would be made in is not there.
+    """
+    if not output.parent.is_dir() and not output.parent.parent.is_dir():
+        raise ValueError(
+            f"--output {output}: there is no folder {output.parent.parent} to make {output.parent.name} in; make it, "
+            f"or name a place that is there."
+        )
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -119,6 +140,31 @@ def unpack(archive: Path, root: Path) -> Path:
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(f"{archive}: cannot be read as an archive of a study: {error}.") from error
     return folder / STUDY_NAME
+
+
+@contextmanager
+def unpacked(archive: Path, root: Path) -> Iterator[Path]:
+    """A study out of an archive; where what is done with it fails, it is removed again, and can be unpacked anew.
+
+    Args:
+        archive: from `pack`.
+        root: where studies are kept.
+
+    Raises:
+        ValueError: as `unpack`.
+        OSError: it cannot be read or written.
+    """
+    made = [folder for folder in (root, *root.parents) if not folder.exists()]
+    file = unpack(archive, root)
+    try:
+        yield file
+    except BaseException:
+        if not is_starting(file.parent):  # somebody else goes on with it already
+            shutil.rmtree(file.parent, ignore_errors=True)
+            for folder in made:
+                with suppress(OSError):
+                    folder.rmdir()
+        raise
 
 
 def give_up_running(ledger: Ledger) -> None:

@@ -46,7 +46,12 @@ class Place:
     def error(self, expected: str) -> ValueError:
         """What to raise of a wrong value."""
         shown = "nothing" if self.value is None else repr(self.value)
-        return ValueError(f"{self.source}: {self.key}: expected {expected}, got {shown[:80]}.")
+        return ValueError(f"{self.where}: expected {expected}, got {shown[:80]}.")
+
+    @property
+    def where(self) -> str:
+        """What an error is said of: the key in its file, or the option that was typed."""
+        return self.source if self.source == f"--{self.key}" else f"{self.source}: {self.key}"
 
     @property
     def folder(self) -> Path:
@@ -62,8 +67,7 @@ class Place:
         for name in self.mapping():
             if name not in names:
                 raise ValueError(
-                    f"{self.source}: {self.key} has no setting {name!r}{nearest(name, names)} "
-                    f"There are {', '.join(names)}."
+                    f"{self.where} has no setting {name!r}{nearest(name, names)} There are {', '.join(names)}."
                 )
         return self
 
@@ -105,8 +109,7 @@ class Place:
         if self.value not in names:
             near = nearest(self.value, names) if isinstance(self.value, str) else "."
             raise ValueError(
-                f"{self.source}: {self.key}: {self.value!r} is not one of its values{near} There are "
-                f"{', '.join(names)}."
+                f"{self.where}: {self.value!r} is not one of its values{near} There are {', '.join(names)}."
             )
         return str(self.value)
 
@@ -123,7 +126,7 @@ class Place:
         paths = [self.folder / os.path.expanduser(os.path.expandvars(name)) for name in names]
         for path in paths:
             if not path.is_file():
-                raise ValueError(f"{self.source}: {self.key}: {no_file(str(path))}")
+                raise ValueError(f"{self.where}: {no_file(str(path))}")
         return tuple(Path(os.path.abspath(path)) for path in paths)
 
 

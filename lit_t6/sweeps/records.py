@@ -10,6 +10,7 @@ from typing import Any
 from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from lit_t6.sweeps.digest import digests
 from lit_t6.sweeps.jobs import DONE, Job, outcome_of
 from lit_t6.sweeps.study import Study
 from lit_t6.whole_files import replace_text
@@ -84,9 +85,9 @@ def restored(folder: Path, study: Study, job: Job) -> FrozenTrial | None:
         job: that it must be of.
     """
     record = read_record(folder)
-    if record is None or record.get("outcome") not in DONE or record.get("digest") != study.digest():
+    if record is None or record.get("outcome") not in DONE or record.get("digest") not in digests(study):
         return None
-    if record.get("job") != job.key or (record.get("fingerprint") or "") != job.fingerprint:
+    if record.get("job") != job.key or (record.get("fingerprint") or "") not in job.fingerprints:
         return None
     said: Mapping[str, Any] = {name: record[name] for name in (*_SAID, *_ALSO) if record.get(name) is not None}
     ends = {"outcome": record["outcome"], "value": record.get("value"), "worker": record.get("worker")}

@@ -196,7 +196,7 @@ def _seeds(place: Place) -> tuple[int, ...]:
         raise place.error("a list of seeds, such as [0, 1, 2]")
     seeds = place.listed("whole numbers of at least 0, such as [0, 1, 2]", lambda seed: type(seed) is int and seed >= 0)
     if len(set(seeds)) < len(seeds):
-        raise ValueError(f"{place.source}: seeds: a seed stands there twice: {seeds}.")
+        raise ValueError(f"{place.where}: a seed stands there twice: {seeds}.")
     if place.value is not None and not seeds:
         raise place.error("at least one seed")
     return tuple(seeds) or (0,)
@@ -257,7 +257,7 @@ def _check_together(study: Study, at: Mapping[str, Place]) -> None:
             raise ValueError(f"{at[key].source}: {key} is of a search; cells are all trained, once with each seed.")
     if study.baseline and study.baseline not in names:
         raise ValueError(
-            f"{at['baseline'].source}: baseline: {study.baseline!r} is not a cell{nearest(study.baseline, names)} "
+            f"{at['baseline'].where}: {study.baseline!r} is not a cell{nearest(study.baseline, names)} "
             f"There are {', '.join(names)}."
         )
     if study.match == "parameters" and not study.baseline and study.match_to is None:
@@ -278,7 +278,7 @@ def _check_search(study: Study, at: Mapping[str, Place]) -> None:
         raise ValueError(f"{at['baseline'].source}: baseline is one of a study's cells; a search has none.")
     if len(study.seeds) > 1:
         raise ValueError(
-            f"{at['seeds'].source}: seeds: a search trains each setting once, so it takes one seed, got "
+            f"{at['seeds'].where}: a search trains each setting once, so it takes one seed, got "
             f"{list(study.seeds)}. Train the best ones with several as the cells of another study."
         )
     if study.match == "parameters" and study.match_to is None:

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from lit_t6.sweeps.jobs import DONE, INTERRUPTED, by_job, jobs_of, judged_runs, 
 from lit_t6.sweeps.ledger import Claim, Ledger
 from lit_t6.sweeps.presence import WORKERS, Presence
 from lit_t6.sweeps.records import write_record
+from lit_t6.sweeps.same_data import ALL, say_place
 from lit_t6.sweeps.search import build_pruner, build_sampler, suggest
 from lit_t6.sweeps.storage import GRACE, Flag, Patience, is_out_of_reach, open_storage
 from lit_t6.sweeps.study import Study
@@ -43,6 +44,7 @@ class Plan:
         number: of the worker among those of its coordinator.
         environment: variables of its trainings, such as CUDA_VISIBLE_DEVICES.
         pause: seconds before its first trial.
+        places: where the data of each cell lies, and by `ALL` that of the others.
     """
 
     study: Study
@@ -53,6 +55,7 @@ class Plan:
     number: int = 0
     environment: Mapping[str, str] | None = None
     pause: float = 0.0
+    places: Mapping[str, str] = field(default_factory=dict)
 
 
 class Worker:
@@ -180,6 +183,8 @@ class Worker:
                     return Ended(INTERRUPTED, "it was stopped before it began")
             if aside := self.patience(f"starting {job.key}", set_aside, folder):
                 self.say(f"{job.key}: is trained from the start; the run that came to nothing is kept in {aside}.")
+            if place := self.plan.places.get(cell.name, self.plan.places.get(ALL)):
+                self.patience(f"starting {job.key}", say_place, folder, place)
             process = self.patience(f"starting {job.key}", TrialProcess, command, folder, settings, environment)
             try:
                 if not watch.see_to_its_end(process):

@@ -24,7 +24,7 @@ def refused(capsys, *words):
 @pytest.fixture
 def begun(tmp_path):
     """A study of which one trial is done, and its file."""
-    study = make_study(tmp_path)
+    study = make_study(tmp_path, options={"trainer.max_steps": 8})
     folder = tmp_path / "logs" / "sweeps" / "study"
     ledger = make_ledger(study, folder)
     ledger.make_due()
@@ -67,6 +67,32 @@ def test_errors_are_one_line(capsys, tmp_path):
     )
     assert "--heartbeat must be above 0" in refused(capsys, "run", path, "--heartbeat", "0")
     assert "leave" in refused(capsys, "run", path, "--from", "x.tar.gz")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seeds", "0", "1", "2"], "--seeds 0 1 2: is one word, with commas: --seeds 0,1,2."),
+        (["--seeds", "0,", "1"], "--seeds 0, 1: is one word, with commas: --seeds 0,1."),
+        (["--seeds", "a,b"], "--seeds: expected whole numbers of at least 0, such as [0, 1, 2], got ['a', 'b']."),
+        (["--seeds", "1,1"], "--seeds: a seed stands there twice: [1, 1]."),
+        (["--match", "heads"], "--match: 'heads' is not one of its values. There are none, parameters."),
+        (["--baseline", "d"], "--baseline: 'd' is not a cell. There are a, b, c."),
+        (["--configs", "none.yaml"], "--configs: none.yaml: no such configuration file."),
+        (["--workers", "two"], "--workers: expected a whole number, got 'two'."),
+        (["--workers-per-gpu", "1.5"], "--workers_per_gpu: expected a whole number, got '1.5'."),
+        (["--heartbeat", "often"], "--heartbeat: expected a number, got 'often'."),
+        (["--dry_run"], "--dry_run needs a value: say `--dry_run true`."),
+        (["--dry-run", "--workers", "2"], "--dry_run needs a value: say `--dry_run true`."),
+        (
+            ["--retry_failed", "again"],
+            "--retry_failed: expected true or false, got 'again'; say `--retry_failed true`.",
+        ),
+        (["--workers"], "--workers needs a value."),
+    ],
+)
+def test_what_is_wrong_is_said_of_the_option_that_was_typed(capsys, tmp_path, words, message):
+    assert refused(capsys, "run", write_study(tmp_path), *words) == f"error: {message}\n"
 
 
 def test_status_of_what_was_not_begun(capsys, tmp_path):
@@ -117,7 +143,7 @@ def test_another_study_than_the_storage_holds_is_refused(begun, capsys, tmp_path
     folder = tmp_path / "logs" / "sweeps" / "study"
     agree(make_ledger(make_study(tmp_path), folder))
     words = (begun, "--storage", folder / "journal.log", "--logs", tmp_path / "elsewhere")
-    assert "the storage holds another study called 'study': its options differ" in refused(
+    assert "the storage holds another study called 'study': options.trainer.max_steps was null, is 9." in refused(
         capsys, name, *words, "--options.trainer.max_steps", "9"
     )
 
@@ -160,6 +186,24 @@ def test_pack_and_what_it_refuses(begun, capsys, tmp_path):
     assert "x.tar.gz: 1 of 6 trials" in capsys.readouterr().out
     assert "exists already" in refused(capsys, *words[1:])
     run([*words, "--overwrite", "true"])
+    run([*words[:-1], str(tmp_path / "made" / "x.tar.gz")])
+    said = refused(capsys, *words[1:-1], tmp_path / "not" / "there" / "x.tar.gz")
+    assert f"there is no folder {tmp_path}/not to make there in" in said
+    assert not (tmp_path / "not").exists()
+
+
+@pytest.mark.parametrize("name", ["run", "status", "pack", "report"])
+def test_what_is_neither_a_file_nor_a_folder_of_a_study(begun, capsys, tmp_path, name):
+    logs = tmp_path / "logs"
+    there, neither = logs / "sweeps" / "study", "is neither the file of a study nor the folder of one that was begun"
+    for typed in (logs / "sweeps" / "studdy", "studdy"):
+        said = refused(capsys, name, typed, "--logs", logs)
+        assert said == f"error: {typed}: {neither}; did you mean {there}? There is {there}.\n"
+    said = refused(capsys, name, logs / "sweeps", "--logs", logs)
+    assert said == f"error: {logs / 'sweeps'}: {neither}. There is {there}.\n"
+    said = refused(capsys, name, tmp_path / "none", "--logs", tmp_path)
+    assert said == f"error: {tmp_path / 'none'}: {neither}. There is none in {tmp_path / 'sweeps'} either.\n"
+    assert "no such study file" in refused(capsys, name, begun, tmp_path / "none.yaml", "--logs", logs)
 
 
 def test_another_study_in_the_folder_is_refused(begun, capsys, tmp_path):

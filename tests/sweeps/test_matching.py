@@ -40,6 +40,10 @@ def test_heads_for_a_number_of_parameters(tmp_path):
     [
         (["--model.attention.rank_q=300"], "cell 'b': match: parameters: TPA .300, 2, 2.: no head count meets"),
         (
+            ["--model.attention.rank_q=300"],
+            "raise d_model, leave this cell out, or write match: none and set num_h",
+        ),
+        (
             ["--model.d_model=128"],
             "cell 'b': match: parameters: without attention the model has .* already, and .* are",
         ),
@@ -50,3 +54,13 @@ def test_refusals_name_the_cell(words, message):
     base = ["--model.d_model=64", "--model.attention.head_dim=16", "--model.num_layers=1", "--model.vocab_size=99"]
     with pytest.raises(ValueError, match=message):
         match_heads({"a": base, "b": [*base, *words]}, "a", None)
+
+
+def test_the_one_that_keeps_its_heads_may_set_them():
+    words = ["--model.d_model=64", "--model.attention.head_dim=16", "--model.num_layers=1", "--model.vocab_size=99"]
+    with pytest.raises(
+        ValueError, match="cell 'a': TPA .300, 2, 2.: no head count meets .*, or set num_heads yourself"
+    ):
+        match_heads({"a": [*words, "--model.attention.rank_q=300"]}, "a", None)
+    with pytest.raises(ValueError, match="cell 'a': match: parameters: .* leave this cell out, or write match: none"):
+        match_heads({"a": [*words, "--model.attention.rank_q=300"]}, "a", 60_000)

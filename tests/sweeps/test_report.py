@@ -176,3 +176,12 @@ def test_a_folder_that_was_renamed_is_the_one_that_is_meant(tmp_path):
     renamed = folder.rename(tmp_path / "kept")
     sweep_report([str(renamed)], output=str(tmp_path / "report"), logs=str(tmp_path / "logs"))
     assert "Best: **wide**" in (tmp_path / "report/report.md").read_text()
+
+
+def test_cells_that_were_matched_to_one_may_be_compared_with_another(tmp_path, capsys):
+    of = begun(tmp_path, match="parameters")[2]
+    run(["sweep", "report", str(of), "--baseline", "wide", "--output", str(tmp_path / "report")])
+    table = rows((tmp_path / "report" / "cells.csv").read_text())
+    assert float(table["base"]["difference"]) == pytest.approx(0.0433, abs=1e-4)  # of 0.05, 0.04, 0.04
+    assert table["wide"]["difference"] == ""
+    assert "nearest to those of base" in (tmp_path / "report" / "report.md").read_text()

@@ -1,5 +1,7 @@
 """What stands under the table of a report."""
 
+from dataclasses import replace
+
 import pytest
 
 from lit_t6.sweeps.report.document import document
@@ -33,6 +35,8 @@ def test_what_matched_means(tmp_path):
         "* Parameters are matched: each cell has the head count that brings them nearest to those of a; all are within "
         "0.6 % of them." in legend(of)
     )
+    of = of_values(tmp_path, VALUES, sizes, baseline="b", match="parameters")
+    assert "nearest to those of c; all are within 1 % of them." in "\n".join(legend(replace(of, matched_to="c")))
     of = of_values(tmp_path, VALUES, sizes, baseline="a", match="parameters", match_to=2000)
     assert "nearest to 2,000; all are within 50 % of them." in "\n".join(legend(of))
 

@@ -5,12 +5,13 @@ import pytest
 from lit_t6.sweeps import commands, load_study
 from lit_t6.sweeps.pack import unpack
 from lit_t6.sweeps.report import sweep_report
-from lit_t6.sweeps.same_study import kept_study, told_of, with_seeds_of
+from lit_t6.sweeps.same_study import as_begun, kept_study, told_of, with_seeds_of
 from lit_t6.sweeps.saved_study import save_study
 from lit_t6.sweeps.screen import Screen
 from lit_t6.sweeps.worker import Plan
 
 from .ledgers import make_ledger, make_study, plain_cells, write_study
+from .studies import study
 
 
 def begin(study, folder):
@@ -108,3 +109,49 @@ def test_a_look_at_another_study_than_was_begun_is_refused(of_two_seeds, tmp_pat
     for look in (commands.sweep_status, commands.sweep_pack, sweep_report):
         with pytest.raises(ValueError, match="is another one: cell 'c': options.x.y was 3, is 9"):
             look([other], logs=str(logs))
+
+
+def test_of_cells_that_changed_it_is_said_that_another_name_will_do(tmp_path):
+    save_study(make_study(tmp_path, baseline="a"), tmp_path / "there")
+    changed = {"a": {"x.y": 1}, "b": {"x.y": 7}}
+    with pytest.raises(ValueError, match="options.x.y was 2, is 7. Give what differs another name among the cells, wh"):
+        kept_study(make_study(tmp_path, cells=changed), tmp_path / "there")
+    with pytest.raises(ValueError, match="Give this one another name, with --name, go on"):
+        kept_study(make_study(tmp_path, cells=changed, gpus_per_trial=2), tmp_path / "there")
+    matched = {"match": "parameters", "baseline": "b"}
+    save_study(make_study(tmp_path, **matched), tmp_path / "matched")
+    with pytest.raises(ValueError, match="Give this one another name, with --name, go on"):  # all depend on that cell
+        kept_study(make_study(tmp_path, cells=changed, **matched), tmp_path / "matched")
+
+
+@pytest.mark.parametrize(
+    ("text", "typed", "message"),
+    [
+        ("cells: {a: {}}\n", {"options.trainer.max_step": 5}, "no option --trainer.max_step; did you mean --trainer.m"),
+        (
+            "cells: {a: {model.attention.rnak_q: 3}}\n",
+            {},
+            "cell 'a': TPAConfig has no setting 'rnak_q'; did you mean r",
+        ),
+    ],
+)
+def test_an_option_that_is_misspelt_is_told_as_in_a_new_study(tmp_path, text, typed, message):
+    save_study(study(tmp_path, "cells: {a: {}}\n"), tmp_path / "there")
+    with pytest.raises(ValueError, match=message):
+        kept_study(study(tmp_path, text, typed), tmp_path / "there")
+
+
+def test_the_baseline_of_a_report_may_be_another(tmp_path):
+    matched = {"match": "parameters", "baseline": "a"}
+    begun = make_study(tmp_path, **matched)
+    asked = replace(begun, baseline="b")
+    there = tmp_path / "there"
+    assert as_begun(asked, there) == asked
+    save_study(begun, there)
+    assert as_begun(asked, there) == begun
+    others = (
+        replace(asked, match_to=5),
+        replace(asked, match="none"),
+        make_study(tmp_path, cells={"b": {}}, **matched | {"baseline": "b"}),
+    )
+    assert [as_begun(other, there) for other in others] == [*others]

@@ -27,6 +27,7 @@ from lit_t6.sweeps.report.lettering import escape, lettering
 from lit_t6.sweeps.report.method import anew, how, in_common
 from lit_t6.sweeps.report.pareto import pareto_figure
 from lit_t6.sweeps.report.tables import cells_csv, trials_csv
+from lit_t6.sweeps.same_study import as_begun
 from lit_t6.training.messages import counted
 from lit_t6.whole_files import replace_bytes, replace_text
 
@@ -55,7 +56,8 @@ def sweep_report(
     It writes report.md, cells.csv, trials.csv, figures and tensorboard/, and replaces those of an earlier report. A
     study may be reported on while it runs. Failed, diverged and pruned trials stay in the tables as such. Seeds that
     the study was begun with are reported on too where its file does not name them; with --seeds, those alone. Seeds
-    and cells that were trained and are not reported on are named.
+    and cells that were trained and are not reported on are named. With --baseline CELL all others are compared with
+    that cell, also where they were matched to another one.
 
     Args:
         study: as of `sweep run`: its files, or its folder.
@@ -72,14 +74,17 @@ def sweep_report(
     """
     command = _typed(study, {"from": from_archive, "output": output, "storage": storage}, overrides, logs)
     with tempfile.TemporaryDirectory() as scratch:
-        asked, folder = load_begun(study, overrides, scratch if from_archive else logs, from_archive)
+        asked, folder = load_begun(study, overrides, scratch if from_archive else logs, from_archive, compares=True)
+        begun = as_begun(asked, folder)
         again = anew(asked, folder, overrides, from_archive, logs)
         if from_archive:
             asked = replace(asked, files=(Path(from_archive),))
-        gathered = gather(asked, folder, storage, "seeds" in (overrides or {}))
+        gathered = gather(begun, folder, storage, "seeds" in (overrides or {}))
         described = {job.key: describe(folder / job.key) for job in jobs_of(asked)}
         records = {key: _with_sizes(record, described[key]) for key, record in gathered.records.items()}
-        found = replace(findings(asked, records, gathered.spent), left_out=gathered.left_out)
+        matched_to = begun.baseline or "" if begun.baseline != asked.baseline else ""
+        found = findings(asked, records, gathered.spent)
+        found = replace(found, left_out=gathered.left_out, matched_to=matched_to)
         method = how(found, in_common(list(described.values())), again, command)
         tags = (asked.objective.metric, *_ALSO, *found.recorded)
         curves = {trial.job.key: read_curves(folder / trial.job.key, tags) for trial in found.trials}

@@ -120,11 +120,13 @@ class Findings:
         study: that was asked.
         cells: in the study's order; of a search one a trial.
         left_out: in words, what was trained and is not asked for; see `gather`.
+        matched_to: the cell by which head counts were solved, where it is not the study's baseline.
     """
 
     study: Study
     cells: tuple[CellFindings, ...]
     left_out: str = ""
+    matched_to: str = ""
 
     @property
     def trials(self) -> list[Trial]:

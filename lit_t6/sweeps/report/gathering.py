@@ -9,6 +9,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from lit_t6.sweeps.begun import open_begun
+from lit_t6.sweeps.digest import digests
 from lit_t6.sweeps.jobs import by_job, jobs_of, seconds_of, standing
 from lit_t6.sweeps.records import RECORD, read_record, record_of
 from lit_t6.sweeps.report.findings import UNFINISHED, Spent
@@ -82,7 +83,7 @@ def _of_folders(study: Study, folder: Path, typed: bool) -> Gathered | None:
 
 def _check_records(study: Study, folder: Path, records: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse records of trials whose settings or objective are others than the study's."""
-    others = [key for key, record in records.items() if record.get("digest") not in (None, study.digest())]
+    others = [key for key, record in records.items() if record.get("digest") not in (None, *digests(study))]
     if others:
         raise ValueError(
             f"{folder}: {', '.join(others[:3])} and what else is recorded here were trained with other settings than "

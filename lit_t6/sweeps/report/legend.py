@@ -60,9 +60,10 @@ def _sizes(found: Findings) -> list[str]:
     """How far cells are of equal size, and by what."""
     sizes = [size for cell in found.cells if (size := _parameters(cell)) is not None]
     if found.study.match == "parameters":
-        base = next((cell for cell in found.cells if cell.name == found.study.baseline), None)
+        name = found.matched_to or found.study.baseline
+        base = next((cell for cell in found.cells if cell.name == name), None)
         target = found.study.match_to or (base and _parameters(base))
-        aim = f"{found.study.match_to:,}" if found.study.match_to else f"those of {found.study.baseline}"
+        aim = f"{found.study.match_to:,}" if found.study.match_to else f"those of {name}"
         apart = max((abs(size - target) / target for size in sizes), default=None) if target else None
         within = f"; all are within {_percent(apart)} of them" if apart is not None else ""
         return [f"Parameters are matched: each cell has the head count that brings them nearest to {aim}{within}."]
