@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from lit_t6.sweeps.advice import advice
 from lit_t6.sweeps.begun import load_asked, open_begun
 from lit_t6.sweeps.cells import Cell, plain_cells
 from lit_t6.sweeps.coordinator import Coordinator
@@ -67,8 +68,8 @@ def sweep_run(
         rate: with dry_run, FLOP/s that training reaches, to estimate times from.
         format: with dry_run, a table for people or JSON for programs.
         from_archive: go on with the study in this file, which `sweep pack` made.
-        retry_failed: try trials again that failed, as often as the study says; what a run left that had reached its end
-            is set aside, and it is trained from the start.
+        retry_failed: try trials again that failed, as often as the study says and with their whole time limit; what a
+            run left that had reached its end is set aside, and it is trained from the start.
         heartbeat: seconds between two signs of life of a worker; one that misses four is replaced. The same for all
             workers of a study.
 
@@ -109,7 +110,7 @@ def sweep_run(
         names = ", ".join(job.key for job, _ in stands.failed)
         raise ValueError(
             f"{len(stands.failed)} of {len(stands.rows)} trials failed: {names}. The table says why, and output.log in "
-            f"their folders in {folder} more. The same command with --retry_failed true tries them again."
+            f"their folders in {folder} more. {advice(stands)}"
         )
     return stands
 

@@ -18,7 +18,7 @@ from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from lit_t6.sweeps.jobs import DUE, VOID, Job, Standing, by_job, is_needless, standing
+from lit_t6.sweeps.jobs import DUE, VOID, Job, Standing, by_job, is_needless, standing, standing_before
 from lit_t6.sweeps.presence import is_dead
 from lit_t6.sweeps.records import TAKEN_OVER, restored
 from lit_t6.sweeps.study import Study
@@ -166,8 +166,7 @@ class Ledger:
         if is_needless(trial, siblings, self.study.retries):
             self._end(claim, TrialState.FAIL, None, {"outcome": VOID})
             return None
-        earlier = standing([other for other in siblings if other.number < trial.number], self.study.retries)
-        return replace(claim, earlier=earlier)
+        return replace(claim, earlier=standing_before(trial, siblings, self.study.retries))
 
     def _settle(self, claim: Claim) -> bool:
         """Say who runs it."""

@@ -227,10 +227,11 @@ class Events:
 def _changes(study: Study, job: Job, old: Standing, new: Standing) -> Iterator[str]:
     """What has become of a job since."""
     row = _row(job, new)
-    for trial in new.failures[len(old.failures) :]:
+    for trial in new.past[len(old.past) :]:
         what = outcome_of(trial).replace("_", " ")
-        again = "" if new.is_over and new.status not in DONE else "; it is tried again"
-        yield f"{what}: {trial.user_attrs.get('reason') or 'its worker gave no sign of life'}{again}"
+        why = trial.user_attrs.get("reason") or "its worker gave no sign of life"
+        is_last = new.is_over and new.status not in DONE
+        yield f"{what}: {why}" if is_last else f"{what}: {why.rstrip('.')}; it is tried again"
     if new.trial is None or (
         old.trial is not None and (old.status, old.trial.number) == (new.status, new.trial.number)
     ):

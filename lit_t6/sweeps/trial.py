@@ -47,12 +47,14 @@ class Ended:
         reason: why, in a line; empty where it completed.
         found: what it wrote last: its step, metrics and facts.
         remark: what a person should know of one that completed, in a line; empty for nothing.
+        is_final: whether trying it again would end the same way, whatever the study says.
     """
 
     outcome: str
     reason: str = ""
     found: Mapping[str, Any] = field(default_factory=dict)
     remark: str = ""
+    is_final: bool = False
 
 
 class TrialProcess:
@@ -210,7 +212,8 @@ def ended_well(found: Mapping[str, Any], metric: str, pruned_at: int | None) -> 
     metrics = found.get("metrics") or {}
     if not found.get("ended") or metric not in metrics:
         there = f" It logged {', '.join(metrics)}." if metrics else ""
-        return Ended("failed", f"it ended without the figure that decides, {metric}.{there}", found)
+        is_final = bool(found.get("ended") and metrics)  # it is not among those that are logged
+        return Ended("failed", f"it ended without the figure that decides, {metric}.{there}", found, is_final=is_final)
     if metrics[metric] is None:
         return Ended("diverged", f"{metric} is not a finite number at the end", found)
     missing = ", ".join(found.get("not_saved") or [])

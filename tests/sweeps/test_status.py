@@ -133,7 +133,7 @@ def test_events_tell_what_began_and_ended(ledger):
     (line,) = events.since(look(ledger))
     assert line.endswith("a/seed-0: begins")
     assert events.since(look(ledger)) == []
-    ledger.finish(claim, "failed", None, {"reason": "no luck", "seconds": 3.0})
+    ledger.finish(claim, "failed", None, {"reason": "no luck.", "seconds": 3.0})
     ledger.make_due()
     (line,) = events.since(look(ledger))
     assert line.endswith("a/seed-0: failed: no luck; it is tried again")
