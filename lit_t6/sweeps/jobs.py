@@ -118,6 +118,24 @@ def standing(trials: Sequence[FrozenTrial], retries: Mapping[str, int]) -> Stand
     return Standing(outcome_of(last) if exhausted else DUE, last, failures, past)
 
 
+def in_turn(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that wait, in the order in which they are to be begun: half-trained ones do not pile up.
+
+    First come those of jobs of which some attempt has taken steps, then the others, each in the order in which they
+    were made: that of `jobs_of`, and then those that are tried again.
+
+    Args:
+        trials: all of a study.
+    """
+    begun = {
+        trial.user_attrs.get("job")
+        for trial in trials
+        if trial.state == TrialState.FAIL and outcome_of(trial) != VOID and step_of(trial) > 0
+    }
+    waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
+    return sorted(waiting, key=lambda trial: (trial.user_attrs.get("job") not in begun, trial.number))
+
+
 def standing_before(trial: FrozenTrial, siblings: Sequence[FrozenTrial], retries: Mapping[str, int]) -> Standing:
     """How a job stood before a trial of it; of one that was asked for anew, no attempt before it counts.
 

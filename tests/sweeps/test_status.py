@@ -87,7 +87,7 @@ def test_the_best_may_be_the_most(tmp_path):
 
 def test_the_table_says_what_became_of_each(ledger):
     end(ledger, value=2.0)
-    end(ledger, "failed", reason="no luck")
+    end(ledger, "failed", reason="no luck", step=0)
     ledger.make_due()
     end(ledger, "out_of_memory", reason="data.batch_size=9 does not fit")
     end(ledger, "pruned", 3.0, reason="pruned at step 10")
