@@ -129,7 +129,7 @@ class Worker:
             "remark": ended.remark,
             "metrics": {name: figures.get(name) for name in dict.fromkeys((metric, *self.study.record))},
             "facts": ended.found.get("facts") or {},
-            "step": watch.pruned_at if pruned else ended.found.get("step") or watch.step,
+            "step": watch.pruned_at if pruned else max(ended.found.get("step") or 0, watch.step),
             "seconds": round(watch.seconds, 3),
             "times": {**watch.times, "ended": time.time()},
             "versions": _versions(),
