@@ -79,6 +79,13 @@ def sweep_run(
     """
     if heartbeat <= 0:
         raise ValueError(f"--heartbeat must be above 0 seconds, got {heartbeat:g}.")
+    of_a_look = {"--rate": rate is not None, "--format json": format == "json"}
+    if not dry_run and (useless := [option for option, is_given in of_a_look.items() if is_given]):
+        raise ValueError(
+            f"{' and '.join(useless)}: only of use with --dry_run true, which shows what would be trained; add that, "
+            f"or leave {'them' if len(useless) > 1 else 'it'} out. `sweep status --format json` tells programs how a "
+            f"study stands."
+        )
     if dry_run:
         with tempfile.TemporaryDirectory() as scratch:  # a look unpacks nothing for good
             asked, folder = load_asked(study, overrides, scratch if from_archive else logs, from_archive)

@@ -69,6 +69,14 @@ def test_errors_are_one_line(capsys, tmp_path):
     assert "leave" in refused(capsys, "run", path, "--from", "x.tar.gz")
 
 
+def test_options_of_a_dry_run_are_of_no_use_without_it(capsys, tmp_path):
+    path = write_study(tmp_path)
+    said = refused(capsys, "run", path, "--format", "json", "--rate", "1e9")
+    assert said.startswith("error: --rate and --format json: only of use with --dry_run true")
+    assert "--rate: only of use" in refused(capsys, "run", path, "--rate", "1e9", "--logs", tmp_path)
+    assert not (tmp_path / "sweeps").exists()
+
+
 def test_status_of_what_was_not_begun(capsys, tmp_path):
     path = write_study(tmp_path)
     assert "has not been begun" in refused(capsys, "status", path, "--logs", tmp_path)
