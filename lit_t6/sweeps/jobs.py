@@ -90,6 +90,11 @@ class Standing:
         return sum(map(seconds_of, self.failures[max(too_long, default=0) :]))
 
     @property
+    def step(self) -> int:
+        """The last optimizer step that is known of any attempt."""
+        return max(map(step_of, (*self.past, *([self.trial] if self.trial else []))), default=0)
+
+    @property
     def attempts(self) -> int:
         """Attempts that failed or were interrupted."""
         return len(self.past)
