@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from lit_t6.sweeps.advice import advice
 from lit_t6.sweeps.apart import apart
 from lit_t6.sweeps.begun import asked_to_run, load_asked, load_begun, open_begun
 from lit_t6.sweeps.cells import Cell, plain_cells
@@ -70,8 +71,8 @@ def sweep_run(
         rate: with dry_run, FLOP/s that training reaches, to estimate times from.
         format: with dry_run, a table for people or JSON for programs.
         from_archive: go on with the study in this file, which `sweep pack` made.
-        retry_failed: try trials again that failed, as often as the study says; what a run left that had reached its end
-            is set aside, and it is trained from the start.
+        retry_failed: try trials again that failed, as often as the study says and with their whole time limit; what a
+            run left that had reached its end is set aside, and it is trained from the start.
         heartbeat: seconds between two signs of life of a worker; one that misses four is replaced. The same for all
             workers of a study.
 
@@ -81,6 +82,13 @@ def sweep_run(
     """
     if heartbeat <= 0:
         raise ValueError(f"--heartbeat must be above 0 seconds, got {heartbeat:g}.")
+    of_a_look = {"--rate": rate is not None, "--format json": format == "json"}
+    if not dry_run and (useless := [option for option, is_given in of_a_look.items() if is_given]):
+        raise ValueError(
+            f"{' and '.join(useless)}: only of use with --dry_run true, which shows what would be trained; add that, "
+            f"or leave {'them' if len(useless) > 1 else 'it'} out. `sweep status --format json` tells programs how a "
+            f"study stands."
+        )
     if dry_run:
         with tempfile.TemporaryDirectory() as scratch:  # a look unpacks nothing for good
             asked, folder = load_asked(study, overrides, scratch if from_archive else logs, from_archive)
@@ -114,7 +122,7 @@ def sweep_run(
         names = ", ".join(job.key for job, _ in stands.failed)
         raise ValueError(
             f"{len(stands.failed)} of {len(stands.rows)} trials failed: {names}. The table says why, and output.log in "
-            f"their folders in {folder} more. The same command with --retry_failed true tries them again."
+            f"their folders in {folder} more. {advice(stands)}"
         )
     return stands
 

@@ -17,7 +17,7 @@ from lit_t6.sweeps import tether
 from lit_t6.sweeps.ledger import Ledger
 from lit_t6.sweeps.presence import WORKERS, is_unheld
 from lit_t6.sweeps.screen import Screen
-from lit_t6.sweeps.status import Events, Overview, overview
+from lit_t6.sweeps.status import Events, Overview, at_now, overview
 from lit_t6.sweeps.storage import Flag, is_out_of_reach, reason
 from lit_t6.sweeps.worker import IDLE_SECONDS, Plan
 
@@ -110,6 +110,9 @@ class Coordinator:
                 for line in events.since(stands):
                     self.screen.say(line)
                 self.screen.show(stands)
+        except SystemExit:
+            self.screen.say("Stopped at once; the same command goes on from what was saved.")
+            raise
         finally:
             for worker in self._processes:
                 worker.process.kill()  # and with it its training
@@ -175,14 +178,13 @@ class Coordinator:
             soon = time.monotonic() - worker.started < _SETTLED_SECONDS
             worker.deaths = worker.deaths + 1 if soon else 1
             how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+            what = f"worker {worker.plan.number} {how}"
             if worker.deaths >= _DEATHS:
-                self.screen.say(
-                    f"worker {worker.plan.number} {how}, for the {_DEATHS}th time; it is not started again."
-                )
+                self.screen.say(at_now(f"{what}, for the {_DEATHS}th time; it is not started again."))
                 if not self._processes:
                     self._gave_up = f"every worker died {_DEATHS} times; see above why."
                 continue
-            self.screen.say(f"worker {worker.plan.number} {how}; another one takes its place.")
+            self.screen.say(at_now(f"{what}; another one takes its place."))
             self._stopping.wait(0.2 * worker.deaths)
             worker.start()
             self._add(worker)

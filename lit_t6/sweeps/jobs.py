@@ -5,7 +5,7 @@ job, an attempt more, takes its place.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -71,12 +71,14 @@ class Standing:
     Args:
         status: completed, pruned, running, waiting, due, or the reason why it failed and is not tried again.
         trial: the one that says so; None of a job that has none yet.
-        failures: the attempts that count, in order; those that were asked for anew count from there.
+        failures: the attempts in vain that count, in order; those that were asked for anew count from there.
+        past: all attempts that failed or were interrupted, in order.
     """
 
     status: str
     trial: FrozenTrial | None
     failures: tuple[FrozenTrial, ...] = ()
+    past: tuple[FrozenTrial, ...] = ()
 
     @property
     def is_over(self) -> bool:
@@ -89,9 +91,20 @@ class Standing:
         return sum(map(seconds_of, self.failures))
 
     @property
+    def seconds_of_limit(self) -> float:
+        """That attempts have taken of the time limit, which one that took too long gives the next one anew."""
+        too_long = [number for number, trial in enumerate(self.failures, 1) if outcome_of(trial) == "timed_out"]
+        return sum(map(seconds_of, self.failures[max(too_long, default=0) :]))
+
+    @property
+    def step(self) -> int:
+        """The last optimizer step that is known of any attempt."""
+        return max(map(step_of, (*self.past, *([self.trial] if self.trial else []))), default=0)
+
+    @property
     def attempts(self) -> int:
         """Attempts that failed or were interrupted."""
-        return len(self.failures)
+        return len(self.past)
 
 
 def standing(trials: Sequence[FrozenTrial], retries: Mapping[str, int]) -> Standing:
@@ -102,21 +115,49 @@ def standing(trials: Sequence[FrozenTrial], retries: Mapping[str, int]) -> Stand
         retries: how often it may be tried again, by reason.
     """
     real = [trial for trial in trials if outcome_of(trial) != VOID]
-    failures: tuple[FrozenTrial, ...] = ()
-    for trial in real:
-        if trial.user_attrs.get("asked"):
-            failures = ()
-        if trial.state == TrialState.FAIL:
-            failures = (*failures, trial)
+    past = tuple(trial for trial in real if trial.state == TrialState.FAIL)
+    asked = max((trial.number for trial in real if trial.user_attrs.get("asked")), default=0)
+    failures = tuple(trial for trial in past if trial.number >= asked)
     for states in ((TrialState.COMPLETE, TrialState.PRUNED), (TrialState.RUNNING, TrialState.WAITING)):
         if found := next((trial for trial in real if trial.state in states), None):
-            return Standing(outcome_of(found), found, failures)
+            return Standing(outcome_of(found), found, failures, past)
     if not failures:
         return Standing(DUE, None)
     counts = _counted(failures)
     exhausted = any(count > retries.get(reason, 0) for reason, count in counts.items())
+    exhausted |= any(trial.user_attrs.get("final") for trial in failures)
     last = failures[-1]
-    return Standing(outcome_of(last) if exhausted else DUE, last, failures)
+    return Standing(outcome_of(last) if exhausted else DUE, last, failures, past)
+
+
+def in_turn(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that wait, in the order in which they are to be begun: half-trained ones do not pile up.
+
+    First come those of jobs of which some attempt has taken steps, then the others, each in the order in which they
+    were made: that of `jobs_of`, and then those that are tried again.
+
+    Args:
+        trials: all of a study.
+    """
+    begun = {
+        trial.user_attrs.get("job")
+        for trial in trials
+        if trial.state == TrialState.FAIL and outcome_of(trial) != VOID and step_of(trial) > 0
+    }
+    waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
+    return sorted(waiting, key=lambda trial: (trial.user_attrs.get("job") not in begun, trial.number))
+
+
+def standing_before(trial: FrozenTrial, siblings: Sequence[FrozenTrial], retries: Mapping[str, int]) -> Standing:
+    """How a job stood before a trial of it; of one that was asked for anew, no attempt before it counts.
+
+    Args:
+        trial: that has been claimed.
+        siblings: all trials of its job.
+        retries: of the study.
+    """
+    stood = standing([other for other in siblings if other.number < trial.number], retries)
+    return replace(stood, failures=()) if trial.user_attrs.get("asked") else stood
 
 
 def _counted(failures: Sequence[FrozenTrial]) -> dict[str, int]:

@@ -18,7 +18,7 @@ from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from lit_t6.sweeps.jobs import DUE, VOID, Job, Standing, by_job, is_needless, standing
+from lit_t6.sweeps.jobs import DUE, VOID, Job, Standing, by_job, in_turn, is_needless, standing, standing_before
 from lit_t6.sweeps.presence import is_dead
 from lit_t6.sweeps.records import TAKEN_OVER, restored
 from lit_t6.sweeps.study import Study
@@ -137,12 +137,12 @@ class Ledger:
     # Claiming.
 
     def claim(self) -> Claim | None:
-        """Take a trial that waits, for this process alone; None if there is none.
+        """Take a trial that waits, for this process alone, the first `in_turn`; None if there is none.
 
         The storage changes its state from waiting to running once: a row of a database is locked for it, and of two
         records in a journal, which lie one after the other, the first counts for all who read it.
         """
-        for trial in self.storage.get_all_trials(self.study_id, deepcopy=False, states=(TrialState.WAITING,)):
+        for trial in in_turn(self.trials()):
             job = self.jobs.get(str(trial.user_attrs.get("job")))
             if job is None:  # of a larger study that somebody else runs
                 continue
@@ -166,8 +166,7 @@ class Ledger:
         if is_needless(trial, siblings, self.study.retries):
             self._end(claim, TrialState.FAIL, None, {"outcome": VOID})
             return None
-        earlier = standing([other for other in siblings if other.number < trial.number], self.study.retries)
-        return replace(claim, earlier=earlier)
+        return replace(claim, earlier=standing_before(trial, siblings, self.study.retries))
 
     def _settle(self, claim: Claim) -> bool:
         """Say who runs it."""

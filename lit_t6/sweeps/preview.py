@@ -22,7 +22,7 @@ class Row:
         cell: of the study; of a search, a setting at its borders.
         facts: of the cell.
         share: its parameters over those aimed at; None where nothing is matched.
-        seconds: estimated, of one trial; None where its budget or the rate is not known.
+        seconds: estimated, of one trial that no limit ends; None where its budget or the rate is not known.
         memory_gib: estimated, of tensors on each device.
     """
 
@@ -57,11 +57,16 @@ class Preview:
 
     @property
     def seconds(self) -> float | None:
-        """Estimated, of the whole study."""
+        """Estimated, of the whole study, no trial of which is ended by its limit."""
         known = [row.seconds for row in self.rows if row.seconds is not None]
         if len(known) < len(self.rows):
             return None
         return sum(known) / len(known) * self.study.num_runs / min(self.workers, self.study.num_runs)
+
+    def is_too_long(self, row: Row) -> bool:
+        """Whether a trial of this cell would not be at its end when its time is over."""
+        limit = self.study.time_limit
+        return limit is not None and row.seconds is not None and row.seconds > limit
 
 
 def preview(
@@ -115,8 +120,7 @@ def _seconds(study: Study, cell: Cell, facts: Facts, rate: Rate | None) -> float
     """Of a trial; its devices share the work."""
     if rate is None or facts.flops is None:
         return None
-    seconds = rate.estimate(cell.name, facts.flops / (1 if rate.finished else study.gpus_per_trial))
-    return seconds if study.time_limit is None else min(seconds, study.time_limit)
+    return rate.estimate(cell.name, facts.flops / (1 if rate.finished else study.gpus_per_trial))
 
 
 def _aimed_at(study: Study, names: Sequence[str], facts: Sequence[Facts]) -> int | None:
@@ -134,6 +138,7 @@ def plain_preview(seen: Preview) -> dict[str, Any]:
         "time_estimated_from": seen.rate.origin if seen.rate else None,
         "memory_estimated_from": EXPLANATION,
         "seconds": seen.seconds,
+        "time_limit_seconds": seen.study.time_limit,
         "workers": seen.workers,
         "complaint": seen.complaint or None,
         "cells": [
@@ -144,6 +149,7 @@ def plain_preview(seen: Preview) -> dict[str, Any]:
                 **asdict(row.facts),
                 "parameters_over_aimed_at": row.share,
                 "seconds": row.seconds,
+                "exceeds_time_limit": seen.is_too_long(row),
                 "memory_gib": row.memory_gib,
             }
             for row in seen.rows

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from lit_t6.sweeps.command import fit_command
 from lit_t6.sweeps.preview import Preview, Row, plain_preview
+from lit_t6.sweeps.reading import spelt
 from lit_t6.training.planning.memory import EXPLANATION
 
 
@@ -33,7 +34,7 @@ def print_preview(seen: Preview, format: Literal["table", "json"] = "table") -> 
     for header in headers:
         table.add_column(header, justify="right", no_wrap=True)
     for row in seen.rows:
-        table.add_row(row.cell.name.replace("[", r"\["), *_figures(row, seen.aimed_at))
+        table.add_row(row.cell.name.replace("[", r"\["), *_figures(seen, row))
     study = seen.study
     print(f"{study.name}: {study.question}" if study.question else study.name)
     print()
@@ -45,8 +46,8 @@ def print_preview(seen: Preview, format: Literal["table", "json"] = "table") -> 
     print(f"The first of them: {shlex.join(['python', *words[1:]])}")
 
 
-def _figures(row: Row, aimed_at: int | None) -> list[str]:
-    facts = row.facts
+def _figures(seen: Preview, row: Row) -> list[str]:
+    facts, aimed_at = row.facts, seen.aimed_at
     far = "! " if aimed_at is not None and facts.is_unequal_to(aimed_at) else ""
     return [
         f"{facts.mechanism}, {facts.num_heads} × {facts.head_dim}".replace("[", r"\["),
@@ -55,7 +56,7 @@ def _figures(row: Row, aimed_at: int | None) -> list[str]:
         f"{facts.cache_bytes_per_token:,}",
         "?" if facts.num_tokens is None else _short(facts.num_tokens / 1e6),
         "?" if facts.flops is None else _short(facts.flops / 1e15),
-        "?" if row.seconds is None else duration(row.seconds),
+        "?" if row.seconds is None else f"{'! ' * seen.is_too_long(row)}{duration(row.seconds)}",
         f"{row.memory_gib:.3g}",
     ]
 
@@ -110,6 +111,12 @@ def _time(seen: Preview) -> list[str]:
     if seen.seconds is not None:
         at_once = f"{seen.workers} at a time" if seen.workers > 1 else "one after another"
         lines.append(f"All {seen.study.num_runs} trials, {at_once}: about {duration(seen.seconds)}.")
+    if (too_long := sum(map(seen.is_too_long, seen.rows))) and seen.study.time_limit is not None:
+        lines.append(
+            f"! longer than time_limit, {spelt(seen.study.time_limit)} of one trial: {too_long} of {len(seen.rows)} "
+            f"{'settings' if seen.study.search else 'cells'}. Their trials would be ended there, without a result. "
+            f"Raise it (--time_limit), or train fewer steps."
+        )
     return lines
 
 

@@ -238,3 +238,12 @@ def seconds(place: Place) -> float | None:
     if not 0 < duration < math.inf:
         raise place.error(expected)
     return duration
+
+
+def spelt(duration: float) -> str:
+    """A duration in seconds as a study's file has it, such as "1h30m"."""
+    found, left = "", duration
+    for unit in ("h", "m"):
+        whole, left = divmod(left, _UNITS[unit])
+        found += f"{whole:.0f}{unit}" if whole else ""
+    return f"{found}{left:g}s" if left or not found else found

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lit_t6.sweeps.jobs import DONE, DUE, Job, Standing, outcome_of, seconds_of, step_of
+from optuna.trial import TrialState
+
+from lit_t6.sweeps.jobs import DONE, DUE, INTERRUPTED, Job, Standing, outcome_of, seconds_of, step_of
 from lit_t6.sweeps.presence import is_dead
 from lit_t6.sweeps.study import Study
 
@@ -130,6 +132,8 @@ def _estimate(stands: Standing) -> float | None:
     return _spent(stands) * of / step if of and step >= _TELLING_SHARE * of else None
 
 
+_GOES_ON = (INTERRUPTED, "lost", "timed_out")
+"""Outcomes of trials that were not at their end."""
 _NO_REASON = ("waiting", "running", "completed")
 """A trial that completed while its worker was given up has one, too, and it is of no interest."""
 
@@ -138,20 +142,43 @@ def _row(job: Job, stands: Standing) -> dict[str, Any]:
     trial = stands.trial
     worker = (trial.user_attrs.get("worker") or {}) if trial else {}
     status = "waiting" if stands.status == DUE else stands.status
+    reason = trial.user_attrs.get("reason") or "" if trial and status not in _NO_REASON else ""
     return {
         "trial": job.key,
         "cell": job.cell,
         "seed": job.seed,
         "status": status,
         "value": trial.values[0] if trial is not None and trial.values else None,
-        "step": step_of(trial) if trial is not None and status != "waiting" else None,
+        "step": (stands.step or None) if status == "waiting" else step_of(trial) if trial is not None else None,
         "seconds": seconds_of(trial) + stands.seconds * (trial not in stands.failures) if trial else 0.0,
-        "attempts": stands.attempts + (status in (*DONE, "running")),
-        "reason": trial.user_attrs.get("reason") or "" if trial and status not in _NO_REASON else "",
+        "attempts": _attempts(stands),
+        "reason": _what_follows(stands) if status == "waiting" else reason,
         "remark": (trial.user_attrs.get("remark") or "") if trial and status == "completed" else "",
         "worker": f"{worker['host']}:{worker['pid']}" if worker and status == "running" else "",
         "parameters": trial.params if trial else {},
     }
+
+
+def _attempts(stands: Standing) -> int:
+    """How often a job was begun, as the record of its last trial says it."""
+    trial = stands.trial
+    if trial is None or trial.state == TrialState.WAITING:
+        return stands.attempts
+    own = stands.attempts + (trial.state != TrialState.FAIL)
+    return max(own, int(trial.user_attrs.get("attempts") or 0))  # more, where the storage of earlier ones is lost
+
+
+def _what_follows(stands: Standing) -> str:
+    """What has become of a job that waits, and was begun before; empty where it was not."""
+    if stands.trial is not None and stands.trial.state == TrialState.RUNNING:
+        outcome, what = "lost", "its worker is gone"
+    elif stands.past:
+        outcome = outcome_of(stands.past[-1])
+        what = outcome.replace("_", " ")
+    else:
+        return ""
+    goes_on = stands.step and outcome in _GOES_ON
+    return f"{what}; it goes on from its last save" if goes_on else f"{what}; it is tried again"
 
 
 def summary(of: Overview) -> list[str]:
@@ -218,6 +245,11 @@ def duration(seconds: float) -> str:
     return f"{hours / 24:.1f} days"
 
 
+def at_now(line: str) -> str:
+    """What has just happened, with the time."""
+    return f"{time.strftime('%H:%M:%S')}  {line}"
+
+
 class Events:
     """Tells of what has changed since it was last asked."""
 
@@ -227,18 +259,18 @@ class Events:
     def since(self, now: Overview) -> list[str]:
         """A line for each trial that began or ended, in any process; none at the first time."""
         before, self._before = self._before, {job.key: stands for job, stands in now.rows}
-        clock = time.strftime("%H:%M:%S")
         found = [(job, before[job.key], stands) for job, stands in now.rows if job.key in before]
-        return [f"{clock}  {job.key}: {said}" for job, old, new in found for said in _changes(now.study, job, old, new)]
+        return [at_now(f"{job.key}: {said}") for job, old, new in found for said in _changes(now.study, job, old, new)]
 
 
 def _changes(study: Study, job: Job, old: Standing, new: Standing) -> Iterator[str]:
     """What has become of a job since."""
     row = _row(job, new)
-    for trial in new.failures[len(old.failures) :]:
+    for trial in new.past[len(old.past) :]:
         what = outcome_of(trial).replace("_", " ")
-        again = "" if new.is_over and new.status not in DONE else "; it is tried again"
-        yield f"{what}: {trial.user_attrs.get('reason') or 'its worker gave no sign of life'}{again}"
+        why = trial.user_attrs.get("reason") or "its worker gave no sign of life"
+        is_last = new.is_over and new.status not in DONE
+        yield f"{what}: {why}" if is_last else f"{what}: {why.rstrip('.')}; it is tried again"
     if new.trial is None or (
         old.trial is not None and (old.status, old.trial.number) == (new.status, new.trial.number)
     ):

@@ -81,7 +81,8 @@ class Study:
         pruner: ends trials that do badly.
         num_trials: of a search.
         gpus_per_trial: more than one trains with DDP.
-        time_limit: seconds that a trial may take, all its attempts together; None for no limit.
+        time_limit: seconds that a trial may take, start-up and all its attempts together; None for no limit. After one
+            that took too long, and where a person asks for another, they are counted anew.
         retries: how often a trial is tried again, by reason (REASONS).
     """
 

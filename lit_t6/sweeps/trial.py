@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import re
 import select
 import signal
 import socket
@@ -18,6 +17,7 @@ from typing import Any
 from lit_t6.sweeps import tether
 from lit_t6.sweeps.presence import boot_id, start_of
 from lit_t6.sweeps.records import read_metrics
+from lit_t6.sweeps.said import DIVERGED, OUT_OF_MEMORY, SAVED, last_error, tail, with_step
 from lit_t6.training.run_lock import is_held
 from lit_t6.whole_files import replace_text
 
@@ -28,11 +28,6 @@ EXIT_SAVED = 75
 _PROCESS = "process.json"
 STOP_SECONDS = 90.0
 """How long a training may take to finish its step and save, when it is asked to stop; at most its time limit."""
-_TAIL_BYTES = 20_000
-_OUT_OF_MEMORY = re.compile(
-    r"^Out of memory: |do not fit into the memory|CUDA out of memory|DefaultCPUAllocator|^MemoryError", re.M
-)
-_DIVERGED = re.compile(r"^error: .*\bstep \d+: loss .*The step was not taken", re.M)
 _TAKEN = "in this folder; wait for it, or stop it"
 _OF_ANOTHER_LAUNCH = ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _OF_ANOTHER_RUN = ("LIT_T6_LAUNCHER", "LIT_T6_TAKEN_OVER")
@@ -47,12 +42,14 @@ class Ended:
         reason: why, in a line; empty where it completed.
         found: what it wrote last: its step, metrics and facts.
         remark: what a person should know of one that completed, in a line; empty for nothing.
+        is_final: whether trying it again would end the same way, whatever the study says.
     """
 
     outcome: str
     reason: str = ""
     found: Mapping[str, Any] = field(default_factory=dict)
     remark: str = ""
+    is_final: bool = False
 
 
 class TrialProcess:
@@ -170,24 +167,22 @@ class TrialProcess:
             if ended.outcome != "failed":
                 after = "" if self.why_asked else f"it finished; after that {self._failed(status, found).reason}"
                 return replace(ended, remark="; ".join(filter(None, [ended.remark, after])))
-        if self.why_asked == "timed_out":
-            return Ended("timed_out", "it took longer than its time limit", found)
         if status == EXIT_SAVED or self.why_asked:
-            return Ended("interrupted", "it was stopped", found)
+            saved = with_step(found, SAVED, tail(self._output, self._from))
+            if self.why_asked == "timed_out":
+                return Ended("timed_out", "it took longer than its time limit", saved)
+            return Ended("interrupted", "it was stopped", saved)
         return self._failed(status, found)
 
     def _failed(self, status: int, found: Mapping[str, Any]) -> Ended:
-        with self._output.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(self._from, size - _TAIL_BYTES))
-            tail = file.read().decode(errors="replace")
-        said = last_error(tail)
-        if _TAKEN in tail:
+        text = tail(self._output, self._from)
+        said = last_error(text)
+        if _TAKEN in text:
             return Ended("taken", said)
-        if _OUT_OF_MEMORY.search(tail):
+        if OUT_OF_MEMORY.search(text):
             return Ended("out_of_memory", said, found)
-        if _DIVERGED.search(tail):
-            return Ended("diverged", said, found)
+        if DIVERGED.search(text):
+            return Ended("diverged", said, with_step(found, DIVERGED, text))
         number = -status if status < 0 else status - 128
         if status < 0 and _kernel_kills() > self._kills:
             return Ended("out_of_memory", "the kernel killed it: this machine's memory was full", found)
@@ -210,7 +205,8 @@ def ended_well(found: Mapping[str, Any], metric: str, pruned_at: int | None) -> 
     metrics = found.get("metrics") or {}
     if not found.get("ended") or metric not in metrics:
         there = f" It logged {', '.join(metrics)}." if metrics else ""
-        return Ended("failed", f"it ended without the figure that decides, {metric}.{there}", found)
+        is_final = bool(found.get("ended") and metrics)  # it is not among those that are logged
+        return Ended("failed", f"it ended without the figure that decides, {metric}.{there}", found, is_final=is_final)
     if metrics[metric] is None:
         return Ended("diverged", f"{metric} is not a finite number at the end", found)
     missing = ", ".join(found.get("not_saved") or [])
@@ -265,13 +261,6 @@ def end_others(folder: Path) -> bool:
             while start_of(who["pid"]) == who["start"] and time.monotonic() < until:
                 time.sleep(0.02)
     return not is_held(folder)
-
-
-def last_error(text: str) -> str:
-    """The last line of an output that says what went wrong."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return (told or lines or [""])[-1][:1000]
 
 
 def _clean(environment: Mapping[str, str]) -> dict[str, str]:

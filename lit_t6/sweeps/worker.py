@@ -14,9 +14,10 @@ import optuna
 
 from lit_t6.sweeps.cells import Cell
 from lit_t6.sweeps.command import fit_command
-from lit_t6.sweeps.jobs import DONE, INTERRUPTED, by_job, jobs_of, judged_runs, outcome_of, run_name
+from lit_t6.sweeps.jobs import DONE, INTERRUPTED, by_job, jobs_of, judged_runs, run_name
 from lit_t6.sweeps.ledger import Claim, Ledger
 from lit_t6.sweeps.presence import WORKERS, Presence
+from lit_t6.sweeps.reading import spelt
 from lit_t6.sweeps.records import write_record
 from lit_t6.sweeps.same_data import ALL, say_place
 from lit_t6.sweeps.search import build_pruner, build_sampler, suggest
@@ -131,11 +132,13 @@ class Worker:
             "remark": ended.remark,
             "metrics": {name: figures.get(name) for name in dict.fromkeys((metric, *self.study.record))},
             "facts": ended.found.get("facts") or {},
-            "step": watch.pruned_at if pruned else ended.found.get("step") or watch.step,
+            "step": watch.pruned_at if pruned else max(ended.found.get("step") or 0, watch.step),
             "seconds": round(watch.seconds, 3),
             "times": {**watch.times, "ended": time.time()},
             "versions": _versions(),
         }
+        if ended.is_final:
+            said["final"] = True
         value = watch.last_report if pruned else figures.get(metric)
         what = f"recording {claim.job.key}"
         if not self.patience(what, self.ledger.finish, claim, ended.outcome, value, said):
@@ -192,15 +195,22 @@ class Worker:
             finally:
                 process.close()
             ended = process.outcome(metric, watch.pruned_at)
+            if ended.outcome == "timed_out":
+                return replace(ended, reason=self._too_long(watch.claim))
             if ended.outcome != "taken":
                 return ended
 
     def _limit(self, claim: Claim) -> float:
-        """Seconds that this attempt may take: what is left, and the whole again for each time that it took too long."""
-        if self.study.time_limit is None:
-            return math.inf
-        times = 1 + sum(outcome_of(trial) == "timed_out" for trial in claim.earlier.failures)
-        return max(1.0, times * self.study.time_limit - claim.earlier.seconds)
+        """Seconds that this attempt may take: what earlier ones left, and the whole after one that took too long."""
+        limit = self.study.time_limit
+        return math.inf if limit is None else max(1.0, limit - claim.earlier.seconds_of_limit)
+
+    def _too_long(self, claim: Claim) -> str:
+        """Why a trial timed out."""
+        earlier, limit = claim.earlier.seconds_of_limit, self.study.time_limit
+        assert limit is not None
+        told = f", of which earlier attempts took {spelt(round(earlier))}" if earlier else ""
+        return f"it took longer than its time limit, {spelt(limit)}{told}"
 
 
 def _versions() -> dict[str, str]:

@@ -36,7 +36,7 @@ def main(folder, behaviour):
     if "says" in behaviour:
         print(behaviour["says"], flush=True)
     if behaviour.get("hangs"):
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(75))
+        signal.signal(signal.SIGTERM, lambda number, frame: (print(behaviour.get("saves", "")), sys.exit(75)))
         time.sleep(600)
     if "signal" in behaviour:
         os.kill(os.getpid(), behaviour["signal"])

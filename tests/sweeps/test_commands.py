@@ -95,6 +95,14 @@ def test_what_is_wrong_is_said_of_the_option_that_was_typed(capsys, tmp_path, wo
     assert refused(capsys, "run", write_study(tmp_path), *words) == f"error: {message}\n"
 
 
+def test_options_of_a_dry_run_are_of_no_use_without_it(capsys, tmp_path):
+    path = write_study(tmp_path)
+    said = refused(capsys, "run", path, "--format", "json", "--rate", "1e9")
+    assert said.startswith("error: --rate and --format json: only of use with --dry_run true")
+    assert "--rate: only of use" in refused(capsys, "run", path, "--rate", "1e9", "--logs", tmp_path)
+    assert not (tmp_path / "sweeps").exists()
+
+
 def test_status_of_what_was_not_begun(capsys, tmp_path):
     path = write_study(tmp_path)
     assert "has not been begun" in refused(capsys, "status", path, "--logs", tmp_path)

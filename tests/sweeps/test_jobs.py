@@ -1,7 +1,7 @@
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from lit_t6.sweeps.jobs import DUE, INTERRUPTED, VOID, is_needless, jobs_of, standing
+from lit_t6.sweeps.jobs import DUE, INTERRUPTED, VOID, is_needless, jobs_of, standing, standing_before
 from lit_t6.sweeps.study import RETRIES
 
 from .ledgers import make_study
@@ -51,6 +51,25 @@ def test_what_would_end_the_same_way_is_not_tried_again():
     for outcome in ("out_of_memory", "diverged", "timed_out"):
         assert status(fail(1, outcome)) == outcome
         assert status(fail(1, outcome), retries={**RETRIES, outcome: 1}) == DUE
+
+
+def test_what_no_other_attempt_can_change_is_final():
+    assert status(fail(1, "failed", final=True)) == "failed"
+    assert status(fail(1, "failed", final=True), fail(2, "failed", asked=True)) == DUE
+
+
+def test_of_the_time_limit_counts_what_was_taken_since_it_was_last_given():
+    lost, late = fail(1, "lost", seconds=30.0), fail(2, "timed_out", seconds=25.0)
+    waiting, asked = trial(4, TrialState.RUNNING), trial(4, TrialState.RUNNING, asked=True)
+
+    def left(*before, of=waiting):
+        return standing_before(of, [*before, of], RETRIES).seconds_of_limit
+
+    assert left(lost) == 30
+    assert left(lost, late) == 0, "another attempt has all of it, whatever the end of this one took"
+    assert left(lost, late, fail(3, INTERRUPTED, seconds=7.0)) == 7
+    assert left(lost, fail(3, INTERRUPTED, seconds=7.0), of=asked) == 0
+    assert left(fail(1, "lost", seconds=30.0), fail(2, "lost", seconds=8.0, asked=True)) == 8
 
 
 def test_reasons_are_counted_each_for_itself():

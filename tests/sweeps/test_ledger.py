@@ -103,6 +103,19 @@ def test_a_failure_is_tried_again_as_the_study_says(ledger):
     assert ledger.claim().job.key == claim.job.key
 
 
+def test_what_has_begun_is_claimed_first(study, ledger, tmp_path):
+    """Half-trained trials do not pile up; the others come in their order, those without a step among them."""
+    stopped, unlucky, killed = ledger.claim(), ledger.claim(), make_ledger(study, tmp_path).claim()
+    ledger.finish(unlucky, "failed", None, {"reason": "no luck"})
+    ledger.beat(killed, 7, 10, 1.0)
+    ledger.lose(ledger.storage.get_trial(killed.trial_id))
+    ledger.make_due()
+    ledger.finish(stopped, "interrupted", None, {"step": 3})
+    ledger.make_due()
+    order = [make_ledger(study, tmp_path).claim().job.key for _ in range(6)]
+    assert order == ["c/seed-0", "a/seed-0", "a/seed-1", "b/seed-1", "c/seed-1", "b/seed-0"]
+
+
 def test_a_worker_that_died_is_noticed_at_once(study, ledger, tmp_path):
     other = make_ledger(study, tmp_path)
     claim = other.claim()

@@ -80,9 +80,28 @@ def test_times_of_finished_trials_come_first(tmp_path, reader, capsys):
     assert "Time: as 1 finished trial of this study took, of other cells by their FLOPs." in capsys.readouterr().out
 
 
-def test_no_trial_takes_longer_than_its_limit(tmp_path, reader):
-    seen = preview(study(tmp_path, "time_limit: 10s\ncells: {a: {}}\n"), flops_per_second=1.0, reader=reader)
-    assert seen.rows[0].seconds == 10
+def test_what_takes_longer_than_its_limit_is_marked(tmp_path, reader, capsys):
+    """The estimate is of the whole training: that it would be cut off is the point."""
+    cells = "cells: {a: {trainer.max_steps: 800}, b: {}}\n"
+    flops = preview(study(tmp_path, cells), flops_per_second=1e9, reader=reader).rows[0].facts.flops
+    limited = study(tmp_path, f"time_limit: 1m40s\n{cells}")
+    seen = preview(limited, flops_per_second=flops / 600, reader=reader)
+    assert seen.rows[0].seconds == pytest.approx(606)
+    assert [seen.is_too_long(row) for row in seen.rows] == [True, False]
+    print_preview(seen)
+    printed = capsys.readouterr().out
+    assert "! 10 min" in printed
+    assert "! longer than time_limit, 1m40s of one trial: 1 of 2 cells." in " ".join(printed.split())
+    print_preview(seen, "json")
+    plain = json.loads(capsys.readouterr().out)
+    assert plain["time_limit_seconds"] == 100
+    assert [cell["exceeds_time_limit"] for cell in plain["cells"]] == [True, False]
+
+
+def test_of_trials_that_fit_no_limit_is_told(tmp_path, reader, capsys):
+    limited = study(tmp_path, "time_limit: 12h\ncells: {a: {}}\n")
+    print_preview(preview(limited, flops_per_second=1e12, reader=reader))
+    assert "time_limit" not in capsys.readouterr().out
 
 
 def test_data_that_is_not_there_is_noted(tmp_path, reader, capsys):

@@ -1,7 +1,7 @@
 import pytest
 
 from lit_t6.sweeps import load_study
-from lit_t6.sweeps.reading import Place, read_files, seconds
+from lit_t6.sweeps.reading import Place, read_files, seconds, spelt
 
 from .studies import write
 
@@ -69,6 +69,8 @@ def test_only_some_settings_can_be_typed_one_by_one(tmp_path):
 )
 def test_durations(value, expected):
     assert seconds(Place(value, "time_limit", "f")) == expected
+    if expected is not None:
+        assert seconds(Place(spelt(expected), "time_limit", "f")) == expected
 
 
 @pytest.mark.parametrize("value", ["soon", "2 weeks", 0, -1, "h", [1], True, "3h and more"])

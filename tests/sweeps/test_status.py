@@ -1,8 +1,10 @@
 import json
+import os
 
 import pytest
 
-from lit_t6.sweeps.status import Events, duration, overview, summary, table
+from lit_t6.sweeps.records import record_of
+from lit_t6.sweeps.status import Events, duration, of_the_living, overview, summary, table
 
 from .ledgers import make_ledger, make_study
 
@@ -114,7 +116,7 @@ def test_the_best_may_be_the_most(tmp_path):
 
 def test_the_table_says_what_became_of_each(ledger):
     end(ledger, value=2.0)
-    end(ledger, "failed", reason="no luck")
+    end(ledger, "failed", reason="no luck", step=0)
     ledger.make_due()
     end(ledger, "out_of_memory", reason="data.batch_size=9 does not fit")
     end(ledger, "pruned", 3.0, reason="pruned at step 10")
@@ -133,6 +135,50 @@ def test_the_table_says_what_became_of_each(ledger):
     assert ledger.me["host"] in lines[4]
     assert len(table(look(ledger), 3)) == 4
     assert "running" in " ".join(table(look(ledger), 1))
+
+
+def shown(ledger, key):
+    return next(row for row in look(ledger).to_dict()["trials"] if row["trial"] == key)
+
+
+def test_what_was_begun_and_waits_says_where_it_goes_on(ledger):
+    end(ledger, "interrupted", step=12)
+    ledger.make_due()
+    row = shown(ledger, "a/seed-0")
+    assert (row["status"], row["step"], row["attempts"]) == ("waiting", 12, 1)
+    assert row["reason"] == "interrupted; it goes on from its last save"
+    assert table(look(ledger))[1].split()[2:5] == ["waiting", "12", "1"]
+    assert ledger.claim().job.key == "a/seed-0"
+    end(ledger, "failed", reason="no luck", step=0)
+    ledger.make_due()
+    row = shown(ledger, "b/seed-0")
+    assert (row["step"], row["reason"]) == (None, "failed; it is tried again")
+    row = shown(ledger, "c/seed-0")
+    assert (row["step"], row["attempts"], row["reason"]) == (None, 0, "")
+
+
+def test_what_a_dead_worker_had_begun_goes_on(ledger):
+    ledger.beat(ledger.claim(), 7, 10, 30.0)
+    os.close(ledger.presence.descriptor)
+    stands = overview(ledger.study, ledger.jobs, of_the_living(ledger.standings()))
+    row = stands.to_dict()["trials"][0]
+    assert (row["status"], row["step"], row["attempts"]) == ("waiting", 7, 1)
+    assert row["reason"] == "its worker is gone; it goes on from its last save"
+
+
+def test_attempts_are_those_of_the_record(ledger):
+    """Also of a trial that was asked for anew, and of one whose earlier attempts are in a storage that is lost."""
+    end(ledger, "interrupted")
+    ledger.make_due()
+    end(ledger, "out_of_memory")
+    ledger.make_due(lambda stands: True)
+    assert shown(ledger, "a/seed-0")["attempts"] == 2
+    end(ledger, value=2.0)
+    stands = ledger.standings()["a/seed-0"]
+    assert shown(ledger, "a/seed-0")["attempts"] == record_of(stands.trial, ledger.study)["attempts"] == 3
+    claim = ledger.claim()
+    ledger.note(claim, attempts=4)
+    assert shown(ledger, claim.job.key)["attempts"] == 4
 
 
 def test_what_a_completed_trial_lacks_is_told(ledger):
@@ -160,7 +206,7 @@ def test_events_tell_what_began_and_ended(ledger):
     (line,) = events.since(look(ledger))
     assert line.endswith("a/seed-0: begins")
     assert events.since(look(ledger)) == []
-    ledger.finish(claim, "failed", None, {"reason": "no luck", "seconds": 3.0})
+    ledger.finish(claim, "failed", None, {"reason": "no luck.", "seconds": 3.0})
     ledger.make_due()
     (line,) = events.since(look(ledger))
     assert line.endswith("a/seed-0: failed: no luck; it is tried again")

@@ -3,7 +3,7 @@
 from lit_t6.sweeps import trial as trial_module
 from lit_t6.sweeps.records import read_record
 
-from .ledgers import JOB, ONE, attempts_of, ends, make_ledger, make_study
+from .ledgers import JOB, ONE, attempts_of, ends, make_ledger, make_study, statuses
 
 
 def test_a_run_that_came_to_nothing_is_trained_anew_and_kept(work, tmp_path):
@@ -19,9 +19,13 @@ def test_a_run_that_came_to_nothing_is_trained_anew_and_kept(work, tmp_path):
     assert str(aside) in said[0]
 
 
-def test_a_run_without_the_figure_that_decides_is_trained_anew(work, tmp_path):
-    ledger = work({}, objective="val/accuracy", retries={"failed": 1}, **ONE)
-    assert ends(ledger) == ["failed", "failed"]
+def test_a_run_without_the_figure_that_decides_is_trained_anew_by_hand_alone(work, tmp_path):
+    settings = {"objective": "val/accuracy", "retries": {"failed": 1}, **ONE}
+    ledger = work({}, **settings)
+    assert ends(ledger) == ["failed"], "it is not by chance that nothing logs it"
+    assert statuses(ledger) == {JOB: "failed"}
+    ledger.make_due(lambda stands: True)
+    assert ends(work({}, **settings)) == ["failed", "failed"], "unless a person asks for it"
     assert (tmp_path / JOB / "started").exists()
     assert (tmp_path / "a/seed-0.attempt-1/started").exists()
 

@@ -71,11 +71,36 @@ def test_a_trial_that_hangs_is_ended_at_its_time_limit(work):
     ledger = work({"": {"hangs": True}}, time_limit=1, **ONE)
     assert ends(ledger) == ["timed_out"]
     assert 1 < time.monotonic() - began < 8
+    assert attempts_of(ledger)[0].user_attrs["reason"] == "it took longer than its time limit, 1s"
 
 
 def test_a_second_try_of_one_that_took_too_long_has_its_time_again(work):
     ledger = work({"": {"1": {"hangs": True}, "each": {}}}, time_limit=1, retries={"timed_out": 1}, **ONE)
     assert ends(ledger) == ["timed_out", "completed"]
+
+
+def test_one_that_a_person_asks_for_has_the_whole_time_limit(work, tmp_path):
+    """What earlier attempts took, here much more than all of it, is over and done with."""
+    ledger = make_ledger(make_study(tmp_path, time_limit=4, **ONE), tmp_path)
+    ledger.make_due()
+    ledger.finish(ledger.claim(), "lost", None, {"seconds": 100.0, "step": 9})
+    ledger.make_due()
+    ledger.finish(ledger.claim(), "timed_out", None, {"seconds": 3.5})
+    ledger.make_due(lambda stands: True)
+    ledger = work({"": {"hangs": True}}, time_limit=4, **ONE)
+    assert ends(ledger) == ["lost", "timed_out", "timed_out"]
+    last = attempts_of(ledger)[-1].user_attrs
+    assert last["seconds"] > 4
+    assert last["reason"] == "it took longer than its time limit, 4s"
+
+
+def test_what_earlier_attempts_took_of_the_limit_is_told(work, tmp_path):
+    ledger = make_ledger(make_study(tmp_path, time_limit=120, **ONE), tmp_path)
+    ledger.make_due()
+    ledger.finish(ledger.claim(), "interrupted", None, {"seconds": 119.0, "step": 9})
+    ledger = work({"": {"hangs": True}}, time_limit=120, **ONE)
+    said = attempts_of(ledger)[-1].user_attrs["reason"]
+    assert said == "it took longer than its time limit, 2m, of which earlier attempts took 1m59s"
 
 
 def test_one_that_does_not_stop_is_killed(work, monkeypatch):
