@@ -5,12 +5,13 @@ import time
 from types import SimpleNamespace
 
 import pytest
-import yaml
 from optuna.trial import TrialState
 
 from experiments.multi_gpu import attempts, studies, studies_result
 from experiments.multi_gpu.attempts import Attempts, place_of
 from experiments.multi_gpu.utilisation import summarised
+
+from ..sweeps.running import study_file
 
 
 def attempt(job, place, start, value=None, killed=False, from_step=0, steps=60):
@@ -170,31 +171,19 @@ def test_the_table_tells_no_time_of_a_part_that_was_interrupted(tmp_path):
 def test_studies_run_on_two_workers_one_and_in_pairs(prepared, tmp_path, capfd, monkeypatch):
     """All of it, small: two cells with two seeds, workers killed, and two processes a trial."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    small = {
-        "model.vocab_size": 400,
-        "model.max_seq_len": 32,
-        "model.d_model": 64,
-        "model.num_layers": 1,
-        "model.attention.head_dim": 8,
-        "model.optimizer.warmup_steps": 2,
-        "data.batch_size": 4,
+    options = {
         "data.global_batch_size": 4,
-        "data.eval_batch_size": 4,
-        "data.eval_windows": 8,
-        "samples.max_new_tokens": 0,
-        "diagnostics.every_n_validations": 0,
+        "trainer.accelerator": "cpu",
+        "resume.every_n_steps": 20,
         "trainer.max_steps": 200,
         "trainer.val_check_interval": 100,
         "trainer.log_every_n_steps": 40,
-        "resume.every_n_steps": 20,
-        "trainer.accelerator": "cpu",
     }
-    quickstart = str(studies.CHECKOUT / "configs" / "quickstart.yaml")
     cells = {name: {"model.attention.rank_q": rank} for name, rank in (("two", 2), ("four", 4))}
-    # Killed again and again, until another worker has taken it over.
-    for name, more, seeds in (("rank", {}, [0, 1]), ("heads", {"trainer.max_steps": 1200}, [0])):
-        study = {"name": name, "configs": [quickstart], "options": small | more, "cells": cells, "baseline": "two"}
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(study | {"seeds": seeds, "match": "none"}))
+    settings = {"cells": cells, "baseline": "two", "match": "none"}
+    study_file(tmp_path, prepared, "rank", options, seeds=[0, 1], **settings)
+    # Long enough to be killed again and again, until another worker has taken it over.
+    study_file(tmp_path, prepared, "heads", options | {"trainer.max_steps": 1200}, seeds=[0], **settings)
     words = [f"--output={tmp_path / 'out'}", f"--logs={tmp_path / 'logs'}", f"--overlay={tmp_path}/{{}}.yaml"]
     assert studies.main([*words, f"--data={prepared}", "--pair_batch=2"]) == 0, capfd.readouterr().err
     said = capfd.readouterr().out
