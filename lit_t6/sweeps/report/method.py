@@ -65,6 +65,8 @@ def _time(found: Findings) -> str:
         again = any((trial.record.get("attempts") or 1) > 1 for trial in found.trials)
         return said + ", the last attempt of each alone: the storage, which has the others, is not here" * again
     in_vain = sum(trial.spent.in_vain for trial in found.trials if trial.spent)
+    if not in_vain:
+        return said
     return f"{said}, all attempts counted: {in_vain / 60:,.1f} of them in such as failed, were killed or interrupted"
 
 
