@@ -106,8 +106,9 @@ class Run:
         """To its end.
 
         Returns:
-            `status` of the process, `seconds`, `attempts`, `use` of each GPU, and whether it went on with what an
-            earlier call left, so that `seconds` are not those of the whole (`interrupted`).
+            `status` of the process, `seconds`, `attempts`, `use` of each GPU, steps from one save to the next
+            (`saved_every`), and whether it went on with what an earlier call left, so that `seconds` are not those of
+            the whole (`interrupted`).
         """
         study = load_study([CHECKOUT / name for name in self.files], self.typed)
         folder = self.logs / FOLDER / study.name
