@@ -1,4 +1,4 @@
-"""Counts what two ranks exchange: torchrun --nproc_per_node 2 tests/training/communication.py PREPARED."""
+"""Counts what two ranks exchange, and what they learn: torchrun --nproc_per_node 2 tests/training/communication.py PREPARED."""
 
 import json
 import sys
@@ -11,19 +11,25 @@ from torch.profiler import ProfilerActivity, profile
 from lit_t6 import LitT6, T6Config, TokenDataModule
 from lit_t6.attention import TPAConfig
 from lit_t6.training import OptimizerConfig, SampleWriter, ShardedStrategy
+from lit_t6.training.callbacks import gradient_exchange
+from lit_t6.training.callbacks.gradient_exchange import FAST_LINK
 
 STEPS = 3
 
 
 def exchanges(strategy, accumulate, data):
-    """Collectives that sum gradients, of a training of three steps."""
+    """Collectives that sum gradients, of a training of three steps, and the weights that it ends with.
+
+    "at once" is DDP as over a fast link, which these processes do not have.
+    """
+    gradient_exchange.exchange_rate = lambda _: 2 * FAST_LINK if strategy == "at once" else None
     L.seed_everything(1, verbose=False)
     config = T6Config(vocab_size=400, max_seq_len=32, d_model=32, num_layers=2, attention=TPAConfig(head_dim=8))
     trainer = L.Trainer(
         max_steps=STEPS,
         accelerator="cpu",
         devices=2,
-        strategy=ShardedStrategy() if strategy == "fsdp" else strategy,
+        strategy=ShardedStrategy() if strategy == "fsdp" else "ddp",
         logger=False,
         callbacks=[SampleWriter(max_new_tokens=0)],
         enable_checkpointing=False,
@@ -40,14 +46,16 @@ def exchanges(strategy, accumulate, data):
     assert trainer.global_step == STEPS
     assert trainer.accumulate_grad_batches == accumulate
     names = [event.name for event in profiler.events()]
-    wanted = {"all_reduce": "c10d::allreduce_", "reduce_scatter": "c10d::_reduce_scatter_base_"}
-    return {what: names.count(name) for what, name in wanted.items()}
+    wanted = {"all_reduce": "c10d::allreduce_", "coalesced": "c10d::allreduce_coalesced_", "reduce_scatter": "c10d::_reduce_scatter_base_"}
+    counts = {what: names.count(name) for what, name in wanted.items()}
+    weights = [p.detach().double().norm().item() for p in module.parameters()] if strategy != "fsdp" else []
+    return counts | {"weights": weights}
 
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    cases = [(strategy, accumulate) for strategy in ("ddp", "fsdp") for accumulate in (1, 4)]
+    cases = [(strategy, accumulate) for strategy in ("ddp", "fsdp", "at once") for accumulate in (1, 4)]
     found = [[*case, exchanges(*case, sys.argv[1])] for case in cases]
     if torch.distributed.get_rank() == 0:
         print("COUNTED", json.dumps(found), flush=True)

@@ -7,17 +7,19 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from lit_t6.training import GradientExchange, ShardedStrategy
 from lit_t6.training.callbacks import gradient_exchange
-from lit_t6.training.callbacks.gradient_exchange import one_bucket
+from lit_t6.training.callbacks.gradient_exchange import take_mean
 
 BUFFERS = gradient_exchange._BUFFERS  # PyTorch refuses another name, in the last of these tests
 SPARING = {"gradient_as_bucket_view": True, BUFFERS: False}
 MODEL = torch.nn.Sequential(*(torch.nn.Linear(512, 512) for _ in range(8)))  # 8 MiB
 
 
-def chosen(strategy, stage="fit", world_size=2, is_global_zero=True):
+def after_setup(strategy, stage="fit", world_size=2, is_global_zero=True):
+    """Whether all gradients are exchanged at once, and options of DistributedDataParallel."""
     trainer = SimpleNamespace(strategy=strategy, world_size=world_size, is_global_zero=is_global_zero)
-    GradientExchange().setup(trainer, MODEL, stage)
-    return strategy._ddp_kwargs
+    callback = GradientExchange()
+    callback.setup(trainer, MODEL, stage)
+    return callback._afterwards, strategy._ddp_kwargs
 
 
 def on_gpus(**options):
@@ -32,40 +34,41 @@ def link(monkeypatch):
 
 def test_nothing_is_copied_or_sent_needlessly():
     on_cpus = DDPStrategy(parallel_devices=[torch.device("cpu")])
-    assert chosen(on_cpus) == SPARING
+    assert after_setup(on_cpus) == (False, SPARING)
 
 
 def test_what_was_given_holds():
     on_cpus = DDPStrategy(parallel_devices=[torch.device("cpu")], gradient_as_bucket_view=False, bucket_cap_mb=7)
-    assert chosen(on_cpus) == SPARING | {"gradient_as_bucket_view": False, "bucket_cap_mb": 7}
+    assert after_setup(on_cpus) == (False, SPARING | {"gradient_as_bucket_view": False, "bucket_cap_mb": 7})
     by_its_old_name = DDPStrategy(parallel_devices=[torch.device("cpu")], broadcast_buffers=True)
-    assert chosen(by_its_old_name) == {"gradient_as_bucket_view": True, "broadcast_buffers": True}
+    assert after_setup(by_its_old_name) == (False, {"gradient_as_bucket_view": True, "broadcast_buffers": True})
 
 
 def test_over_a_fast_link_gradients_are_exchanged_after_the_backward_pass(link, capsys):
     link(350e9)
-    assert chosen(on_gpus()) == SPARING | {"bucket_cap_mb": 10}
+    assert after_setup(on_gpus()) == (True, SPARING)
     assert "gradients are exchanged after the backward pass: 350 GB/s between 2 GPUs" in capsys.readouterr().out
 
 
 def test_over_a_slow_link_they_are_exchanged_during_it(link, capsys):
     link(20e9)
-    assert chosen(on_gpus()) == SPARING
+    assert after_setup(on_gpus()) == (False, SPARING)
     assert "gradients are exchanged during the backward pass: 20 GB/s between 2 GPUs" in capsys.readouterr().out
 
 
 def test_one_rank_tells_it(link, capsys):
     link(350e9)
-    assert "bucket_cap_mb" in chosen(on_gpus(), is_global_zero=False)
+    assert after_setup(on_gpus(), is_global_zero=False) == (True, SPARING)
     assert capsys.readouterr().out == ""
 
 
 def test_the_link_is_not_measured_where_it_does_not_matter(monkeypatch):
     monkeypatch.setattr(gradient_exchange, "exchange_rate", lambda _: pytest.fail("measured"))
-    assert chosen(on_gpus(), world_size=1) == SPARING
-    assert chosen(on_gpus(bucket_cap_mb=7)) == SPARING | {"bucket_cap_mb": 7}
-    assert chosen(on_gpus(), stage="validate") == {}
-    assert chosen(ShardedStrategy(parallel_devices=[torch.device("cuda", 0)])) == {}
+    assert after_setup(on_gpus(), world_size=1) == (False, SPARING)
+    assert after_setup(on_gpus(bucket_cap_mb=7)) == (False, SPARING | {"bucket_cap_mb": 7})
+    assert after_setup(on_gpus(ddp_comm_hook=lambda *_: None)) == (False, SPARING)
+    assert after_setup(on_gpus(), stage="validate") == (False, {})
+    assert after_setup(ShardedStrategy(parallel_devices=[torch.device("cuda", 0)])) == (False, {})
 
 
 @pytest.fixture
@@ -75,10 +78,14 @@ def process_group(tmp_path):
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(("options", "several"), [({"bucket_cap_mb": 2}, True), (one_bucket(MODEL), False)])
-def test_one_bucket_holds_all_gradients(process_group, options, several):
-    replica = torch.nn.parallel.DistributedDataParallel(MODEL, **SPARING, **options)
-    for _ in range(3):  # buckets are laid out anew after the first step, and told after the next
-        replica(torch.randn(2, 512)).sum().backward()
-    sizes = str(replica._get_ddp_logging_data()["rebuilt_bucket_sizes"]).split(",")
-    assert (len(sizes) > 1) is several
+def test_the_mean_is_taken_in_place(process_group, monkeypatch):
+    monkeypatch.setattr(dist, "get_world_size", lambda: 4)  # of which one rank takes part
+    gradients = [torch.full((3,), 8.0), torch.full((2, 2), -4.0)]
+    kept = [gradient.data_ptr() for gradient in gradients]
+    take_mean(gradients)
+    assert [gradient.unique().item() for gradient in gradients] == [2, -1]
+    assert [gradient.data_ptr() for gradient in gradients] == kept
+
+
+def test_the_options_are_ones_that_pytorch_knows(process_group):
+    torch.nn.parallel.DistributedDataParallel(MODEL, **SPARING)
