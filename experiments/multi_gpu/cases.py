@@ -33,21 +33,26 @@ class Case:
         strategy: "one" for a single device, "ddp" or "fsdp".
         global_batch: sequences of an optimizer step, over all devices.
         steps: optimizer steps.
+        parts: in which a device takes its sequences, one after the other.
     """
 
     devices: int
     strategy: str
     global_batch: int
     steps: int
+    parts: int = 1
 
     @property
     def name(self) -> str:
         """As progress and tables say it."""
-        return f"{self.devices} × {self.strategy}, {self.global_batch} sequences a step"
+        parts = f" in {self.parts} parts" if self.parts > 1 else ""
+        return f"{self.devices} × {self.strategy}, {self.global_batch} sequences a step{parts}"
 
 
 def plan(devices: list[int], batch: int, steps: int, loss_steps: int) -> list[Case]:
     """The trainings: one device; then, for each number of them, DDP, one device with the same global batch, FSDP.
+
+    One device also takes its sequences in halves: what that changes is rounding alone.
 
     Args:
         devices: numbers of devices, 1 first.
@@ -61,6 +66,7 @@ def plan(devices: list[int], batch: int, steps: int, loss_steps: int) -> list[Ca
         cases += [
             Case(number, "ddp", whole, steps),
             Case(1, "one", whole, loss_steps),
+            *([Case(1, "one", whole, loss_steps, parts=2)] if batch % 2 == 0 else []),
             Case(number, "fsdp", whole, steps),
         ]
     return cases
@@ -95,7 +101,7 @@ def words_of(case: Case, settings: dict[str, Any], data: Path, folder: Path) -> 
     """
     typed = {
         "data.path": data,
-        "data.batch_size": settings["batch"],
+        "data.batch_size": settings["batch"] // case.parts,
         "data.global_batch_size": case.global_batch,
         "trainer.accelerator": settings["accelerator"],
         "trainer.devices": case.devices,

@@ -114,7 +114,7 @@ class Run:
         folder = self.logs / FOLDER / study.name
         interrupted = bool(Attempts(study, folder).all())
         watched = Attempts(study, folder, self.part.places if self.part.kills else 0)
-        with GpuUse() as use:
+        with GpuUse(self.environment.get("CUDA_VISIBLE_DEVICES")) as use:
             process = subprocess.Popen(
                 self.words("run", "--heartbeat=2", *self.workers),
                 cwd=CHECKOUT,

@@ -1,6 +1,5 @@
 """How busy each GPU is while something else runs."""
 
-import os
 import shutil
 import signal
 import statistics
@@ -13,9 +12,14 @@ _QUERY = "index,utilization.gpu,memory.used"
 
 
 class GpuUse:
-    """Asks `nvidia-smi` once a second, within a `with`; knows nothing where there is no such program."""
+    """Asks `nvidia-smi` once a second, within a `with`; knows nothing where there is no such program.
 
-    def __init__(self) -> None:
+    Args:
+        visible: numbers of the GPUs that count, as CUDA_VISIBLE_DEVICES has them; None for all.
+    """
+
+    def __init__(self, visible: str | None) -> None:
+        self._visible = visible
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -37,7 +41,7 @@ class GpuUse:
 
     def by_gpu(self) -> dict[str, dict[str, Any]]:
         """After the end, by the number of a GPU: `percent` of the time in which a kernel ran, and `peak_gib`."""
-        return summarised(self._text, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        return summarised(self._text, self._visible)
 
 
 def summarised(text: str, visible: str | None = None) -> dict[str, dict[str, Any]]:
@@ -45,7 +49,7 @@ def summarised(text: str, visible: str | None = None) -> dict[str, dict[str, Any
 
     Args:
         text: its lines: number, percent, MiB.
-        visible: numbers of the GPUs that count, as CUDA_VISIBLE_DEVICES has them; None for all.
+        visible: as of `GpuUse`.
     """
     found: dict[str, list[tuple[float, float]]] = {}
     for line in text.splitlines():

@@ -26,9 +26,10 @@ def measured(devices, strategy, global_batch, rate, loss):
 def test_each_number_of_devices_has_one_device_beside_it():
     assert plan([1, 2, 4], batch=20, steps=60, loss_steps=20) == [
         Case(1, "one", 20, 60),
-        *(Case(2, "ddp", 40, 60), Case(1, "one", 40, 20), Case(2, "fsdp", 40, 60)),
-        *(Case(4, "ddp", 80, 60), Case(1, "one", 80, 20), Case(4, "fsdp", 80, 60)),
+        *(Case(2, "ddp", 40, 60), Case(1, "one", 40, 20), Case(1, "one", 40, 20, 2), Case(2, "fsdp", 40, 60)),
+        *(Case(4, "ddp", 80, 60), Case(1, "one", 80, 20), Case(1, "one", 80, 20, 2), Case(4, "fsdp", 80, 60)),
     ]
+    assert Case(1, "one", 5, 20, 2) not in plan([1, 5], batch=1, steps=60, loss_steps=20)
 
 
 @pytest.mark.parametrize(("loss", "right"), [(4.001, True), (4.02, False), (math.nan, False)])
@@ -38,6 +39,16 @@ def test_losses_that_are_not_those_of_one_device_are_problems(loss, right):
     assert (problems == []) == right
     if not right:
         assert "2 × ddp: losses at step 10 are" in problems[0]
+
+
+def test_losses_may_be_as_far_apart_as_rounding_alone_takes_them():
+    one, two = measured(1, "one", 40, 1.0, 4.0), measured(2, "ddp", 40, 195.0, 4.02)
+    halves = measured(1, "one", 40, 1.0, 4.008) | {"parts": 2}
+    assert "within 9.8e-04" in scaling.check([one, two], "gpu")[0]
+    assert scaling.check([one, halves, two], "gpu") == []
+    assert (two["loss_difference"], two["loss_noise"]) == pytest.approx((0.005, 0.002))
+    halves["losses"][10] = 4.006
+    assert "within 4.5e-03" in scaling.check([one, halves, two], "gpu")[0]
 
 
 def test_a_gradient_that_is_a_sum_is_a_problem():
@@ -53,8 +64,8 @@ def test_the_table_says_how_far_from_linear():
     facts = {"same": {"device": "X", "torch": "2.11"}}
     settings = {"config": "configs/paper/medium-tpa.yaml", "batch": 20}
     said = scaling.table({"cases": runs, "facts": facts, "settings": settings, "missing": ["2 × fsdp: no time"]})
-    assert "| 1 |  | 20 | 100 | 1.000 |  | 10.0 | 1.0 | 4.50000 |  |  |" in said
-    assert "| 2 | DDP | 40 | 195 | 0.975 |  | 10.0 | 1.0 | 4.00000 | 4.00000 | 0.0e+00 |" in said
+    assert "| 1 |  | 20 | 100 | 1.000 |  | 10.0 | 1.0 | 4.50000 |  |  |  |" in said
+    assert "| 2 | DDP | 40 | 195 | 0.975 |  | 10.0 | 1.0 | 4.00000 | 4.00000 | 0.0e+00 |  |" in said
     assert said.endswith("Not measured: 2 × fsdp: no time.\n")
 
 
@@ -97,6 +108,6 @@ def test_two_processes_are_measured(tmp_path, capsys):
     assert "2 × fsdp, 4 sequences a step: " in said.err
     result = json.loads((tmp_path / "out" / "scaling.json").read_text())
     assert result["missing"] == []
-    assert [case["strategy"] for case in result["cases"]] == ["one", "ddp", "one", "fsdp"]
+    assert [case["strategy"] for case in result["cases"]] == ["one", "ddp", "one", "one", "fsdp"]
     assert all(case["loss_difference"] < 1e-5 for case in result["cases"] if case["devices"] == 2)
     assert (tmp_path / "out" / "scaling.png").read_bytes()[:4] == b"\x89PNG"

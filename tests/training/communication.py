@@ -46,7 +46,11 @@ def exchanges(strategy, accumulate, data):
     assert trainer.global_step == STEPS
     assert trainer.accumulate_grad_batches == accumulate
     names = [event.name for event in profiler.events()]
-    wanted = {"all_reduce": "c10d::allreduce_", "coalesced": "c10d::allreduce_coalesced_", "reduce_scatter": "c10d::_reduce_scatter_base_"}
+    wanted = {
+        "all_reduce": "c10d::allreduce_",
+        "coalesced": "c10d::allreduce_coalesced_",
+        "reduce_scatter": "c10d::_reduce_scatter_base_",
+    }
     counts = {what: names.count(name) for what, name in wanted.items()}
     weights = [p.detach().double().norm().item() for p in module.parameters()] if strategy != "fsdp" else []
     return counts | {"weights": weights}
