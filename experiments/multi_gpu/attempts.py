@@ -16,8 +16,9 @@ from lit_t6.sweeps.ledger import Ledger
 from lit_t6.sweeps.storage import HEARTBEAT_SECONDS, JOURNAL
 from lit_t6.sweeps.study import Study
 
-_SHARE = 1 / 6
-"""Of its steps, that an attempt takes before its worker is killed."""
+_SHARE, _LATEST = 1 / 6, 1 / 2
+"""Of its steps, that an attempt takes before its worker is killed, and that its trial has done at most: what is known
+is some seconds old, and a trial that is finished is not resumed."""
 
 
 @dataclass
@@ -57,8 +58,8 @@ class Attempts:
     Args:
         study: that runs.
         folder: of it.
-        kills: of how many workers one is killed, when its trial is a sixth done, and another one when one of them has
-            nothing left to do, until a trial that lost its worker has gone on in another place; 0 kills none.
+        kills: of how many workers one is killed, on its trial's way, and another one when one of them has nothing left
+            to do, until a trial that lost its worker has gone on in another place; 0 kills none.
     """
 
     def __init__(self, study: Study, folder: Path, kills: int = 0) -> None:
@@ -101,7 +102,7 @@ class Attempts:
         for trial in running:
             step, of = self._step(trial)
             begun = self._seen.get(trial._trial_id, (step, step))[0]
-            if of and step - begun >= of * _SHARE:
+            if of and step - begun >= of * _SHARE and step <= of * _LATEST:
                 return trial
         return None
 

@@ -1,6 +1,5 @@
 """What is trained in `scaling`: a command of `python cli.py fit` each, in a process with a time limit."""
 
-import math
 import os
 import random
 import statistics
@@ -203,11 +202,11 @@ def figures(folder: Path, warmup: int) -> dict[str, Any]:
     tags = ("train/loss", "optim/grad_norm", "perf/tokens_per_sec", "perf/step_ms", "memory/peak_gib")
     by_tag = {tag: {event.step + 1: event.value for event in events.Scalars(tag)} for tag in tags}
 
-    def settled(tag: str) -> float:
-        """Median of the records that begin after the warm-up."""
+    def settled(tag: str) -> float | None:
+        """Median of the records that begin after the warm-up, if there are any."""
         steps = sorted(by_tag[tag])
         counted = [by_tag[tag][step] for before, step in zip([0, *steps], steps, strict=False) if before >= warmup]
-        return statistics.median(counted) if counted else math.nan
+        return statistics.median(counted) if counted else None
 
     return {
         "tokens_per_sec": settled("perf/tokens_per_sec"),

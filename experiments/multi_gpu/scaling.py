@@ -4,7 +4,6 @@ python -m experiments.multi_gpu.scaling --output experiments/multi_gpu/results
 """
 
 import argparse
-import math
 import sys
 import tempfile
 import time
@@ -14,77 +13,10 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from experiments.multi_gpu.agreement import Found, check, of_one_device
 from experiments.multi_gpu.cases import CHECKOUT, Case, plan, run_case, run_on_each, synthetic_data
 from lit_t6.bench.facts import facts, write_json
 from lit_t6.sweeps.devices import visible_gpus
-
-LOSS_TOLERANCE = {"gpu": 2**-10, "cpu": 1e-5}
-"""How far a loss may be from that of one device, as a part of it. bfloat16 keeps 8 bits of a number, and a loss is a
-mean over thousands of tokens, whose rounding errors mostly cancel: a quarter of the last bit. On a CPU in float32, the
-order of sums."""
-NORM_TOLERANCE = {"gpu": 0.05, "cpu": 1e-3}
-"""The same of the gradient's norm: a sum where a mean should be, or a missing rank, is far outside."""
-_NOISE = 3
-"""How many times further than one device is from itself when it takes the same sequences in halves: training magnifies
-what rounding differs, the more the steeper the loss is."""
-
-Found = list[dict[str, Any]]
-
-
-def check(found: Found, accelerator: str) -> list[str]:
-    """What is wrong with the losses and gradient norms of several devices, beside one with the same global batch.
-
-    Args:
-        found: of `run_case`, and each gets `loss_difference`, the largest, as a part of the loss.
-        accelerator: "gpu" or "cpu".
-    """
-    problems = []
-    alone, halves = of_one_device(found, parts=1), of_one_device(found, parts=2)
-    for case in (case for case in found if case["strategy"] != "one"):
-        name = f"{case['devices']} × {case['strategy']}"
-        reference, again = (runs.get(case["global_batch"]) for runs in (alone, halves))
-        if reference is None:
-            problems.append(f"{name}: no run of one device with the same global batch to compare with")
-            continue
-        for what, tolerance in (("losses", LOSS_TOLERANCE), ("grad_norms", NORM_TOLERANCE)):
-            away = apart(case[what], reference[what])
-            if not away:
-                problems.append(f"{name}: no step whose {what} could be compared")
-                continue
-            noise = apart(again[what], reference[what]) if again else {}
-            allowed = {step: max(tolerance[accelerator], _NOISE * noise.get(step, 0.0)) for step in away}
-            if what == "losses":
-                case["loss_difference"] = max(away.values())
-                if noise:
-                    case["loss_noise"] = max(noise.values())
-            worst = max(away, key=lambda step: away[step] / allowed[step])
-            if away[worst] > allowed[worst]:
-                problems.append(
-                    f"{name}: {what} at step {worst} are {case[what][worst]:.6f}, and {reference[what][worst]:.6f} on "
-                    f"one device; expected them within {allowed[worst]:.1e} of each other"
-                )
-    return problems
-
-
-def of_one_device(found: Found, parts: int) -> dict[int, dict[str, Any]]:
-    """Runs of one device, by the global batch.
-
-    Args:
-        found: of `run_case`.
-        parts: in which it took its sequences.
-    """
-    return {case["global_batch"]: case for case in found if case["strategy"] == "one" and case.get("parts", 1) == parts}
-
-
-def apart(these: dict[int, float], those: dict[int, float]) -> dict[int, float]:
-    """How far figures are from others, as a part of those, by step; infinitely if one is no number.
-
-    Args:
-        these: by step.
-        those: likewise.
-    """
-    away = {step: abs(these[step] / those[step] - 1) for step in sorted(these.keys() & those.keys())}
-    return {step: math.inf if math.isnan(distance) else distance for step, distance in away.items()}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -100,19 +32,20 @@ def table(result: dict[str, Any]) -> str:
         f"{result['facts']['same']['torch']}",
         "",
         "| devices | strategy | sequences a step | tokens/s | of linear | of each alone | ms a step | peak GiB "
-        "| loss, last compared step | one device's | apart | one device from itself |",
-        "|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| steps compared | loss at the last | one device's | apart at most |",
+        "|---:|---|---:|---:|---:|---:|---:|---:|---|---:|---:|---:|",
     ]
     alone = of_one_device(result["cases"], parts=1)
     each = first.get("each", [])
     for case in result["cases"]:
         if case["strategy"] == "one" and case is not first:
             continue
-        step = max(case["losses"].keys() & alone[case["global_batch"]]["losses"].keys())
-        one = alone[case["global_batch"]]["losses"][step]
         share = case["tokens_per_sec"] / first["tokens_per_sec"] / case["devices"]
-        compared = [f"{one:.5f}", f"{case['loss_difference']:.1e}"] if "loss_difference" in case else ["", ""]
-        compared += [f"{case['loss_noise']:.1e}" if "loss_noise" in case else ""]
+        compared = [""] * 4
+        if case.get("compared"):
+            step, one = max(map(int, case["compared"])), alone[case["global_batch"]]["losses"]
+            compared = [", ".join(case["compared"]), f"{case['losses'][step]:.5f}", f"{one[step]:.5f}"]
+            compared += [f"{max(case['compared'].values()):.1e}"]
         cells = [
             str(case["devices"]),
             "" if case is first else case["strategy"].upper(),
@@ -122,16 +55,14 @@ def table(result: dict[str, Any]) -> str:
             f"{case['tokens_per_sec'] / sum(each[: case['devices']]):.3f}" if len(each) >= case["devices"] else "",
             f"{case['step_ms']:.1f}",
             f"{case['peak_gib']:.1f}",
-            f"{case['losses'][step]:.5f}",
             *compared,
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    if any("loss_noise" in case for case in result["cases"]):
-        lines += [
-            "",
-            "Apart: the largest difference of a loss from one device's, as a part of it; and of one device's from its "
-            "own where it takes the same sequences in halves.",
-        ]
+    noisy = {case["global_batch"]: case["noisy"] for case in result["cases"] if case.get("noisy")}
+    for whole, steps in noisy.items():
+        told = ", ".join(f"{step} (by {noise:.1e})" for step, noise in steps.items())
+        said = "not compared, as one device is as far from itself when it takes them in halves"
+        lines += ["", f"Steps of {whole} sequences that are {said}: {told}."]
     if each:
         rates = ", ".join(f"{rate:,.0f}" for rate in each)
         lines += ["", f"Each alone: one device's training on all of them at the same time; {rates} tokens/s."]
@@ -199,7 +130,8 @@ def measure(cases: list[Case], settings: dict[str, Any], data: str | None) -> tu
             took = f"({time.monotonic() - started:.0f} s)"
             if case_found["status"] == "measured":
                 found.append(case_found)
-                tell(f"{case.name}: {case_found['tokens_per_sec']:,.0f} tokens/s {took}")
+                rate = case_found["tokens_per_sec"]
+                tell(f"{case.name}: {'losses alone' if rate is None else f'{rate:,.0f} tokens/s'} {took}")
             else:
                 missing.append(f"{case.name}: {case_found['why']}")
                 tell(f"{case.name}: failed, {case_found['why']} {took}\n{case_found['log']}")
@@ -264,15 +196,15 @@ def main(arguments: list[str] | None = None) -> int:
     if len(found) < 2 or found[0]["global_batch"] != options.batch:
         tell("error: one device and one more case are needed for a table, and were not measured; see above.")
         return 1
+    about = facts("cuda" if options.accelerator == "gpu" else "cpu", program="-m experiments.multi_gpu.scaling")
     problems = check(found, options.accelerator)
     if problems:
         tell("error: no speed is told of trainings that are not those of one device:\n" + "\n".join(problems))
         refused = options.output.expanduser() / "refused.json"
         refused.parent.mkdir(parents=True, exist_ok=True)
-        write_json(refused, {"settings": settings, "cases": found, "problems": problems})
+        write_json(refused, {"settings": settings, "facts": about, "cases": found, "problems": problems})
         tell(f"What was measured is in {refused}.")
         return 1
-    about = facts("cuda" if options.accelerator == "gpu" else "cpu", program="-m experiments.multi_gpu.scaling")
     config = Path(options.config)
     settings["config"] = str(config.relative_to(CHECKOUT) if config.is_relative_to(CHECKOUT) else config)
     result = {"settings": settings, "facts": about, "cases": found, "missing": missing}

@@ -16,6 +16,8 @@ _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#
 _KILLED = "#b00020"
 _SAME = 3.0
 """How many times the spread of seeds two runs of the same trial may lie apart."""
+_FOUND_DONE = 1.0
+"""Seconds: an attempt that ends sooner has trained nothing, and found the trial done."""
 
 
 def values(part: Mapping[str, Any]) -> Values:
@@ -67,6 +69,15 @@ def resumed(part: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
     return [[attempt for attempt in part["attempts"] if attempt["job"] == job] for job in jobs]
 
 
+def trained(attempt: Mapping[str, Any]) -> bool:
+    """Whether an attempt trained: a worker may be killed between the end of its trial and saying so.
+
+    Args:
+        attempt: of studies.json.
+    """
+    return attempt["outcome"] != "completed" or attempt["end"] - attempt["start"] >= _FOUND_DONE
+
+
 def problems(result: Result) -> list[str]:
     """What is not as it must be: trials missing or done twice, results of their own, nothing resumed elsewhere.
 
@@ -80,7 +91,7 @@ def problems(result: Result) -> list[str]:
         if sorted(completed) != sorted(jobs):
             found.append(f"{name}: {len(jobs)} trials, {len(completed)} completed; expected each of them once.")
         for attempts in resumed(part):
-            for before, after in pairwise(attempts):
+            for before, after in pairwise(filter(trained, attempts)):
                 least = max(1, before["steps"] - part["saved_every"])
                 if (after["from_step"] or 0) < least:
                     found.append(
@@ -90,7 +101,7 @@ def problems(result: Result) -> list[str]:
             if attempts[-1]["outcome"] != "completed":
                 found.append(f"{name}: {attempts[0]['job']} was killed, and not completed after that.")
         lost = resumed(part)
-        if lost and all(len({attempt["place"] for attempt in attempts}) == 1 for attempts in lost):
+        if lost and all(len({attempt["place"] for attempt in attempts if trained(attempt)}) == 1 for attempts in lost):
             where = ", ".join(f"{attempts[0]['job']} on {attempts[0]['place']}" for attempts in lost)
             found.append(f"{name}: what was killed was never resumed anywhere else: {where}.")
     if "rank-all" in done:
@@ -146,6 +157,8 @@ def table(result: Result) -> str:
 
 
 def _tale(attempt: Mapping[str, Any]) -> str:
+    if not trained(attempt):
+        return f"found done on {attempt['place']}"
     begun = f"from step {attempt['from_step']} " if attempt["from_step"] else ""
     ended = "its worker killed" if attempt["killed"] else attempt["outcome"]
     return f"{begun}on {attempt['place']}, {ended} at step {attempt['steps']}"

@@ -73,6 +73,14 @@ def test_what_is_resumed_where_it_was_killed_shows_nothing():
     assert said == ["x: what was killed was never resumed anywhere else: a/seed-0 on GPU 0."]
 
 
+def test_a_trial_that_was_done_before_its_worker_was_killed_was_not_resumed():
+    late = copy.deepcopy(HEADS)
+    late["attempts"][2] |= {"from_step": None, "start": 20.0, "end": 20.1}
+    said = studies_result.problems(result(x=late))
+    assert said == ["x: what was killed was never resumed anywhere else: a/seed-0 on GPU 0."]
+    assert "killed at step 14; then found done on GPU 1." in studies_result.table(result(x=late))
+
+
 def test_results_further_apart_than_seeds_are_a_problem():
     other = copy.deepcopy(RANK)
     other["attempts"][0]["value"] += 0.2
@@ -131,6 +139,7 @@ def test_a_worker_on_its_way_is_killed_and_another_when_one_is_idle(monkeypatch,
     done, more = trial(1, "b", TrialState.COMPLETE, "1"), trial(3, "c", waiting)
     assert look(lost, done, trial(2, "a", running, beat=[2, 22, 60, 1.0]), more) == [100]  # nor here
     assert look(lost, done, trial(2, "a", running, beat=[2, 19, 60, 1.0])) == [100]  # too few steps of this attempt
+    assert look(lost, done, trial(2, "a", running, beat=[2, 31, 60, 1.0])) == [100]  # may be done before it is killed
     assert look(lost, done, trial(2, "a", running, beat=[2, 22, 60, 1.0])) == [100, 102]
     again = trial(2, "a", failed)
     assert look(lost, done, again, trial(3, "a", running, "1", [1, 21, 60, 0.0])) == [100, 102]

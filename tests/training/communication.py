@@ -1,4 +1,7 @@
-"""Counts what two ranks exchange, and what they learn: torchrun --nproc_per_node 2 tests/training/communication.py PREPARED."""
+"""Counts what two ranks exchange, and what they learn.
+
+torchrun --nproc_per_node 2 tests/training/communication.py PREPARED
+"""
 
 import json
 import sys

@@ -19,7 +19,7 @@ Pair = tuple[Tensor | None, Tensor]
 
 _TILE = 2048
 """Numbers of a tile of heads: for one warp of a program. Many small programs hide the way to memory best."""
-_BACK_TILE, _BACK_REGISTERS = 1024, 96
+_BACK_TILE, _BACK_REGISTERS = 1024, 128
 """On the way back two tiles are there at once; and registers of a thread where they suffice, for more programs."""
 
 

@@ -1,0 +1,100 @@
+"""The least time that a decode step of few tokens could take: kernels that only read as many bytes as the cache has.
+
+python -m experiments.decode_speed.least --num_heads 16 32 48 --batch 1 16 --cache 4096
+"""
+
+import argparse
+import sys
+from functools import partial
+from itertools import product
+
+import torch
+import triton
+from torch import Tensor
+
+from lit_t6.bench.grid import Point
+from lit_t6.bench.kernels.read import _sum_blocks_kernel
+from lit_t6.bench.mechanisms import MECHANISMS
+from lit_t6.bench.timing import num_sets, time_calls
+from lit_t6.ops.device import early_start, no_gpu
+
+BLOCKS = (2048, 4096, 8192)
+"""Numbers that a program reads; the fastest counts."""
+
+
+def sums(x: Tensor, block: int) -> Tensor:
+    """Of blocks of x, a program each.
+
+    Args:
+        x: (N,) float32.
+        block: numbers of a block, a power of 2.
+
+    Returns:
+        (N / block, rounded up,).
+    """
+    programs = triton.cdiv(x.numel(), block)
+    out = torch.empty(programs, device=x.device)
+    _sum_blocks_kernel[(programs,)](x, out, x.numel(), BLOCK=block, num_warps=8, **early_start(x.device))
+    return out
+
+
+def total(x: Tensor, block: int) -> Tensor:
+    """Of x, by a second kernel after `sums`, as what is found of the parts of a cache is merged.
+
+    Args:
+        x: (N,) float32.
+        block: as of `sums`.
+    """
+    parts = sums(x, block)
+    return sums(parts, triton.next_power_of_2(parts.numel()))
+
+
+def least_ms(nbytes: int, device: str) -> tuple[float, float]:
+    """Milliseconds of reading so many bytes, by one kernel and by two, from memory and not from a processor's cache.
+
+    Args:
+        nbytes: to read.
+        device: where.
+
+    Raises:
+        ValueError: a kernel does not give the sum.
+    """
+    drawn = [torch.randn(nbytes // 4, device=device) for _ in range(num_sets(nbytes, device))]
+    for block in BLOCKS:
+        if not torch.allclose(total(drawn[0], block).double(), drawn[0].double().sum(), atol=1e-3 * nbytes**0.5):
+            raise ValueError(f"reading {nbytes} bytes in blocks of {block}: another sum than PyTorch's.")
+    one, two = (
+        min(time_calls([partial(way, x, block) for x in drawn], device).ms for block in BLOCKS) for way in (sums, total)
+    )
+    return one, two
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, and print a table.
+
+    Args:
+        arguments: of the command line; those of the process if not given.
+
+    Returns:
+        The exit status.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num_heads", type=int, nargs="+", default=[16, 32, 48])
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--cache", type=int, nargs="+", default=[4096], help="tokens of each sequence")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
+    if problem := no_gpu(torch.device(options.device)):
+        print(f"error: {problem}.", file=sys.stderr)
+        return 1
+    print("| heads | batch, cache | MB | one kernel, µs | two, µs |\n|---:|---:|---:|---:|---:|")
+    for heads, batch, cache in product(options.num_heads, options.batch, options.cache):
+        point = Point(heads, 64, batch, cache, (16, 1, 1), 4, "bfloat16", options.device)
+        nbytes = MECHANISMS["TPA"].cache_bytes(point)
+        one, two = (1000 * ms for ms in least_ms(nbytes, options.device))
+        print(f"| {heads} | {batch}, {cache:,} | {nbytes / 1e6:.2f} | {one:.2f} | {two:.2f} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
