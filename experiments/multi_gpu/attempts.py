@@ -16,9 +16,10 @@ from lit_t6.sweeps.ledger import Ledger
 from lit_t6.sweeps.storage import HEARTBEAT_SECONDS, JOURNAL
 from lit_t6.sweeps.study import Study
 
-_SHARE, _LATEST = 1 / 6, 1 / 2
-"""Of its steps, that an attempt takes before its worker is killed, and that its trial has done at most: what is known
-is some seconds old, and a trial that is finished is not resumed."""
+_SHARE = 1 / 6
+"""Of its steps, that an attempt takes before its worker is killed."""
+_LEFT_SECONDS = 4.0
+"""That its trial would still take: what is known of it is up to two seconds old, and what is done is not resumed."""
 
 
 @dataclass
@@ -66,7 +67,8 @@ class Attempts:
         self.study, self.folder, self.kills = study, folder, kills
         self.began = time.time()
         self._ledger: Ledger | None = None
-        self._seen: dict[int, tuple[int, int]] = {}  # of a trial: steps when it was first and last seen
+        self._first: dict[int, tuple[int, float]] = {}  # of a trial: steps and seconds when it was first seen
+        self._steps: dict[int, int] = {}  # when it was last seen
         self._killed: dict[int, str] = {}  # trials that lost their workers, with the job of each
 
     def look(self) -> None:
@@ -81,30 +83,32 @@ class Attempts:
         trials = self._ledger.trials()
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
         for trial in running:
-            step = self._step(trial)[0]
+            step, _, seconds = self._beat(trial)
             if step:
-                self._seen[trial._trial_id] = (self._seen.get(trial._trial_id, (step - 1, 0))[0], step)
+                self._first.setdefault(trial._trial_id, (step - 1, seconds))
+                self._steps[trial._trial_id] = step
         if self.kills and (victim := self._victim(trials, running)):
             with suppress(ProcessLookupError):
                 os.kill(victim.user_attrs["worker"]["pid"], signal.SIGKILL)
                 self._killed[victim._trial_id] = str(victim.user_attrs["job"])
 
     @staticmethod
-    def _step(trial: FrozenTrial) -> tuple[int, int]:
-        """Optimizer steps done, and in all; 0 if that is not known yet."""
-        _, step, of, _ = trial.user_attrs.get("beat") or (0, 0, 0, 0.0)
-        return int(step), int(of)
+    def _beat(trial: FrozenTrial) -> tuple[int, int, float]:
+        """Optimizer steps done, and in all, and seconds since its attempt was started; 0 if that is not known yet."""
+        _, step, of, seconds = trial.user_attrs.get("beat") or (0, 0, 0, 0.0)
+        return int(step), int(of), float(seconds)
 
     def _victim(self, trials: list[FrozenTrial], running: list[FrozenTrial]) -> FrozenTrial | None:
         idle = len(running) < self.kills and all(trial.state != TrialState.WAITING for trial in trials)
         if self._killed and (self._has_moved(trials) or not idle):
             return None
-        for trial in running:
-            step, of = self._step(trial)
-            begun = self._seen.get(trial._trial_id, (step, step))[0]
-            if of and step - begun >= of * _SHARE and step <= of * _LATEST:
-                return trial
-        return None
+        return next(filter(self._is_on_its_way, running), None)
+
+    def _is_on_its_way(self, trial: FrozenTrial) -> bool:
+        step, of, seconds = self._beat(trial)
+        begun, at = self._first.get(trial._trial_id, (step, seconds))
+        done = step - begun
+        return done > 0 and done >= of * _SHARE and (of - step) / done * (seconds - at) >= _LEFT_SECONDS
 
     def _has_moved(self, trials: list[FrozenTrial]) -> bool:
         """Whether a trial that lost its worker has gone on in another place."""
@@ -126,7 +130,7 @@ class Attempts:
     def _attempt(self, trial: FrozenTrial) -> Attempt:
         said = trial.user_attrs
         worker, times = said["worker"], said.get("times") or {}
-        first, last = self._seen.get(trial._trial_id, (None, 0))
+        first, last = self._first.get(trial._trial_id, (None,))[0], self._steps.get(trial._trial_id, 0)
         started = times.get("started") or (trial.datetime_start.timestamp() if trial.datetime_start else self.began)
         ended = times.get("ended") or (trial.datetime_complete.timestamp() if trial.datetime_complete else None)
         return Attempt(

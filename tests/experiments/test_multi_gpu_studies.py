@@ -137,10 +137,10 @@ def test_a_worker_on_its_way_is_killed_and_another_when_one_is_idle(monkeypatch,
     assert look(lost, other, trial(2, "a", waiting)) == [100]
     assert look(lost, other, trial(2, "a", running, beat=[1, 11, 60, 0.0])) == [100]  # nobody is idle
     done, more = trial(1, "b", TrialState.COMPLETE, "1"), trial(3, "c", waiting)
-    assert look(lost, done, trial(2, "a", running, beat=[2, 22, 60, 1.0]), more) == [100]  # nor here
-    assert look(lost, done, trial(2, "a", running, beat=[2, 19, 60, 1.0])) == [100]  # too few steps of this attempt
-    assert look(lost, done, trial(2, "a", running, beat=[2, 31, 60, 1.0])) == [100]  # may be done before it is killed
-    assert look(lost, done, trial(2, "a", running, beat=[2, 22, 60, 1.0])) == [100, 102]
+    assert look(lost, done, trial(2, "a", running, beat=[2, 22, 60, 3.0]), more) == [100]  # nor here
+    assert look(lost, done, trial(2, "a", running, beat=[2, 19, 60, 3.0])) == [100]  # too few steps of this attempt
+    assert look(lost, done, trial(2, "a", running, beat=[2, 50, 60, 9.0])) == [100]  # may be done before it is killed
+    assert look(lost, done, trial(2, "a", running, beat=[2, 22, 60, 3.0])) == [100, 102]
     again = trial(2, "a", failed)
     assert look(lost, done, again, trial(3, "a", running, "1", [1, 21, 60, 0.0])) == [100, 102]
     assert look(lost, done, again, trial(3, "a", running, "1", [1, 55, 60, 0.0])) == [100, 102]  # it has moved
