@@ -62,7 +62,7 @@ class Product:
 
 
 class _Seen(TorchDispatchMode):
-    """Counts the matrix products that are formed within it, those of backward passes among them."""
+    """Counts the matrix products that are formed within it, those of backward passes and inside of operators too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +77,14 @@ class _Seen(TorchDispatchMode):
             (m, k), n = left.shape, right.shape[1]
             rows = left.stride(1) == 1, right.stride(1) == 1
             self.products[Product(m, k, n, *rows, str(left.dtype).removeprefix("torch."))] += 1
-        return func(*args, **(kwargs or {}))
+        # What other operators call is seen only if this mode is on, and they are not called through it.
+        with self:
+            if func.namespace != "aten":
+                device = next(x for x in args if isinstance(x, Tensor)).device.type
+                kernel = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, device.upper()))
+                return func.redispatch(kernel, *args, **(kwargs or {}))
+            parts = func.decompose(*args, **(kwargs or {}))  # inside of operators, `x @ y` arrives whole
+        return func(*args, **(kwargs or {})) if parts is NotImplemented else parts
 
 
 def products_of(config: dict[str, Any], batch: int, seq_len: int, precision: Any, device: str) -> dict[Product, int]:

@@ -21,6 +21,21 @@ def test_the_products_of_a_layer_are_those_of_its_projections_forward_and_back()
     assert sizes == sorted(sorted((16, *weight)) for weight in weights for _ in range(3))
 
 
+def test_products_inside_of_operators_are_seen():
+    @torch.library.custom_op("lit_t6_test::doubled_product", mutates_args=())
+    def doubled(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return 2 * (x @ y)
+
+    x, y = torch.ones(2, 3), torch.ones(3, 4)
+    with products._Seen() as within:
+        found = doubled(x, y) @ y.T
+    torch.testing.assert_close(found, 2 * x @ y @ y.T)
+    assert within.products == {
+        Product(2, 3, 4, True, True, "float32"): 1,
+        Product(2, 4, 3, True, False, "float32"): 1,
+    }
+
+
 @pytest.mark.parametrize("rows", [(True, True), (True, False), (False, True), (False, False)])
 def test_factors_lie_as_those_that_were_seen(rows):
     left, right = Product(3, 4, 5, *rows, "float32").draw("cpu")
