@@ -27,9 +27,11 @@ def sweep(arguments: list[str]) -> Any:
 def _sweep_command(name: str, arguments: list[str]) -> Any:
     from argparse import SUPPRESS
 
+    from docstring_parser import parse
+
     from lit_t6.command_line.options import take_options
     from lit_t6.sweeps import commands, typed_settings
-    from lit_t6.sweeps.study import KEYS
+    from lit_t6.sweeps.study import KEYS, Study
 
     if name == "report":  # matplotlib is loaded for those who draw
         from lit_t6.sweeps.report import sweep_report as function
@@ -51,9 +53,13 @@ def _sweep_command(name: str, arguments: list[str]) -> Any:
     if name in FROM_ARCHIVE:
         parser.add_argument("--from", metavar="ARCHIVE", help=f"{FROM_ARCHIVE[name]} in this file, from `sweep pack`")
     # For the help, completion and the names of options: what was typed of them is in `settings`.
-    group = parser.add_argument_group("settings of the study, as in its file", "configs/sweep/rank.yaml explains them.")
+    group = parser.add_argument_group(
+        "settings of the study, over those of its file",
+        "Parts of them too: --options.model.d_model 256. configs/sweep/rank.yaml has them all.",
+    )
+    told = {param.arg_name: param.description for param in parse(Study.__doc__ or "").params}
     for key in KEYS:
-        group.add_argument(f"--{key}", metavar="VALUE", default=SUPPRESS)
+        group.add_argument(f"--{key}", metavar="VALUE", default=SUPPRESS, help=told[key])
     try:
         options = given(parser, others)
     except ValueError as error:

@@ -64,26 +64,26 @@ class Study:
 
     Args:
         files: of the study.
-        name: of the study and its folder.
+        name: its own, and its folder's.
         question: what it asks, in a line.
         configs: YAML files of `fit` for every trial; later ones win.
-        options: dotted options of `fit` for every trial.
-        cells: what is compared, by name; None where a grid or a search says it.
+        options: of `fit`, for every trial, dotted, such as options.model.d_model.
+        cells: what is compared, by name, each with its options of `fit`; None where a grid or a search says it.
         grid: parameters whose every combination is a cell.
-        search: parameters that a sampler chooses.
+        search: parameters whose values a sampler chooses.
         baseline: the cell that others are compared with; empty for none.
-        seeds: each cell is trained with each of them.
+        seeds: with each of which each cell is trained, such as 0,1,2.
         match: "parameters" for head counts solved so that all cells have as many weights as the baseline.
         match_to: as many as this instead, in the whole model.
-        objective: what decides.
+        objective: what decides: metric, and direction, minimize or maximize.
         record: tags of further figures to keep, the last value of each.
-        sampler: chooses the trials of a search.
-        pruner: ends trials that do badly.
-        num_trials: of a search.
-        gpus_per_trial: more than one trains with DDP.
-        time_limit: seconds that a trial may take, start-up and all its attempts together; None for no limit. After one
-            that took too long, and where a person asks for another, they are counted anew.
-        retries: how often a trial is tried again, by reason (REASONS).
+        sampler: chooses the trials of a search: tpe, random, qmc, gp or cmaes.
+        pruner: ends trials that do badly: none, median, percentile, hyperband, successive_halving or threshold.
+        num_trials: how many trials a search has.
+        gpus_per_trial: GPUs of a trial; several train it with DDP.
+        time_limit: seconds that a trial may take, start-up and all its attempts together (a file may say 20m); None for
+            no limit. After one that took too long, and where a person asks for another, they are counted anew.
+        retries: how often a trial is tried again, by reason, such as retries.out_of_memory.
     """
 
     files: tuple[Path, ...]

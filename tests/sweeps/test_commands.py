@@ -41,7 +41,8 @@ def test_help_teaches(name, capsys):
     said = capsys.readouterr().out
     assert f"python cli.py sweep {name} " in said
     assert "--storage" in said
-    assert "--seeds VALUE" in said
+    assert "--seeds VALUE with each of which each cell is trained, such as 0,1,2." in " ".join(said.split())
+    assert "--options.model.d_model 256" in said
     assert ("--from ARCHIVE" in said) == (name in ("run", "report"))
 
 
