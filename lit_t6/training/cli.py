@@ -129,6 +129,7 @@ class T6CLI(LightningCLI):
             kwargs["strategy"] = ShardedStrategy()
         saves = not evaluates and trainer_config.get("enable_checkpointing") is not False
         kwargs["enable_checkpointing"] = True  # else Lightning refuses those that are there, and go out below
+        asked_for_bar = "ProgressBar" in str(trainer_config.get("callbacks"))  # Lightning adds its own to the same list
         trainer = super().instantiate_trainer(**kwargs)
         watch_processes(trainer)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # neither the user's nor the strategy's own
@@ -141,7 +142,7 @@ class T6CLI(LightningCLI):
         if not evaluates:
             goes_on_from = self._get(self.config, "ckpt_path")
             callbacks.append(SaveOnInterrupt(self.same_command, self.ends_process, goes_on_from))
-        if "ProgressBar" not in str(trainer_config.get("callbacks")):  # Lightning's own counts batches of an epoch
+        if not asked_for_bar:  # Lightning's own counts batches of an epoch
             callbacks[:] = [TrainingProgress() if isinstance(c, ProgressBar) else c for c in callbacks]
         if not saves:  # Lightning would warn that the checkpoint was written by a callback that is not there
             warnings.filterwarnings("ignore", message="Be aware that when using .ckpt_path.")

@@ -98,6 +98,16 @@ def test_every_validation_has_a_line_in_a_log(words, losses, capsys):
     ]
 
 
+def test_callbacks_of_ones_own_leave_the_progress_bar_as_it_is(words, losses, capsys):
+    losses(5.9766, 5.25, 5.125)
+    assert main([*words, "--trainer.callbacks+=LearningRateMonitor"]) == 0
+    out = capsys.readouterr().out
+    assert "validation at step 2 of 3: val/loss 5.2500" in out
+    assert "Epoch" not in out
+    assert main([*words, "--trainer.callbacks+=RichProgressBar"]) == 0
+    assert "Epoch" in capsys.readouterr().out
+
+
 def test_a_validation_that_stops_early_is_told_once(words, losses, capsys):
     losses(5.0, 6.0, 7.0)
     stopping = ["--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val/loss"]
