@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ _SHARE = 1 / 6
 """Of its steps, that an attempt takes before its worker is killed."""
 _LEFT_SECONDS = 4.0
 """That its trial would still take: what is known of it is up to two seconds old, and what is done is not resumed."""
+_FOUND_DONE = 1.0
+"""Seconds: an attempt of which no step was seen and that ends sooner has found the trial done."""
 
 
 @dataclass
@@ -51,6 +54,17 @@ class Attempt:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
+
+
+def trained(attempt: Mapping[str, Any]) -> bool:
+    """Whether an attempt trained: a worker may be killed between the end of its trial and saying so.
+
+    Args:
+        attempt: as of `Attempt.to_dict`.
+    """
+    if attempt["from_step"] is not None:
+        return True
+    return attempt["outcome"] == "completed" and attempt["end"] - attempt["start"] >= _FOUND_DONE
 
 
 class Attempts:
@@ -94,7 +108,7 @@ class Attempts:
 
     @staticmethod
     def _beat(trial: FrozenTrial) -> tuple[int, int, float]:
-        """Optimizer steps done, and in all, and seconds since its attempt was started; 0 if that is not known yet."""
+        """Optimizer steps done, and in all, and seconds since its attempt was started; all 0 before its first sign."""
         _, step, of, seconds = trial.user_attrs.get("beat") or (0, 0, 0, 0.0)
         return int(step), int(of), float(seconds)
 
@@ -113,10 +127,10 @@ class Attempts:
     def _has_moved(self, trials: list[FrozenTrial]) -> bool:
         """Whether a trial that lost its worker has gone on in another place."""
         places: dict[str, set[str]] = {}
-        for trial in trials:
-            if "worker" in trial.user_attrs:
-                places.setdefault(str(trial.user_attrs["job"]), set()).add(place_of(trial.user_attrs["worker"]))
-        return any(len(places[job]) > 1 for job in self._killed.values())
+        for attempt in map(self._attempt, filter(lambda trial: "worker" in trial.user_attrs, trials)):
+            if trained(attempt.to_dict()):
+                places.setdefault(attempt.job, set()).add(attempt.place)
+        return any(len(places.get(job, ())) > 1 for job in self._killed.values())
 
     def all(self) -> list[Attempt]:
         """What is known of each, in the order in which they began."""

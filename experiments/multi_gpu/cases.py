@@ -32,26 +32,26 @@ class Case:
         strategy: "one" for a single device, "ddp" or "fsdp".
         global_batch: sequences of an optimizer step, over all devices.
         steps: optimizer steps.
-        parts: in which a device takes its sequences, one after the other.
+        micro_batches: in how many a device takes the sequences that it could take at once.
     """
 
     devices: int
     strategy: str
     global_batch: int
     steps: int
-    parts: int = 1
+    micro_batches: int = 1
 
     @property
     def name(self) -> str:
         """As progress and tables say it."""
-        parts = f" in {self.parts} parts" if self.parts > 1 else ""
-        return f"{self.devices} × {self.strategy}, {self.global_batch} sequences a step{parts}"
+        halves = f", each batch in {self.micro_batches}" if self.micro_batches > 1 else ""
+        return f"{self.devices} × {self.strategy}, {self.global_batch} sequences a step{halves}"
 
 
 def plan(devices: list[int], batch: int, steps: int, loss_steps: int) -> list[Case]:
     """The trainings: one device; then, for each number of them, DDP, one device with the same global batch, FSDP.
 
-    One device also takes its sequences in halves: what that changes is rounding alone.
+    One device also takes its sequences in halves, if they are an even number: what that changes is rounding alone.
 
     Args:
         devices: numbers of devices, 1 first.
@@ -65,7 +65,7 @@ def plan(devices: list[int], batch: int, steps: int, loss_steps: int) -> list[Ca
         cases += [
             Case(number, "ddp", whole, steps),
             Case(1, "one", whole, loss_steps),
-            *([Case(1, "one", whole, loss_steps, parts=2)] if batch % 2 == 0 else []),
+            *([Case(1, "one", whole, loss_steps, micro_batches=2)] if batch % 2 == 0 else []),
             Case(number, "fsdp", whole, steps),
         ]
     return cases
@@ -100,7 +100,7 @@ def words_of(case: Case, settings: dict[str, Any], data: Path, folder: Path) -> 
     """
     typed = {
         "data.path": data,
-        "data.batch_size": settings["batch"] // case.parts,
+        "data.batch_size": settings["batch"] // case.micro_batches,
         "data.global_batch_size": case.global_batch,
         "trainer.accelerator": settings["accelerator"],
         "trainer.devices": case.devices,
@@ -172,8 +172,8 @@ def run_case(
 
     Returns:
         The case's fields and `status`: "measured", with `tokens_per_sec` (over all devices, the median of the records
-        after the warm-up), `step_ms`, `peak_gib` (of the first device), `losses` and `grad_norms` by step; or "failed",
-        with `why` and `log`.
+        after the warm-up) and `step_ms`, None if no record is, `peak_gib` (of the first device), `losses` and
+        `grad_norms` by step; or "failed", with `why` and `log`.
     """
     with tempfile.TemporaryDirectory(prefix="lit_t6_scaling_", ignore_cleanup_errors=True) as name:
         folder = Path(name)

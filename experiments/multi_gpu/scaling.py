@@ -18,6 +18,8 @@ from experiments.multi_gpu.cases import CHECKOUT, Case, plan, run_case, run_on_e
 from lit_t6.bench.facts import facts, write_json
 from lit_t6.sweeps.devices import visible_gpus
 
+WHAT = {"losses": "losses", "grad_norms": "norms of the gradient"}
+
 
 def table(result: dict[str, Any]) -> str:
     """The results in Markdown.
@@ -32,20 +34,21 @@ def table(result: dict[str, Any]) -> str:
         f"{result['facts']['same']['torch']}",
         "",
         "| devices | strategy | sequences a step | tokens/s | of linear | of each alone | ms a step | peak GiB "
-        "| steps compared | loss at the last | one device's | apart at most |",
+        "| compared at step | loss | one device's | apart at most |",
         "|---:|---|---:|---:|---:|---:|---:|---:|---|---:|---:|---:|",
     ]
-    alone = of_one_device(result["cases"], parts=1)
+    alone = of_one_device(result["cases"], micro_batches=1)
     each = first.get("each", [])
     for case in result["cases"]:
         if case["strategy"] == "one" and case is not first:
             continue
         share = case["tokens_per_sec"] / first["tokens_per_sec"] / case["devices"]
+        steps = [int(step) for step in case.get("apart", {}) if step not in case["noisy"].get("losses", {})]
         compared = [""] * 4
-        if case.get("compared"):
-            step, one = max(map(int, case["compared"])), alone[case["global_batch"]]["losses"]
-            compared = [", ".join(case["compared"]), f"{case['losses'][step]:.5f}", f"{one[step]:.5f}"]
-            compared += [f"{max(case['compared'].values()):.1e}"]
+        if steps:
+            last, one = max(steps), alone[case["global_batch"]]["losses"]
+            compared = [", ".join(map(str, steps)), f"{case['losses'][last]:.5f}", f"{one[last]:.5f}"]
+            compared += [f"{max(case['apart'][str(step)] for step in steps):.1e}"]
         cells = [
             str(case["devices"]),
             "" if case is first else case["strategy"].upper(),
@@ -58,11 +61,15 @@ def table(result: dict[str, Any]) -> str:
             *compared,
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    noisy = {case["global_batch"]: case["noisy"] for case in result["cases"] if case.get("noisy")}
-    for whole, steps in noisy.items():
-        told = ", ".join(f"{step} (by {noise:.1e})" for step, noise in steps.items())
-        said = "not compared, as one device is as far from itself when it takes them in halves"
-        lines += ["", f"Steps of {whole} sequences that are {said}: {told}."]
+    for case in result["cases"]:
+        for what, noisy in case.get("noisy", {}).items():
+            away = case["apart" if what == "losses" else "norms_apart"]
+            told = ", ".join(f"{away[step]:.1e} at {step} (one device {noisy[step]:.1e})" for step in noisy)
+            lines += [
+                "",
+                f"{case['devices']} × {case['strategy'].upper()}, {WHAT[what]} where one device is far from "
+                f"itself when it takes the same sequences in halves: apart by {told}.",
+            ]
     if each:
         rates = ", ".join(f"{rate:,.0f}" for rate in each)
         lines += ["", f"Each alone: one device's training on all of them at the same time; {rates} tokens/s."]

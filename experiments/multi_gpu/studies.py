@@ -18,7 +18,7 @@ from experiments.multi_gpu.attempts import Attempts
 from experiments.multi_gpu.cases import CHECKOUT
 from experiments.multi_gpu.studies_result import Result, problems, table, timeline
 from experiments.multi_gpu.utilisation import GpuUse
-from lit_t6.bench.facts import facts, write_json
+from lit_t6.bench.facts import check_same, facts, write_json
 from lit_t6.sweeps.begun import FOLDER
 from lit_t6.sweeps.commands import EXIT_AGAIN
 from lit_t6.sweeps.devices import visible_gpus
@@ -222,8 +222,13 @@ def main(arguments: list[str] | None = None) -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / _RESULT
     result: Result = json.loads(path.read_text()) if path.exists() else {"parts": {}}
-    result["places"] = places
-    result["facts"] = facts("cuda" if gpus else "cpu", program="-m experiments.multi_gpu.studies")
+    about = facts("cuda" if gpus else "cpu", program="-m experiments.multi_gpu.studies")
+    try:
+        check_same(path, result.get("facts", about)["same"], about["same"])
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    result |= {"places": places, "facts": about}
     for part in chosen:
         if part.name in result["parts"]:
             print(f"{part.name}: is in {path} already.", file=sys.stderr, flush=True)
@@ -237,7 +242,8 @@ def main(arguments: list[str] | None = None) -> int:
         if found["status"] != 0:
             print(f"error: {part.name}: ended with status {found['status']}; see above.", file=sys.stderr)
             return 1
-        result["parts"][part.name] = found | {"places": part.places, "per_trial": part.per_trial}
+        said = {"places": part.places, "per_trial": part.per_trial, "kills": part.kills, "facts": about}
+        result["parts"][part.name] = found | said
         write_json(path, result)
         run.report(options.output)
     (options.output / "studies.md").write_text(table(result))

@@ -9,6 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from experiments.multi_gpu.attempts import trained
+
 Result = dict[str, Any]
 Values = dict[str, dict[str, float]]
 """Of the objective, by cell and seed."""
@@ -16,8 +18,6 @@ _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#
 _KILLED = "#b00020"
 _SAME = 3.0
 """How many times the spread of seeds two runs of the same trial may lie apart."""
-_FOUND_DONE = 1.0
-"""Seconds: an attempt that ends sooner has trained nothing, and found the trial done."""
 
 
 def values(part: Mapping[str, Any]) -> Values:
@@ -69,15 +69,6 @@ def resumed(part: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
     return [[attempt for attempt in part["attempts"] if attempt["job"] == job] for job in jobs]
 
 
-def trained(attempt: Mapping[str, Any]) -> bool:
-    """Whether an attempt trained: a worker may be killed between the end of its trial and saying so.
-
-    Args:
-        attempt: of studies.json.
-    """
-    return attempt["outcome"] != "completed" or attempt["end"] - attempt["start"] >= _FOUND_DONE
-
-
 def problems(result: Result) -> list[str]:
     """What is not as it must be: trials missing or done twice, results of their own, nothing resumed elsewhere.
 
@@ -101,6 +92,8 @@ def problems(result: Result) -> list[str]:
             if attempts[-1]["outcome"] != "completed":
                 found.append(f"{name}: {attempts[0]['job']} was killed, and not completed after that.")
         lost = resumed(part)
+        if part.get("kills") and not lost:
+            found.append(f"{name}: no worker was killed, as trials are too short; more --trainer.max_steps.")
         if lost and all(len({attempt["place"] for attempt in attempts if trained(attempt)}) == 1 for attempts in lost):
             where = ", ".join(f"{attempts[0]['job']} on {attempts[0]['place']}" for attempts in lost)
             found.append(f"{name}: what was killed was never resumed anywhere else: {where}.")

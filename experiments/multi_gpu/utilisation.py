@@ -8,14 +8,14 @@ import tempfile
 from types import TracebackType
 from typing import Any, Self
 
-_QUERY = "index,utilization.gpu,memory.used"
+_QUERY = "index,uuid,utilization.gpu,memory.used"
 
 
 class GpuUse:
     """Asks `nvidia-smi` once a second, within a `with`; knows nothing where there is no such program.
 
     Args:
-        visible: numbers of the GPUs that count, as CUDA_VISIBLE_DEVICES has them; None for all.
+        visible: numbers or UUIDs of the GPUs that count, as CUDA_VISIBLE_DEVICES has them; None for all.
     """
 
     def __init__(self, visible: str | None) -> None:
@@ -48,13 +48,15 @@ def summarised(text: str, visible: str | None = None) -> dict[str, dict[str, Any
     """Lines of `nvidia-smi` by GPU.
 
     Args:
-        text: its lines: number, percent, MiB.
+        text: its lines: number, UUID, percent, MiB.
         visible: as of `GpuUse`.
     """
     found: dict[str, list[tuple[float, float]]] = {}
+    wanted = [] if visible is None else [name.strip() for name in visible.split(",")]
     for line in text.splitlines():
-        number, *figures = (part.strip() for part in line.split(","))
-        if visible is not None and number not in visible.split(","):
+        number, *rest = (part.strip() for part in line.split(","))
+        uuid, *figures = rest or [""]
+        if visible is not None and not any(name == number or (name and uuid.startswith(name)) for name in wanted):
             continue
         try:
             percent, mebibytes = map(float, figures)

@@ -62,7 +62,7 @@ class Product:
 
 
 class _Seen(TorchDispatchMode):
-    """Counts the matrix products that are formed within it, those of backward passes and inside of operators too."""
+    """Counts products of two matrices that are formed within it, also on ways back and inside of operators."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,16 +73,17 @@ class _Seen(TorchDispatchMode):
     ) -> Any:
         packet = func.overloadpacket
         if packet in (torch.ops.aten.mm, torch.ops.aten.addmm):
-            left, right = args[-2:]
+            left, right = [x for x in args if isinstance(x, Tensor)][-2:]
             (m, k), n = left.shape, right.shape[1]
             rows = left.stride(1) == 1, right.stride(1) == 1
             self.products[Product(m, k, n, *rows, str(left.dtype).removeprefix("torch."))] += 1
         # What other operators call is seen only if this mode is on, and they are not called through it.
         with self:
             if func.namespace != "aten":
-                device = next(x for x in args if isinstance(x, Tensor)).device.type
-                kernel = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, device.upper()))
-                return func.redispatch(kernel, *args, **(kwargs or {}))
+                device = next((x.device.type for x in args if isinstance(x, Tensor)), None)
+                if device is not None:
+                    kernel = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, device.upper()))
+                    return func.redispatch(kernel, *args, **(kwargs or {}))
             parts = func.decompose(*args, **(kwargs or {}))  # inside of operators, `x @ y` arrives whole
         return func(*args, **(kwargs or {})) if parts is NotImplemented else parts
 

@@ -25,6 +25,11 @@ def test_a_kernel_that_reads_something_else_has_no_time(monkeypatch):
         least.least_ms(40_000, "cpu")
 
 
+def test_a_cache_of_any_size_is_not_read_by_two_kernels(capsys):
+    assert least.main(["--num_heads", "16", "--batch", "16", "--cache", "524288", "--device=cpu"]) == 1
+    assert "error: a cache of 2,684,354,560 bytes: expected 4 to 268,435,456" in capsys.readouterr().err
+
+
 def test_without_a_gpu_it_says_so(monkeypatch, capsys):
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     assert least.main(["--device=cpu"]) == 1

@@ -41,17 +41,38 @@ def test_losses_that_are_not_those_of_one_device_are_problems(loss, right):
         assert "2 × ddp: losses at step 10 are" in problems[0]
 
 
-def test_steps_at_which_one_device_is_as_far_from_itself_are_not_compared():
+def test_where_one_device_is_far_from_itself_several_may_be_further():
     one, two = measured(1, "one", 40, 1.0, 4.0), measured(2, "ddp", 40, 195.0, 4.02)
-    halves = measured(1, "one", 40, 1.0, 4.008) | {"parts": 2}
+    halves = measured(1, "one", 40, 1.0, 4.008) | {"micro_batches": 2}
     assert "losses at step 10 are 4.02" in scaling.check([one, two], "gpu")[0]
     assert scaling.check([one, halves, two], "gpu") == []
-    assert two["compared"] == {"5": 0.0}
-    assert two["noisy"] == {"10": pytest.approx(0.002)}
+    assert two["apart"] == pytest.approx({"5": 0.0, "10": 0.005})
+    assert two["noisy"] == {"losses": {"10": pytest.approx(0.002)}}
+    two["grad_norms"][10], halves["grad_norms"][10] = 2.4, 2.2
+    assert scaling.check([one, halves, two], "gpu") == []
+    assert two["noisy"]["grad_norms"] == {"10": pytest.approx(0.1)}
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, 4.6])
+def test_but_not_by_any_distance(loss):
+    one, two = measured(1, "one", 40, 1.0, 4.0), measured(2, "ddp", 40, 195.0, loss)
+    halves = measured(1, "one", 40, 1.0, 4.008) | {"micro_batches": 2}
+    assert "2 × ddp: losses at step 10 are" in scaling.check([one, halves, two], "gpu")[0]
     halves["losses"][10] = 4.001
-    assert "losses at step 10 are 4.02" in scaling.check([one, halves, two], "gpu")[0]
-    halves["losses"] = {5: math.nan, 10: 4.1}
-    assert scaling.check([one, halves, two], "gpu") == ["2 × ddp: no step whose losses could be compared"]
+    assert "within 9.8e-04" in scaling.check([one, halves, two], "gpu")[0]
+    halves["losses"][10] = math.nan
+    assert scaling.check([one, halves, two], "gpu") == [
+        "one device with 40 sequences a step: losses are not finite",
+    ]
+
+
+def test_halves_are_half_of_the_batch():
+    settings = {"batch": 20, "config": "x.yaml", "accelerator": "cpu", "log_every": 5, "compile": None}
+    words = [cases.words_of(Case(1, "one", 40, 9, number), settings, "data", "folder") for number in (1, 2)]
+    assert [word for each in words for word in each if "batch_size" in word] == [
+        *("--data.batch_size=20", "--data.global_batch_size=40"),
+        *("--data.batch_size=10", "--data.global_batch_size=40"),
+    ]
 
 
 def test_a_gradient_that_is_a_sum_is_a_problem():
@@ -69,10 +90,12 @@ def test_the_table_says_how_far_from_linear():
     said = scaling.table({"cases": runs, "facts": facts, "settings": settings, "missing": ["2 × fsdp: no time"]})
     assert "| 1 |  | 20 | 100 | 1.000 |  | 10.0 | 1.0 |  |  |  |  |" in said
     assert "| 2 | DDP | 40 | 195 | 0.975 |  | 10.0 | 1.0 | 5, 10 | 4.00000 | 4.00000 | 0.0e+00 |" in said
-    assert "not compared" not in said
-    runs[1]["noisy"] = {"15": 0.0029}
+    assert "far from itself" not in said
+    runs[1]["noisy"] = {"losses": {"10": 0.0029}}
     told = scaling.table({"cases": runs, "facts": facts, "settings": settings, "missing": []})
-    assert told.endswith("as one device is as far from itself when it takes them in halves: 15 (by 2.9e-03).\n")
+    assert "| 10.0 | 1.0 | 5 | 5.00000 | 5.00000 | 0.0e+00 |" in told
+    assert "2 × DDP, losses where one device is far from itself" in told
+    assert told.endswith("apart by 0.0e+00 at 10 (one device 2.9e-03).\n")
     assert said.endswith("Not measured: 2 × fsdp: no time.\n")
 
 
@@ -116,5 +139,5 @@ def test_two_processes_are_measured(tmp_path, capsys):
     result = json.loads((tmp_path / "out" / "scaling.json").read_text())
     assert result["missing"] == []
     assert [case["strategy"] for case in result["cases"]] == ["one", "ddp", "one", "one", "fsdp"]
-    assert all(max(case["compared"].values()) < 1e-5 for case in result["cases"] if case["devices"] == 2)
+    assert all(max(case["apart"].values()) < 1e-5 for case in result["cases"] if case["devices"] == 2)
     assert (tmp_path / "out" / "scaling.png").read_bytes()[:4] == b"\x89PNG"

@@ -73,6 +73,11 @@ def test_what_is_resumed_where_it_was_killed_shows_nothing():
     assert said == ["x: what was killed was never resumed anywhere else: a/seed-0 on GPU 0."]
 
 
+def test_a_study_in_which_nobody_was_killed_shows_nothing():
+    said = studies_result.problems(result(x=part(*RANK["attempts"]) | {"kills": True}))
+    assert said == ["x: no worker was killed, as trials are too short; more --trainer.max_steps."]
+
+
 def test_a_trial_that_was_done_before_its_worker_was_killed_was_not_resumed():
     late = copy.deepcopy(HEADS)
     late["attempts"][2] |= {"from_step": None, "start": 20.0, "end": 20.1}
@@ -101,10 +106,10 @@ def test_the_table_tells_of_each_part(tmp_path):
 
 
 def test_only_the_gpus_that_are_used_count():
-    text = "0, 50, 1024\n1, 10, 2048\n0, 70, 3072\n1, [N/A], 5\n1, 9"
+    text = "0, GPU-ab, 50, 1024\n1, GPU-cd, 10, 2048\n0, GPU-ab, 70, 3072\n1, GPU-cd, [N/A], 5\n1, GPU-cd, 9\n1"
     assert summarised(text)["0"] == {"percent": 60.0, "peak_gib": 3.0, "samples": 2}
     assert summarised(text)["1"]["samples"] == 1
-    assert summarised(text, "1").keys() == {"1"}
+    assert summarised(text, "1").keys() == summarised(text, " 1, 7").keys() == summarised(text, "GPU-c").keys() == {"1"}
 
 
 def test_places_are_gpus_or_workers():
@@ -115,7 +120,8 @@ def test_places_are_gpus_or_workers():
 
 def trial(number, job, state, gpus="0", beat=None):
     said = {"job": job, "worker": {"gpus": gpus, "pid": 100 + number}} | ({"beat": beat} if beat else {})
-    return SimpleNamespace(_trial_id=number, user_attrs=said, state=state)
+    times = {"datetime_start": None, "datetime_complete": None}
+    return SimpleNamespace(_trial_id=number, user_attrs=said, state=state, values=None, value=None, **times)
 
 
 def test_a_worker_on_its_way_is_killed_and_another_when_one_is_idle(monkeypatch, tmp_path):
@@ -141,6 +147,9 @@ def test_a_worker_on_its_way_is_killed_and_another_when_one_is_idle(monkeypatch,
     assert look(lost, done, trial(2, "a", running, beat=[2, 19, 60, 3.0])) == [100]  # too few steps of this attempt
     assert look(lost, done, trial(2, "a", running, beat=[2, 50, 60, 9.0])) == [100]  # may be done before it is killed
     assert look(lost, done, trial(2, "a", running, beat=[2, 22, 60, 3.0])) == [100, 102]
+    found_done = trial(4, "a", TrialState.COMPLETE, "1")
+    found_done.user_attrs["times"] = {"started": 50.0, "ended": 50.01}
+    assert not watched._has_moved([lost, done, found_done])
     again = trial(2, "a", failed)
     assert look(lost, done, again, trial(3, "a", running, "1", [1, 21, 60, 0.0])) == [100, 102]
     assert look(lost, done, again, trial(3, "a", running, "1", [1, 55, 60, 0.0])) == [100, 102]  # it has moved
@@ -155,6 +164,12 @@ def test_options_that_are_none_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         studies.main([f"--output={tmp_path}", "--parts", "rank-some"])
     assert "'rank-some' (choose from" in capsys.readouterr().err
+
+
+def test_other_devices_do_not_go_on(tmp_path, capsys):
+    (tmp_path / "studies.json").write_text(json.dumps({"parts": {}, "facts": {"same": {"device": "another"}}}))
+    assert studies.main([f"--output={tmp_path}"]) == 1
+    assert "cannot stand in one table. Choose another --output." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("left", [[], [attempt("a/seed-0", "GPU 0", -90)]])

@@ -39,6 +39,24 @@ def test_a_short_cache_has_small_blocks_and_a_long_one_large_ones():
     assert blocks(32, 384, 2, 16, 100, CPU)["BLOCK_M"] == 128  # other rows keep the GPU busy
 
 
+@INTERPRETED
+@pytest.mark.parametrize(("heads", "tokens"), [(16, 128), (32, 128), (48, 32)])
+def test_blocks_of_a_short_cache_of_factors(monkeypatch, heads, tokens):
+    plans = []
+
+    def spy(*args, **options):
+        plans.append(blocks(*args, **options))
+        return plans[-1]
+
+    flash_decode = importlib.import_module("lit_t6.ops.tpa.flash_decode")
+    monkeypatch.setattr(flash_decode, "blocks", spy)
+    half = torch.float16
+    queries = [torch.randn(1, 1, 2, size, dtype=half) for size in (heads, 64)]
+    cached = [torch.randn(1, 256, 1, size, dtype=half) for size in (heads, 64)]
+    tpa_decode(*queries, *cached, *cached, zero_padding=True, impl="triton")
+    assert [plan["BLOCK_M"] for plan in plans] == [tokens]  # 256 tokens for eight multiprocessors: a CPU counts so
+
+
 def test_positions_are_those_that_a_cache_has_room_for():
     cache = torch.zeros(2, 50, 3, 8)
     assert positions(cache[:, :7], None) == 50

@@ -6,6 +6,8 @@ torchrun --nproc_per_node 2 tests/training/communication.py PREPARED
 import json
 import sys
 import warnings
+from contextlib import nullcontext
+from unittest import mock
 
 import lightning as L
 import torch
@@ -23,9 +25,8 @@ STEPS = 3
 def exchanges(strategy, accumulate, data):
     """Collectives that sum gradients, of a training of three steps, and the weights that it ends with.
 
-    "at once" is DDP as over a fast link, which these processes do not have.
+    "after backward" is DDP as over a fast link, which these processes do not have.
     """
-    gradient_exchange.exchange_rate = lambda _: 2 * FAST_LINK if strategy == "at once" else None
     L.seed_everything(1, verbose=False)
     config = T6Config(vocab_size=400, max_seq_len=32, d_model=32, num_layers=2, attention=TPAConfig(head_dim=8))
     trainer = L.Trainer(
@@ -44,7 +45,11 @@ def exchanges(strategy, accumulate, data):
     )
     module = LitT6(config, OptimizerConfig(warmup_steps=1))
     loader = TokenDataModule(data, batch_size=2, global_batch_size=4 * accumulate, num_workers=0)
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+    fast = mock.patch.object(gradient_exchange, "exchange_rate", return_value=2 * FAST_LINK)
+    with (
+        fast if strategy == "after backward" else nullcontext(),
+        profile(activities=[ProfilerActivity.CPU]) as profiler,
+    ):
         trainer.fit(module, loader)
     assert trainer.global_step == STEPS
     assert trainer.accumulate_grad_batches == accumulate
@@ -55,14 +60,14 @@ def exchanges(strategy, accumulate, data):
         "reduce_scatter": "c10d::_reduce_scatter_base_",
     }
     counts = {what: names.count(name) for what, name in wanted.items()}
-    weights = [p.detach().double().norm().item() for p in module.parameters()] if strategy != "fsdp" else []
+    weights = torch.cat([p.detach().flatten() for p in module.parameters()]).tolist() if strategy != "fsdp" else []
     return counts | {"weights": weights}
 
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    cases = [(strategy, accumulate) for strategy in ("ddp", "fsdp", "at once") for accumulate in (1, 4)]
+    cases = [(strategy, accumulate) for strategy in ("ddp", "fsdp", "after backward") for accumulate in (1, 4)]
     found = [[*case, exchanges(*case, sys.argv[1])] for case in cases]
     if torch.distributed.get_rank() == 0:
         print("COUNTED", json.dumps(found), flush=True)

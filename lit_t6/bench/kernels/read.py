@@ -25,5 +25,5 @@ def _read_kernel(x_ptr, out_ptr, num_blocks, BLOCK: tl.constexpr, NUM_STAGES: tl
 def _sum_blocks_kernel(x_ptr, out_ptr, count, BLOCK: tl.constexpr, EARLY: tl.constexpr):
     """Each program sums one block of x, float32, as a kernel of a decode step would start and end."""
     _start_early(EARLY)
-    offs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    offs = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     tl.store(out_ptr + tl.program_id(0), tl.sum(tl.load(x_ptr + offs, mask=offs < count, other=0.0), axis=0))

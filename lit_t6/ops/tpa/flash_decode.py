@@ -23,10 +23,9 @@ _ROWS = 128
 """Heads times queries that one program takes at most."""
 _ROWS_FIRST = ((64, 3), (32, 5), (32, 3), (16, 3), (16, 2), (16, 1))
 """Tokens of a block, and blocks that are read ahead, of tiles whose rows come first."""
-_LARGE_BLOCKS = 4.0
-"""Blocks of 64 tokens a multiprocessor, from which on they are faster than those of 32, if rows come first."""
-_LARGE_BLOCKS_OF_FEW_ROWS = 0.2
-"""The same of other tiles. Even a short cache has enough: many small parts take long to merge."""
+_LARGE_BLOCKS_ROWS_FIRST, _LARGE_BLOCKS_ROWS_LAST = 4.0, 0.2
+"""Blocks a multiprocessor from which on large ones are taken: of 64 tokens if rows come first, and else of up to 128.
+Of those even a short cache has enough: many small parts would take long to merge."""
 
 
 def why_not(
@@ -91,10 +90,10 @@ def flash_decode(
     num_rows, num_cached = batch * tiles, positions(*kept)
     rows = block_h * block_n
     rows_first = _rows_come_first(rows, b_k.itemsize, zero_padding or not _reads_padding(num_heads, layouts))
-    taste: dict[str, Any] = dict(programs=_LARGE_BLOCKS_OF_FEW_ROWS)
+    preferences: dict[str, Any] = dict(programs=_LARGE_BLOCKS_ROWS_LAST)
     if rows_first:
-        taste = dict(choices=_ROWS_FIRST, programs=_LARGE_BLOCKS)
-    plan = blocks(rows, bytes_per_token, b_k.itemsize, num_rows, num_cached, b_k.device, **taste)
+        preferences = dict(choices=_ROWS_FIRST, programs=_LARGE_BLOCKS_ROWS_FIRST)
+    plan = blocks(rows, bytes_per_token, b_k.itemsize, num_rows, num_cached, b_k.device, **preferences)
     shape = (batch, num_queries, num_heads, value_dim)
     parts = Parts.planned(plan, bytes_per_token, num_rows, num_cached, shape, b_k.device)
     lengths = lengths.to(torch.int64)

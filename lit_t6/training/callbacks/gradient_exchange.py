@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
+from torch.distributed.distributed_c10d import _coalescing_manager
 from torch.nn.parallel import DistributedDataParallel
 
 from lit_t6.training.messages import say
@@ -19,11 +20,14 @@ a PCI Express 5.0 slot 63 · 10⁹, networks less."""
 _PROBE_BYTES = 2**28
 _ROUNDS = 5
 
+_DDP_MUST_DO_IT = ("bucket_cap_mb", "find_unused_parameters", "static_graph", "process_group")
+"""Options that mean something only where DDP itself exchanges gradients."""
+
 _BUFFERS = "forward_sync_buffers"
 if _BUFFERS not in inspect.signature(DistributedDataParallel).parameters:
     _BUFFERS = "broadcast_buffers"  # its name before PyTorch 2.13
 _OPTIONS: dict[str, Any] = {
-    # Gradients lie where they are exchanged, instead of being copied there and back.
+    # Gradients stay where DDP exchanges them, instead of being copied back.
     "gradient_as_bucket_view": True,
     # All buffers are tables of angles, the same on every rank from the start.
     _BUFFERS: False,
@@ -36,66 +40,77 @@ class GradientExchange(Callback):
     DDP exchanges gradients in buckets of 25 MiB while the backward pass goes on. On GPUs the exchange takes
     multiprocessors: products of matrices, laid out for all of them, then need another round. Where the link is fast
     (`FAST_LINK`, measured) all gradients are exchanged at once after the backward pass, where they lie, which is
-    faster. Elsewhere the exchange takes longer than what it slows down, and stays beside it; also with a
-    `bucket_cap_mb` or a `ddp_comm_hook` of the strategy's own.
+    faster; DDP's own buckets, as large as all gradients, then stay empty. Elsewhere the exchange takes longer than what
+    it slows down, and stays beside it; also with a `ddp_comm_hook` of the strategy's own, or with options that DDP
+    itself must see to (`bucket_cap_mb`, `find_unused_parameters`, `static_graph`, `process_group`).
+
+    The exchange is this callback's `on_after_backward`: callbacks before it see gradients of their rank alone there.
+    `on_before_optimizer_step` sees the mean in any case.
     """
 
     def __init__(self) -> None:
-        self._afterwards = False
+        self._after_backward = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Choose, when ranks know each other and the model is not wrapped yet."""
         strategy = trainer.strategy
-        self._afterwards = False
+        self._after_backward = False
         if stage != "fit" or type(strategy) is not DDPStrategy:
             return
         given = strategy._ddp_kwargs
         names = {"broadcast_buffers", _BUFFERS}
         taken = names if names & given.keys() else set()
         strategy._ddp_kwargs = {name: value for name, value in _OPTIONS.items() if name not in taken} | given
-        chosen = "bucket_cap_mb" in given or strategy._ddp_comm_hook is not None
+        chosen = any(given.get(name) for name in _DDP_MUST_DO_IT) or strategy._ddp_comm_hook is not None
         rate = None if chosen or trainer.world_size == 1 else exchange_rate(strategy.root_device)
         if rate is None:
             return
-        self._afterwards = rate >= FAST_LINK
-        when = "after the backward pass" if self._afterwards else "during the backward pass"
+        self._after_backward = rate >= FAST_LINK
+        when = "after the backward pass" if self._after_backward else "during the backward pass"
         if trainer.is_global_zero:
             say(f"gradients are exchanged {when}: {rate / 1e9:,.0f} GB/s between {trainer.world_size} GPUs")
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The wrapped model leaves the exchange to this callback, as if every step but accumulated gradients."""
-        if self._afterwards:
-            assert trainer.strategy.model is not None
-            trainer.strategy.model.require_backward_grad_sync = False
+        """The wrapped model exchanges nothing itself, as in DDP's `no_sync`."""
+        if self._after_backward:
+            model = trainer.strategy.model
+            assert isinstance(model, DistributedDataParallel)
+            model.require_backward_grad_sync = False
 
     def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The exchange, once an optimizer step, before losses' scales are taken out and norms are limited."""
-        if self._afterwards and not trainer.fit_loop._should_accumulate():
-            take_mean([p.grad for p in pl_module.parameters() if p.grad is not None])
+        if self._after_backward and not trainer.fit_loop._should_accumulate():
+            all_reduce_mean([p.grad for p in pl_module.parameters() if p.grad is not None])
 
 
-def take_mean(gradients: Sequence[torch.Tensor]) -> None:
-    """Each becomes its mean over all ranks, in one exchange and in place.
+def all_reduce_mean(gradients: Sequence[torch.Tensor]) -> None:
+    """Each becomes its mean over all ranks, in place, in one exchange of all that are of the same type.
 
     Args:
-        gradients: of this rank, in the same order on all.
+        gradients: of this rank, as many and in the same order on all.
     """
+    by_type: dict[torch.dtype, list[torch.Tensor]] = {}
+    for gradient in gradients:
+        by_type.setdefault(gradient.dtype, []).append(gradient)
     # Gloo has sums only. NCCL takes parts of a whole as it adds.
     mean = dist.ReduceOp.AVG if dist.get_backend() == "nccl" else dist.ReduceOp.SUM
-    with dist._coalescing_manager():
-        for gradient in gradients:
-            dist.all_reduce(gradient, mean)
-    if mean == dist.ReduceOp.SUM:
-        torch._foreach_div_(list(gradients), dist.get_world_size())
+    for alike in by_type.values():
+        with _coalescing_manager():
+            for gradient in alike:
+                dist.all_reduce(gradient, mean)
+        if mean == dist.ReduceOp.SUM:
+            torch._foreach_div_(alike, dist.get_world_size())
 
 
 def exchange_rate(device: torch.device) -> float | None:
     """Bytes a second and direction at which sums over all ranks are formed; the same on every rank, which all call it.
 
+    None on CPUs, which have no link of their own.
+
     Of n ranks each sends 2 (n − 1) / n times what is summed, as rings do (the bus bandwidth of NCCL's tests).
 
     Args:
-        device: of this rank; None is returned for a CPU, which has no link.
+        device: of this rank.
     """
     if device.type != "cuda":
         return None

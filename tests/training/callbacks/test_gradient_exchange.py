@@ -7,11 +7,11 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from lit_t6.training import GradientExchange, ShardedStrategy
 from lit_t6.training.callbacks import gradient_exchange
-from lit_t6.training.callbacks.gradient_exchange import take_mean
+from lit_t6.training.callbacks.gradient_exchange import all_reduce_mean
 
 BUFFERS = gradient_exchange._BUFFERS  # PyTorch refuses another name, in the last of these tests
 SPARING = {"gradient_as_bucket_view": True, BUFFERS: False}
-MODEL = torch.nn.Sequential(*(torch.nn.Linear(512, 512) for _ in range(8)))  # 8 MiB
+MODEL = torch.nn.Linear(8, 8)
 
 
 def after_setup(strategy, stage="fit", world_size=2, is_global_zero=True):
@@ -19,7 +19,7 @@ def after_setup(strategy, stage="fit", world_size=2, is_global_zero=True):
     trainer = SimpleNamespace(strategy=strategy, world_size=world_size, is_global_zero=is_global_zero)
     callback = GradientExchange()
     callback.setup(trainer, MODEL, stage)
-    return callback._afterwards, strategy._ddp_kwargs
+    return callback._after_backward, strategy._ddp_kwargs
 
 
 def on_gpus(**options):
@@ -66,6 +66,8 @@ def test_the_link_is_not_measured_where_it_does_not_matter(monkeypatch):
     monkeypatch.setattr(gradient_exchange, "exchange_rate", lambda _: pytest.fail("measured"))
     assert after_setup(on_gpus(), world_size=1) == (False, SPARING)
     assert after_setup(on_gpus(bucket_cap_mb=7)) == (False, SPARING | {"bucket_cap_mb": 7})
+    for name in ("find_unused_parameters", "static_graph"):
+        assert after_setup(on_gpus(**{name: True})) == (False, SPARING | {name: True})
     assert after_setup(on_gpus(ddp_comm_hook=lambda *_: None)) == (False, SPARING)
     assert after_setup(on_gpus(), stage="validate") == (False, {})
     assert after_setup(ShardedStrategy(parallel_devices=[torch.device("cuda", 0)])) == (False, {})
@@ -80,11 +82,22 @@ def process_group(tmp_path):
 
 def test_the_mean_is_taken_in_place(process_group, monkeypatch):
     monkeypatch.setattr(dist, "get_world_size", lambda: 4)  # of which one rank takes part
-    gradients = [torch.full((3,), 8.0), torch.full((2, 2), -4.0)]
+    gradients = [torch.full((3,), 8.0), torch.full((2, 2), -4.0), torch.full((2,), 12.0, dtype=torch.float64)]
     kept = [gradient.data_ptr() for gradient in gradients]
-    take_mean(gradients)
-    assert [gradient.unique().item() for gradient in gradients] == [2, -1]
+    all_reduce_mean(gradients)
+    assert [gradient.unique().item() for gradient in gradients] == [2, -1, 3]
     assert [gradient.data_ptr() for gradient in gradients] == kept
+    all_reduce_mean([])
+
+
+@pytest.mark.gpu
+def test_nccl_takes_the_mean_in_place(tmp_path):
+    dist.init_process_group("nccl", f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    gradients = [torch.randn(3, device="cuda"), torch.randn(2, 2, device="cuda", dtype=torch.bfloat16)]
+    kept = [gradient.clone() for gradient in gradients]
+    all_reduce_mean(gradients)
+    dist.destroy_process_group()
+    torch.testing.assert_close(gradients, kept, rtol=0, atol=0)
 
 
 def test_the_options_are_ones_that_pytorch_knows(process_group):
