@@ -49,6 +49,15 @@ MHA = "configs/attention/mha.yaml"
             "'TensorBordLogger' is not known; did you mean TensorBoardLogger?",
         ),
         (
+            ["fit", "--trainer.strategy=fdsp"],
+            "error: trainer.strategy: there is no 'fdsp'; did you mean fsdp? There are",
+        ),
+        (["fit", "--trainer.strategy=ddp_spawn"], "are started from within Python, where they can be neither stopped"),
+        (
+            ["fit", "--trainer.strategy.bucket_cap_mb=9"],
+            "its options need the name typed too, such as --trainer.strategy",
+        ),
+        (
             ["fit", "--trainer.precision=fp16"],
             "trainer.precision: 'fp16' is not one of its values; did you mean 16-mixed?",
         ),

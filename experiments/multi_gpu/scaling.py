@@ -176,7 +176,8 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
         options.devices = [number for number in (1, 2, 4, 8) if number <= there]
     if len(options.devices) < 2 or options.devices != sorted(set(options.devices)) or options.devices[0] != 1:
         parser.error(
-            f"--devices {options.devices}: expected 1 and larger numbers, as 1 2 4; is there more than one GPU?"
+            f"--devices {options.devices}: expected 1 and larger numbers, as 1 2 4. With less than two GPUs, "
+            "--accelerator cpu shows how it goes; see experiments/multi_gpu/README.md."
         )
     if not options.warmup + options.log_every <= options.steps:
         parser.error(f"--steps {options.steps}: leaves nothing to time after --warmup {options.warmup}.")

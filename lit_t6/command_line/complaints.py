@@ -120,6 +120,8 @@ def _unknown_class(message: str, known: Sequence[str]) -> str:
     if not key or not unknown:
         return ""
     option, name = key[1] or key[2], next(filter(None, unknown.groups()))
+    if option == "trainer.strategy" and name in ("auto", "ddp", "fsdp"):  # of a file; a typed one is a class by now
+        return f"{option}: its options need the name typed too, such as --trainer.strategy ddp, or a class in the file."
     names = _lightning_classes(option)
     near = nearest(name, names)
     expected = f" Expected a class by its name or import path. There are {', '.join(names)}." if near == "." else ""

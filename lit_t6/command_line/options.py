@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from itertools import zip_longest
 
+from lit_t6.command_line.strategies import strategy_named
+
+_STRATEGY = "--trainer.strategy"
 _OF_THE_MECHANISM = ("--model.attention", "--model.attention.class_path", "--model.attention.help")
 
 
@@ -11,15 +14,19 @@ def arrange(options: Sequence[str]) -> list[str]:
 
     Every `--config FILE` comes first, in order; then the mechanism, spelt out if it was typed by its short name
     (`--model.attention MQA`), since its class decides which settings there are; then all other options. So an option
-    holds wherever it stands.
+    holds wherever it stands. So does the strategy's name (`--trainer.strategy ddp`), whose class decides likewise.
+
+    Raises:
+        ValueError: an option without a value, or a strategy that there is not.
     """
     configs: list[str] = []
     mechanism: list[str] = []
+    strategy: list[str] = []
     others: list[str] = []
     rest = iter(options)
     for option in rest:
         name, equals, value = option.partition("=")
-        if name not in ("-c", "--config", *_OF_THE_MECHANISM):
+        if name not in ("-c", "--config", _STRATEGY, *_OF_THE_MECHANISM):
             others.append(option)
             continue
         value = value if equals else next(rest, "")
@@ -27,11 +34,14 @@ def arrange(options: Sequence[str]) -> list[str]:
             raise ValueError(f"{name} needs a value.")
         if name in ("-c", "--config"):
             configs += ["--config", value]
+        elif name == _STRATEGY:
+            has_options = any(word.startswith(f"{_STRATEGY}.") for word in options)
+            strategy = [name, strategy_named(value, has_options)]
         elif name == "--model.attention.help":
             mechanism = [name, _class_path(value)]
         else:
             mechanism = _mechanism_options(value)
-    return configs + mechanism + others
+    return configs + mechanism + strategy + others
 
 
 def _class_path(name: str) -> str:

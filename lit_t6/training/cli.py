@@ -17,6 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit_t6.command_line.options import arrange, option_value
 from lit_t6.command_line.parsing import parse, parser_settings
+from lit_t6.command_line.strategies import strategy_named
 from lit_t6.command_line.trainers import check_that_a_model_is_named
 from lit_t6.training.accelerator import choose_precision
 from lit_t6.training.callbacks import DocumentLossWriter, SaveOnInterrupt, TrainingProgress
@@ -36,6 +37,7 @@ from lit_t6.training.monitors import check_mode, check_monitors
 from lit_t6.training.outcome import say_outcome
 from lit_t6.training.places import folder_without_logger
 from lit_t6.training.refused_run import leaving_nothing
+from lit_t6.training.run_elsewhere import describe_run_elsewhere
 from lit_t6.training.run_folder import RunFolder, find_unfinished, forget, tell_child_processes
 from lit_t6.training.sharded import ShardedStrategy
 from lit_t6.training.steps_left import check_limits, check_steps_left
@@ -125,8 +127,8 @@ class T6CLI(LightningCLI):
         evaluates = self.subcommand in ("validate", "test", "predict")
         if evaluates:
             kwargs["logger"] = False  # its figures are printed; the curves are those of training
-        if trainer_config.get("strategy") == "fsdp":
-            kwargs["strategy"] = ShardedStrategy()
+        if isinstance(name := trainer_config.get("strategy"), str):  # of a file, or as `arrange` has found it
+            kwargs["strategy"] = ShardedStrategy() if strategy_named(name) == "fsdp" else strategy_named(name)
         saves = not evaluates and trainer_config.get("enable_checkpointing") is not False
         kwargs["enable_checkpointing"] = True  # else Lightning refuses those that are there, and go out below
         asked_for_bar = "ProgressBar" in str(trainer_config.get("callbacks"))  # Lightning adds its own to the same list
@@ -188,7 +190,7 @@ class T6CLI(LightningCLI):
         if config.auto_resume and not resumes and not self.converted_from:
             plain = yaml.safe_load(self._subcommand_parsers["fit"].dump(config, skip_none=False))
             found = find_unfinished(plain)
-            self.done_before = "" if found else describe_finished_run(plain)
+            self.done_before = "" if found else describe_finished_run(plain) or describe_run_elsewhere(plain)
             self.same_command = str(config.trainer.logger.class_path).endswith("TensorBoardLogger")
             tell_child_processes(found)
             if found is not None:

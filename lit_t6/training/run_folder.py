@@ -130,21 +130,41 @@ def runs_of(config: dict[str, Any], finished: bool) -> Iterator[tuple[Path, int 
         config: all options of `fit`, in plain form.
         finished: whether they are.
     """
+    return ((folder, version) for folder, version in runs_beside(config, finished) if _is_run_of(folder, config))
+
+
+def runs_beside(config: dict[str, Any], finished: bool) -> Iterator[tuple[Path, int | str]]:
+    """The same of any configuration that is logged under the same name.
+
+    Args:
+        config: as of `runs_of`.
+        finished: likewise.
+    """
     logger = config["trainer"].get("logger")
     if not isinstance(logger, dict) or not logger["class_path"].endswith("TensorBoardLogger"):
         return
     arguments = logger["init_args"]
     for folder, version in _folders(arguments["save_dir"], arguments.get("name"), arguments.get("version")):
-        if (folder / FINISHED_NAME).exists() == finished and _is_run_of(folder, config):
+        if (folder / FINISHED_NAME).exists() == finished:
             yield folder, version
 
 
 def _is_run_of(folder: Path, config: dict[str, Any]) -> bool:
+    saved = config_of(folder)
+    return saved is not None and comparable(saved) == comparable(config)
+
+
+def config_of(folder: Path) -> dict[str, Any] | None:
+    """The options that a run was started with; None where there are none to be read.
+
+    Args:
+        folder: of the run.
+    """
     try:
         saved = yaml.safe_load((folder / CONFIG_NAME).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
-        return False
-    return isinstance(saved, dict) and comparable(saved) == comparable(config)
+        return None
+    return saved if isinstance(saved, dict) else None
 
 
 def _is_of_another(path: Path, config: dict[str, Any]) -> bool:

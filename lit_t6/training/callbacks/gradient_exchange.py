@@ -52,12 +52,21 @@ class GradientExchange(Callback):
         self._after_backward = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Choose, when ranks know each other and the model is not wrapped yet."""
+        """Choose, when ranks know each other and the model is not wrapped yet.
+
+        Raises:
+            ValueError: `static_graph` with gradient accumulation.
+        """
         strategy = trainer.strategy
         self._after_backward = False
         if stage != "fit" or type(strategy) is not DDPStrategy:
             return
         given = strategy._ddp_kwargs
+        if given.get("static_graph") and trainer.accumulate_grad_batches > 1:
+            raise ValueError(
+                f"trainer.strategy.static_graph: PyTorch cannot have it with gradient accumulation, here over "
+                f"{trainer.accumulate_grad_batches} batches; leave it out."
+            )
         names = {"broadcast_buffers", _BUFFERS}
         taken = names if names & given.keys() else set()
         strategy._ddp_kwargs = {name: value for name, value in _OPTIONS.items() if name not in taken} | given

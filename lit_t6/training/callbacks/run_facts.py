@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import DDPStrategy
 
 from lit_t6.attention import attention_budget, is_unequal
 from lit_t6.data import TokenDataModule
@@ -13,6 +14,7 @@ from lit_t6.model import T6Config
 from lit_t6.training.callbacks.throughput import cache_bytes_per_token
 from lit_t6.training.messages import counted
 from lit_t6.training.places import is_rehearsal
+from lit_t6.training.sharded import ShardedStrategy
 
 
 def run_facts(trainer: L.Trainer, config: T6Config) -> dict[str, str]:
@@ -34,7 +36,7 @@ def run_facts(trainer: L.Trainer, config: T6Config) -> dict[str, str]:
         "cache": f"{cache_bytes_per_token(config, str(trainer.precision)):,} bytes a token, over all layers",
         "backend": attention.backend,
         **_ways_of_computing(trainer),
-        "device": f"{_devices(trainer)}, precision {trainer.precision}",
+        "device": f"{_devices(trainer)}{_strategy(trainer)}, precision {trainer.precision}",
     }
     data = getattr(trainer, "datamodule", None)
     if isinstance(data, TokenDataModule):
@@ -81,6 +83,13 @@ def _devices(trainer: L.Trainer) -> str:
         else f"CPU, {counted(torch.get_num_threads(), 'thread')}"
     )
     return f"{trainer.world_size} × {name}"
+
+
+def _strategy(trainer: L.Trainer) -> str:
+    """How several devices train together, behind what they are; nothing of a single one."""
+    if trainer.world_size == 1 or not isinstance(trainer.strategy, DDPStrategy):
+        return ""
+    return ", FSDP" if isinstance(trainer.strategy, ShardedStrategy) else ", DDP"
 
 
 def _ways_of_computing(trainer: L.Trainer) -> dict[str, str]:

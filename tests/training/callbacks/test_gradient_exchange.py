@@ -14,9 +14,10 @@ SPARING = {"gradient_as_bucket_view": True, BUFFERS: False}
 MODEL = torch.nn.Linear(8, 8)
 
 
-def after_setup(strategy, stage="fit", world_size=2, is_global_zero=True):
+def after_setup(strategy, stage="fit", world_size=2, is_global_zero=True, accumulate=1):
     """Whether all gradients are exchanged at once, and options of DistributedDataParallel."""
-    trainer = SimpleNamespace(strategy=strategy, world_size=world_size, is_global_zero=is_global_zero)
+    accumulated = {"accumulate_grad_batches": accumulate}
+    trainer = SimpleNamespace(strategy=strategy, world_size=world_size, is_global_zero=is_global_zero, **accumulated)
     callback = GradientExchange()
     callback.setup(trainer, MODEL, stage)
     return callback._after_backward, strategy._ddp_kwargs
@@ -71,6 +72,13 @@ def test_the_link_is_not_measured_where_it_does_not_matter(monkeypatch):
     assert after_setup(on_gpus(ddp_comm_hook=lambda *_: None)) == (False, SPARING)
     assert after_setup(on_gpus(), stage="validate") == (False, {})
     assert after_setup(ShardedStrategy(parallel_devices=[torch.device("cuda", 0)])) == (False, {})
+
+
+def test_a_static_graph_accumulates_no_gradients():
+    with pytest.raises(
+        ValueError, match="static_graph: PyTorch cannot have it with gradient accumulation, here over 4"
+    ):
+        after_setup(on_gpus(static_graph=True), accumulate=4)
 
 
 @pytest.fixture
