@@ -14,12 +14,14 @@ def describe_run_elsewhere(config: dict[str, Any]) -> str:
     """What to tell who begins a run whose like was stopped on other devices; empty if there is none.
 
     Args:
-        config: all options of `fit`, in plain form.
+        config: all options of `fit`, in plain form. Where the logger's version is named, no new run begins beside it.
     """
+    if (config["trainer"].get("logger") or {}).get("init_args", {}).get("version") is not None:
+        return ""
     ours = comparable(config)
     for folder, _ in runs_beside(config, finished=False):
         theirs = comparable(config_of(folder) or {})
-        if _without_devices(theirs) != _without_devices(ours) or is_held(folder):
+        if theirs == ours or _without_devices(theirs) != _without_devices(ours) or is_held(folder):
             continue
         path, _ = newest_whole(saved_checkpoints(folder, config))
         if path is None:

@@ -39,6 +39,12 @@ def test_another_run_is_not(stopped, capsys):
     assert "is the same, not finished" not in capsys.readouterr().out
 
 
+def test_nor_is_any_where_a_run_has_a_place_of_its_own(stopped, capsys):
+    _, words = stopped
+    run(["fit", *words, "--data.batch_size=4", "--trainer.logger.init_args.version=mine"])
+    assert "is the same, not finished" not in capsys.readouterr().out
+
+
 def test_nor_is_one_without_checkpoints(stopped, capsys):
     folder, words = stopped
     for path in folder.rglob("*.ckpt"):
