@@ -84,6 +84,7 @@ class Attempts:
         self._first: dict[int, tuple[int, float]] = {}  # of a trial: steps and seconds when it was first seen
         self._steps: dict[int, int] = {}  # when it was last seen
         self._killed: dict[int, str] = {}  # trials that lost their workers, with the job of each
+        self._places: set[tuple[str, str]] = set()  # jobs that did, and where
 
     def look(self) -> None:
         """See what has been done since, and kill whom it is time to kill."""
@@ -105,6 +106,7 @@ class Attempts:
             with suppress(ProcessLookupError):
                 os.kill(victim.user_attrs["worker"]["pid"], signal.SIGKILL)
                 self._killed[victim._trial_id] = str(victim.user_attrs["job"])
+                self._places.add(_job_and_place(victim))
 
     @staticmethod
     def _beat(trial: FrozenTrial) -> tuple[int, int, float]:
@@ -113,16 +115,28 @@ class Attempts:
         return int(step), int(of), float(seconds)
 
     def _victim(self, trials: list[FrozenTrial], running: list[FrozenTrial]) -> FrozenTrial | None:
+        if not self._killed:
+            return next(filter(self._is_on_its_way, running), None)
         idle = len(running) < self.kills and all(trial.state != TrialState.WAITING for trial in trials)
-        if self._killed and (self._has_moved(trials) or not idle):
+        if not idle or self._has_moved(trials):
             return None
-        return next(filter(self._is_on_its_way, running), None)
+        stayed = (trial for trial in running if "worker" in trial.user_attrs and _job_and_place(trial) in self._places)
+        again = next(filter(self._has_time, stayed), None)  # what it did before its worker was killed is saved
+        return again or next(filter(self._is_on_its_way, running), None)
 
     def _is_on_its_way(self, trial: FrozenTrial) -> bool:
+        """Whether the attempt has done its share, and has time left."""
+        step, of, _ = self._beat(trial)
+        begun, _ = self._first.get(trial._trial_id, (step, 0.0))
+        return step > begun and step - begun >= of * _SHARE and self._has_time(trial)
+
+    def _has_time(self, trial: FrozenTrial) -> bool:
+        """Whether the trial will not be done before its worker is killed, as far as one can know."""
         step, of, seconds = self._beat(trial)
         begun, at = self._first.get(trial._trial_id, (step, seconds))
-        done = step - begun
-        return done > 0 and done >= of * _SHARE and (of - step) / done * (seconds - at) >= _LEFT_SECONDS
+        if step == begun or seconds == at:
+            return 2 * step <= of
+        return (of - step) / (step - begun) * (seconds - at) >= _LEFT_SECONDS
 
     def _has_moved(self, trials: list[FrozenTrial]) -> bool:
         """Whether a trial that lost its worker has gone on in another place."""
@@ -158,6 +172,10 @@ class Attempts:
             value=trial.value if trial.values else None,
             killed=trial._trial_id in self._killed,
         )
+
+
+def _job_and_place(trial: FrozenTrial) -> tuple[str, str]:
+    return str(trial.user_attrs["job"]), place_of(trial.user_attrs["worker"])
 
 
 def place_of(worker: dict[str, Any]) -> str:

@@ -144,9 +144,10 @@ def test_a_worker_on_its_way_is_killed_and_another_when_one_is_idle(monkeypatch,
     assert look(lost, other, trial(2, "a", running, beat=[1, 11, 60, 0.0])) == [100]  # nobody is idle
     done, more = trial(1, "b", TrialState.COMPLETE, "1"), trial(3, "c", waiting)
     assert look(lost, done, trial(2, "a", running, beat=[2, 22, 60, 3.0]), more) == [100]  # nor here
-    assert look(lost, done, trial(2, "a", running, beat=[2, 19, 60, 3.0])) == [100]  # too few steps of this attempt
     assert look(lost, done, trial(2, "a", running, beat=[2, 50, 60, 9.0])) == [100]  # may be done before it is killed
-    assert look(lost, done, trial(2, "a", running, beat=[2, 22, 60, 3.0])) == [100, 102]
+    assert look(lost, done, trial(5, "d", running, beat=[1, 1, 60, 0.0])) == [100]  # has lost no worker, nor done much
+    assert look(lost, done, trial(6, "a", running, "1")) == [100]  # it has moved, though it has done no step yet
+    assert look(lost, done, trial(2, "a", running, beat=[2, 12, 60, 3.0])) == [100, 102]
     found_done = trial(4, "a", TrialState.COMPLETE, "1")
     found_done.user_attrs["times"] = {"started": 50.0, "ended": 50.01}
     assert not watched._has_moved([lost, done, found_done])
