@@ -83,8 +83,7 @@ class Attempts:
         self._ledger: Ledger | None = None
         self._first: dict[int, tuple[int, float]] = {}  # of a trial: steps and seconds when it was first seen
         self._steps: dict[int, int] = {}  # when it was last seen
-        self._killed: dict[int, str] = {}  # trials that lost their workers, with the job of each
-        self._places: set[tuple[str, str]] = set()  # jobs that did, and where
+        self._killed: dict[int, tuple[str, str]] = {}  # trials that lost their workers, with the job and place of each
 
     def look(self) -> None:
         """See what has been done since, and kill whom it is time to kill."""
@@ -105,8 +104,7 @@ class Attempts:
         if self.kills and (victim := self._victim(trials, running)):
             with suppress(ProcessLookupError):
                 os.kill(victim.user_attrs["worker"]["pid"], signal.SIGKILL)
-                self._killed[victim._trial_id] = str(victim.user_attrs["job"])
-                self._places.add(_job_and_place(victim))
+                self._killed[victim._trial_id] = _job_and_place(victim)
 
     @staticmethod
     def _beat(trial: FrozenTrial) -> tuple[int, int, float]:
@@ -120,7 +118,8 @@ class Attempts:
         idle = len(running) < self.kills and all(trial.state != TrialState.WAITING for trial in trials)
         if not idle or self._has_moved(trials):
             return None
-        stayed = (trial for trial in running if "worker" in trial.user_attrs and _job_and_place(trial) in self._places)
+        known = (trial for trial in running if "worker" in trial.user_attrs)
+        stayed = (trial for trial in known if _job_and_place(trial) in self._killed.values())
         again = next(filter(self._has_time, stayed), None)  # what it did before its worker was killed is saved
         return again or next(filter(self._is_on_its_way, running), None)
 
@@ -144,7 +143,7 @@ class Attempts:
         for attempt in map(self._attempt, filter(lambda trial: "worker" in trial.user_attrs, trials)):
             if trained(attempt.to_dict()):
                 places.setdefault(attempt.job, set()).add(attempt.place)
-        return any(len(places.get(job, ())) > 1 for job in self._killed.values())
+        return any(len(places.get(job, ())) > 1 for job, _ in self._killed.values())
 
     def all(self) -> list[Attempt]:
         """What is known of each, in the order in which they began."""

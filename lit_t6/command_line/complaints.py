@@ -115,12 +115,14 @@ def file_for_a_mechanism(path: str) -> str:
 
 
 def _unknown_class(message: str, known: Sequence[str]) -> str:
+    from lit_t6.command_line.strategies import NAMES as STRATEGIES  # which speaks through this module
+
     key = re.search(r'[Kk]ey "([^"]+)"|^--(\S+)\.help:', message)
     unknown = re.search(_UNKNOWN_CLASS, message)
     if not key or not unknown:
         return ""
     option, name = key[1] or key[2], next(filter(None, unknown.groups()))
-    if option == "trainer.strategy" and name in ("auto", "ddp", "fsdp"):  # of a file; a typed one is a class by now
+    if option == "trainer.strategy" and name in STRATEGIES:  # of a file; a typed one is a class by now
         return f"{option}: its options need the name typed too, such as --trainer.strategy ddp, or a class in the file."
     names = _lightning_classes(option)
     near = nearest(name, names)

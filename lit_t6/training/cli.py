@@ -38,7 +38,8 @@ from lit_t6.training.outcome import say_outcome
 from lit_t6.training.places import folder_without_logger
 from lit_t6.training.refused_run import leaving_nothing
 from lit_t6.training.run_elsewhere import describe_run_elsewhere
-from lit_t6.training.run_folder import RunFolder, find_unfinished, forget, tell_child_processes
+from lit_t6.training.run_folder import RunFolder
+from lit_t6.training.runs import find_unfinished, forget, tell_child_processes
 from lit_t6.training.sharded import ShardedStrategy
 from lit_t6.training.steps_left import check_limits, check_steps_left
 
@@ -128,7 +129,8 @@ class T6CLI(LightningCLI):
         if evaluates:
             kwargs["logger"] = False  # its figures are printed; the curves are those of training
         if isinstance(name := trainer_config.get("strategy"), str):  # of a file, or as `arrange` has found it
-            kwargs["strategy"] = ShardedStrategy() if strategy_named(name) == "fsdp" else strategy_named(name)
+            name = strategy_named(name)
+            kwargs["strategy"] = ShardedStrategy() if name == "fsdp" else name
         saves = not evaluates and trainer_config.get("enable_checkpointing") is not False
         kwargs["enable_checkpointing"] = True  # else Lightning refuses those that are there, and go out below
         asked_for_bar = "ProgressBar" in str(trainer_config.get("callbacks"))  # Lightning adds its own to the same list
@@ -161,7 +163,7 @@ class T6CLI(LightningCLI):
         self.same_command = False
         self.goes_on_from: str | None = None
         self.steps_before = 0
-        self.done_before = ""
+        self.begun_anew: dict[str, Any] | None = None  # options of a run that nothing was found to go on with
         if self.subcommand is None:
             return
         config = self.config[self.subcommand]
@@ -190,7 +192,7 @@ class T6CLI(LightningCLI):
         if config.auto_resume and not resumes and not self.converted_from:
             plain = yaml.safe_load(self._subcommand_parsers["fit"].dump(config, skip_none=False))
             found = find_unfinished(plain)
-            self.done_before = "" if found else describe_finished_run(plain) or describe_run_elsewhere(plain)
+            self.begun_anew = None if found else plain
             self.same_command = str(config.trainer.logger.class_path).endswith("TensorBoardLogger")
             tell_child_processes(found)
             if found is not None:
@@ -242,8 +244,10 @@ class T6CLI(LightningCLI):
             warn(advice)
         if self.trainer.is_global_zero and self._get(self.config_init, "trainer").enable_checkpointing is False:
             warn("trainer.enable_checkpointing=false: the model is not kept, and the training cannot be gone on with.")
-        if self.trainer.is_global_zero and self.done_before:
-            say(self.done_before)
+        if self.trainer.is_global_zero and self.begun_anew is not None:  # one rank alone reads checkpoints for it
+            said = describe_finished_run(self.begun_anew) or describe_run_elsewhere(self.begun_anew)
+            if said:
+                say(said)
 
     def before_predict(self) -> None:
         """Look at the file to write before the data is read and processes for other devices start."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 from lit_t6.training.checkpoint_choice import newest_whole, of_run, read_inside
-from lit_t6.training.run_folder import runs_of, saved_checkpoints
+from lit_t6.training.runs import runs_of, saved_checkpoints
 from lit_t6.training.steps_left import limits_reached
 
 

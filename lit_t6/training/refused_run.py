@@ -7,8 +7,8 @@ import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lit_t6.training.places import folder_of
-from lit_t6.training.run_folder import CONFIG_NAME
 from lit_t6.training.run_lock import LOCK_NAME, hold_folder
+from lit_t6.training.runs import CONFIG_NAME
 from lit_t6.training.tensorboard_logger import LastingTensorBoardLogger
 
 _OF_EVERY_RUN = (CONFIG_NAME, LOCK_NAME, LastingTensorBoardLogger.NAME_HPARAMS_FILE)

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from lit_t6.training.checkpoint_choice import newest_whole
-from lit_t6.training.run_folder import comparable, config_of, runs_beside, saved_checkpoints
+from lit_t6.training.checkpoint_choice import newest_whole, of_run
 from lit_t6.training.run_lock import is_held
+from lit_t6.training.runs import comparable, config_of, runs_beside, saved_checkpoints
 
 _OF_DEVICES = {"trainer": ("accelerator", "devices", "num_nodes", "strategy"), "data": ("batch_size", "num_workers")}
 """Settings that say where and how a run is trained, and not what."""
@@ -23,7 +23,7 @@ def describe_run_elsewhere(config: dict[str, Any]) -> str:
         theirs = comparable(config_of(folder) or {})
         if theirs == ours or _without_devices(theirs) != _without_devices(ours) or is_held(folder):
             continue
-        path, _ = newest_whole(saved_checkpoints(folder, config))
+        path, _ = newest_whole(of_run(folder, saved_checkpoints(folder, config)))
         if path is None:
             continue
         changed = [

@@ -51,3 +51,17 @@ def test_nor_is_one_without_checkpoints(stopped, capsys):
         path.unlink()
     run(["fit", *words, "--data.batch_size=4"])
     assert "is the same, not finished" not in capsys.readouterr().out
+
+
+def test_its_own_checkpoint_is_named_where_others_lie_too(options, tmp_path, capsys):
+    words = [*options, *QUIET, "--data.batch_size=2", "--data.global_batch_size=4", "--trainer.val_check_interval=2"]
+    words.append(f"--checkpoint.dirpath={tmp_path / 'shared'}")
+    folder = Path(run(["fit", *words]).trainer.log_dir)
+    (folder / FINISHED_NAME).unlink()
+    own = set((tmp_path / "shared").glob("*.ckpt"))
+    run(["fit", *words, "--model.optimizer.lr=0.002"])
+    capsys.readouterr()
+    run(["fit", *words, "--data.batch_size=4"])
+    said = capsys.readouterr().out
+    assert f"{folder} is the same, not finished, where data.batch_size was 2: --ckpt_path " in said
+    assert Path(said.partition("was 2: --ckpt_path ")[2].partition(" goes on")[0]) in own
