@@ -77,6 +77,9 @@ def problems(result: Result) -> list[str]:
     """
     found, done = [], result["parts"]
     for name, part in done.items():
+        if not part["attempts"]:
+            found.append(f"{name}: nothing is known of its trials; expected an attempt at each.")
+            continue
         completed = [attempt["job"] for attempt in part["attempts"] if attempt["outcome"] == "completed"]
         jobs = {attempt["job"] for attempt in part["attempts"]}
         if sorted(completed) != sorted(jobs):
@@ -128,12 +131,13 @@ def table(result: Result) -> str:
         difference = ""
         if name.startswith("rank") and name != "rank-all" and "rank-all" in done:
             distances = [abs(each) for each in apart(done["rank-all"], part)]
-            difference = f"{statistics.mean(distances):.4f}, at most {max(distances):.4f}"
+            if distances:
+                difference = f"{statistics.mean(distances):.4f}, at most {max(distances):.4f}"
+        times = [attempt["end"] - attempt["start"] for attempt in completed]
         cells = [
             *(name, str(part["places"]), str(part["per_trial"]), str(len(completed)), str(len(part["attempts"]))),
             "interrupted" if part.get("interrupted") else f"{part['seconds'] / 60:.2f}",
-            f"{statistics.median(attempt['end'] - attempt['start'] for attempt in completed):.1f}",
-            *(use, difference),
+            *(f"{statistics.median(times):.1f}" if times else "", use, difference),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "Busy: share of the time in which a kernel ran, start-up of trials included."]

@@ -78,6 +78,16 @@ def test_a_study_in_which_nobody_was_killed_shows_nothing():
     assert said == ["x: no worker was killed, as trials are too short; more --trainer.max_steps."]
 
 
+def test_a_part_of_which_nothing_is_known_is_named(tmp_path):
+    found = result(**{"rank-all": RANK, "heads-all": part() | {"kills": True}, "rank-one": part()})
+    missing = "nothing is known of its trials; expected an attempt at each."
+    assert studies_result.problems(found) == [f"heads-all: {missing}", f"rank-one: {missing}"]
+    said = studies_result.table(found)
+    assert "| heads-all | 2 | 1 | 0 | 0 | 0.67 |  |  |  |" in said
+    assert "| rank-one | 2 | 1 | 0 | 0 | 0.67 |  |  |  |" in said
+    assert [len(axes.patches) for axes in studies_result.timeline(found, tmp_path / "x.png").axes] == [4, 0, 0]
+
+
 def test_a_trial_that_was_done_before_its_worker_was_killed_was_not_resumed():
     late = copy.deepcopy(HEADS)
     late["attempts"][2] |= {"from_step": None, "start": 20.0, "end": 20.1}
