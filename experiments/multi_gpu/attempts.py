@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lit_t6.sweeps.begun import open_begun
 from lit_t6.sweeps.jobs import VOID, outcome_of
 from lit_t6.sweeps.ledger import Ledger
-from lit_t6.sweeps.storage import HEARTBEAT_SECONDS, JOURNAL
+from lit_t6.sweeps.storage import HEARTBEAT_SECONDS
 from lit_t6.sweeps.study import Study
 
 _SHARE = 1 / 6
@@ -85,13 +85,19 @@ class Attempts:
         self._steps: dict[int, int] = {}  # when it was last seen
         self._killed: dict[int, tuple[str, str]] = {}  # trials that lost their workers, with the job and place of each
 
+    def open(self) -> None:
+        """Open the study's storage, unless it is open.
+
+        Raises:
+            ValueError: the study has not begun, or only just, or the storage holds another one of its name.
+        """
+        if self._ledger is None:
+            self._ledger = open_begun(self.study, self.folder, None, HEARTBEAT_SECONDS)
+
     def look(self) -> None:
         """See what has been done since, and kill whom it is time to kill."""
-        if not (self.folder / JOURNAL).exists():
-            return
-        if self._ledger is None:
-            with suppress(ValueError):  # its journal is there a moment before it is
-                self._ledger = open_begun(self.study, self.folder, None, HEARTBEAT_SECONDS)
+        with suppress(ValueError):  # while it begins; what is still wrong at its end, `open` tells then
+            self.open()
         if self._ledger is None:
             return
         trials = self._ledger.trials()

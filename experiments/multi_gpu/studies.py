@@ -19,6 +19,7 @@ from experiments.multi_gpu.cases import CHECKOUT
 from experiments.multi_gpu.studies_result import Result, problems, table, timeline
 from experiments.multi_gpu.utilisation import GpuUse
 from lit_t6.bench.facts import check_same, facts, write_json
+from lit_t6.sweeps import typed_settings
 from lit_t6.sweeps.begun import FOLDER
 from lit_t6.sweeps.commands import EXIT_AGAIN
 from lit_t6.sweeps.devices import visible_gpus
@@ -97,10 +98,14 @@ class Run:
 
     def words(self, command: str, *more: str) -> list[str]:
         """Of `python cli.py sweep COMMAND` for this study."""
-        typed = [
+        logs = f"--logs={self.logs}"
+        return [sys.executable, "cli.py", "sweep", command, *self.files, logs, *self.typed_words(), *more]
+
+    def typed_words(self) -> list[str]:
+        """Settings of the study that are typed, as the command reads them."""
+        return [
             f"--{name}={json.dumps(value) if isinstance(value, list) else value}" for name, value in self.typed.items()
         ]
-        return [sys.executable, "cli.py", "sweep", command, *self.files, f"--logs={self.logs}", *typed, *more]
 
     def run(self) -> dict[str, Any]:
         """To its end.
@@ -109,8 +114,11 @@ class Run:
             `status` of the process, `seconds`, `attempts`, `use` of each GPU, steps from one save to the next
             (`saved_every`), and whether it went on with what an earlier call left, so that `seconds` are not those of
             the whole (`interrupted`).
+
+        Raises:
+            ValueError: a setting of the study is wrong; or it ended well, but is not the one that was watched.
         """
-        study = load_study([CHECKOUT / name for name in self.files], self.typed)
+        study = load_study([CHECKOUT / name for name in self.files], typed_settings(self.typed_words()))
         folder = self.logs / FOLDER / study.name
         interrupted = bool(Attempts(study, folder).all())
         watched = Attempts(study, folder, self.part.places if self.part.kills else 0)
@@ -130,6 +138,11 @@ class Run:
                     process.send_signal(signal.SIGTERM)  # trainings save
                     process.wait()
         seconds = time.time() - watched.began
+        if process.returncode == 0:
+            try:
+                watched.open()
+            except ValueError as error:
+                raise ValueError(f"was trained, but could not be watched: {error}") from error
         found = [attempt.to_dict() for attempt in watched.all()]
         saved_every = int(study.options.get("resume.every_n_steps", 0))
         told = {"status": process.returncode, "seconds": seconds, "interrupted": interrupted}
@@ -235,7 +248,11 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         print(f"{part.name}: {part.told()} …", file=sys.stderr, flush=True)
         run = Run(part, options, gpus)
-        found = run.run()
+        try:
+            found = run.run()
+        except ValueError as error:
+            print(f"error: {part.name}: {error}", file=sys.stderr)
+            return 1
         if found["status"] == EXIT_AGAIN:
             print(f"{part.name}: stopped after {found['seconds']:.0f} s, and saved. The same command goes on.")
             return EXIT_AGAIN

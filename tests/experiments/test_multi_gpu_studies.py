@@ -2,6 +2,7 @@ import copy
 import json
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,8 @@ from optuna.trial import TrialState
 from experiments.multi_gpu import attempts, studies, studies_result
 from experiments.multi_gpu.attempts import Attempts, place_of
 from experiments.multi_gpu.utilisation import summarised
+from lit_t6.sweep_commands import sweep
+from lit_t6.sweeps import commands
 
 from ..sweeps.running import study_file
 
@@ -183,15 +186,42 @@ def test_other_devices_do_not_go_on(tmp_path, capsys):
     assert "cannot stand in one table. Choose another --output." in capsys.readouterr().err
 
 
+def watcher(found):
+    return SimpleNamespace(all=lambda: found, look=lambda: None, open=lambda: None, began=time.time())
+
+
 @pytest.mark.parametrize("left", [[], [attempt("a/seed-0", "GPU 0", -90)]])
 def test_a_part_that_an_earlier_call_began_has_no_time(tmp_path, monkeypatch, left):
     said = [SimpleNamespace(to_dict=lambda each=each: each) for each in left]
-    fake = SimpleNamespace(all=lambda: said, look=lambda: None, began=time.time())
-    monkeypatch.setattr(studies, "Attempts", lambda *_: fake)
+    monkeypatch.setattr(studies, "Attempts", lambda *_: watcher(said))
     monkeypatch.setattr(studies.Run, "words", lambda *_: [sys.executable, "-c", ""])
     options = studies.read_options([f"--output={tmp_path}", f"--logs={tmp_path}"])
     found = studies.Run(studies.parts(2)[0], options, []).run()
     assert (found["status"], found["interrupted"]) == (0, bool(left))
+
+
+@pytest.mark.parametrize("name", ["rank-all", "rank-pairs"])
+def test_the_study_that_is_watched_is_the_one_that_runs(tmp_path, monkeypatch, name):
+    watched, ran = [], []
+    monkeypatch.setattr(studies, "Attempts", lambda study, *_: watched.append(study) or watcher([]))
+    typed = ["--trainer.max_steps=600", "--model.optimizer.lr=1e-3", "--trainer.accelerator=null"]
+    options = studies.read_options([f"--output={tmp_path}", f"--logs={tmp_path}", f"--data={tmp_path}", *typed])
+    run = studies.Run(next(part for part in studies.parts(2) if part.name == name), options, [])
+    monkeypatch.setattr(commands, "_preview", lambda study, *_: ran.append(study))
+    sweep(run.words("run", "--dry_run=true")[3:])
+    monkeypatch.setattr(studies.Run, "words", lambda *_: [sys.executable, "-c", ""])
+    run.run()
+    assert ran[0].options["trainer.max_steps"] == 600
+    assert {study.digest() for study in watched} == {ran[0].digest()}
+    assert watched[0] == replace(ran[0], files=watched[0].files)
+
+
+def test_a_study_that_could_not_be_watched_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(studies.Run, "words", lambda *_: [sys.executable, "-c", ""])
+    words = [f"--output={tmp_path}", f"--logs={tmp_path}", "--parts", "heads-all"]
+    assert studies.main(words) == 1
+    assert "error: heads-all: was trained, but could not be watched: " in capsys.readouterr().err
+    assert not (tmp_path / "studies.json").exists()
 
 
 def test_the_table_tells_no_time_of_a_part_that_was_interrupted(tmp_path):
@@ -212,7 +242,6 @@ def test_studies_run_on_two_workers_one_and_in_pairs(prepared, tmp_path, capfd, 
         "resume.every_n_steps": 20,
         "trainer.max_steps": 200,
         "trainer.val_check_interval": 100,
-        "trainer.log_every_n_steps": 40,
     }
     cells = {name: {"model.attention.rank_q": rank} for name, rank in (("two", 2), ("four", 4))}
     settings = {"cells": cells, "baseline": "two", "match": "none"}
@@ -220,7 +249,8 @@ def test_studies_run_on_two_workers_one_and_in_pairs(prepared, tmp_path, capfd, 
     # Long enough to be killed again and again, until another worker has taken it over.
     study_file(tmp_path, prepared, "heads", options | {"trainer.max_steps": 1200}, seeds=[0], **settings)
     words = [f"--output={tmp_path / 'out'}", f"--logs={tmp_path / 'logs'}", f"--overlay={tmp_path}/{{}}.yaml"]
-    assert studies.main([*words, f"--data={prepared}", "--pair_batch=2"]) == 0, capfd.readouterr().err
+    words += [f"--data={prepared}", "--pair_batch=2", "--trainer.log_every_n_steps=40"]
+    assert studies.main(words) == 0, capfd.readouterr().err
     said = capfd.readouterr().out
     assert "on worker 0, its worker killed at step " in said or "on worker 1, its worker killed at step " in said
     found = json.loads((tmp_path / "out" / "studies.json").read_text())["parts"]
@@ -235,5 +265,5 @@ def test_studies_run_on_two_workers_one_and_in_pairs(prepared, tmp_path, capfd, 
     for name in ("rank-all", "heads-all", "rank-pairs", "rank-one"):
         assert (tmp_path / "out" / name / "report.md").exists()
         assert list((tmp_path / "out" / name / "tensorboard").rglob("events.out.tfevents.*"))
-    assert studies.main([*words, f"--data={prepared}", "--pair_batch=2"]) == 0  # nothing is run again
+    assert studies.main(words) == 0  # nothing is run again
     assert "rank-one: is in " in capfd.readouterr().err
