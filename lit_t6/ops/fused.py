@@ -1,4 +1,4 @@
-"""PyTorch's fused causal attention, the way forward and the way back apart, for operators with a backward of their own.
+"""Fused causal attention, PyTorch's or our way back, both ways apart, for operators with a backward of their own.
 
 Letters: B batch, T positions, H heads, D head size.
 """
@@ -13,9 +13,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lit_t6.ops.dense import attention_backward as hopper
+
 aten = torch.ops.aten
-Backend = Literal["cudnn", "flash", "efficient", "cpu"]
-"""Whose kernels: cuDNN's; FlashAttention 2; PyTorch's memory-efficient ones, which take float32; those for a CPU."""
+Backend = Literal["cudnn", "hopper", "flash", "efficient", "cpu"]
+"""Whose kernels: cuDNN's; its way forward and ours back; FlashAttention 2; PyTorch's memory-efficient ones, which take
+float32; those for a CPU."""
 
 _LSE_MULTIPLE = 32
 _log = logging.getLogger(__name__)
@@ -35,7 +38,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, backend: Backend) -> t
         The result (B, T, H, D), and the logarithms of the sums of exponentials (B, H, T), both contiguous.
     """
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    if backend == "cudnn":
+    if backend in ("cudnn", "hopper"):
         out, lse, *_ = aten._scaled_dot_product_cudnn_attention(q, k, v, None, True, 0.0, True, scale=scale)
     elif backend == "flash":
         out, lse, *_ = aten._scaled_dot_product_flash_attention(q, k, v, 0.0, True, scale=scale)
@@ -63,6 +66,9 @@ def attend_backward(
         scale: likewise.
         backend: likewise.
     """
+    if backend == "hopper":
+        of_q, of_k, of_v = hopper.attention_backward(grad, q, k, v, out, lse, scale)
+        return of_q.rows(q.dtype), of_k, of_v
     grad, q, k, v, out = (x.transpose(1, 2) for x in (grad.contiguous(), q, k, v, out))
     length = q.shape[2]
     # Random states are of dropout, of which there is none.
@@ -90,6 +96,15 @@ def attend_backward(
     return grads[0].transpose(1, 2), grads[1].transpose(1, 2), grads[2].transpose(1, 2)
 
 
+def attend_backward_in_tiles(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float, backend: Backend
+) -> tuple[Tensor | hopper.QueryGradient, Tensor, Tensor]:
+    """As `attend_backward`, but the gradient of queries as "hopper" leaves it, for who reads its tiles."""
+    if backend == "hopper":
+        return hopper.attention_backward(grad, q, k, v, out, lse, scale)
+    return attend_backward(grad, q, k, v, out, lse, scale, backend)
+
+
 def usable(dtype: torch.dtype, device: torch.device) -> list[Backend]:
     """Backends that may take such tensors, the likely fastest first; heads of some sizes they refuse all the same."""
     if device.type == "cpu":
@@ -101,8 +116,10 @@ def usable(dtype: torch.dtype, device: torch.device) -> list[Backend]:
     if torch.version.hip is not None or generation < (8, 0) or not (half or dtype == torch.float32):
         return []
     cudnn, flash, efficient = _switched_on()
+    cudnn = cudnn and half and generation >= (9, 0)
     allowed: dict[Backend, bool] = {
-        "cudnn": half and generation >= (9, 0) and cudnn,
+        "cudnn": cudnn,
+        "hopper": cudnn and hopper.why_not(dtype, device) is None,
         "flash": half and flash,
         "efficient": efficient,
     }

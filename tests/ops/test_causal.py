@@ -65,9 +65,11 @@ def test_a_cpu_is_left_to_pytorch():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("backend", ["cudnn", "flash", "efficient"])
+@pytest.mark.parametrize("backend", ["cudnn", "hopper", "flash", "efficient"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_on_a_gpu_all_backends_are_as_exact_as_pytorchs_choice(backend, dtype, monkeypatch):
+    if backend not in fused.usable(dtype, torch.device("cuda", 0)):
+        pytest.skip(f"{backend} is not for this GPU")
     torch.manual_seed(0)
     monkeypatch.setattr(fused, "fastest", lambda *_: backend)
     heads = cut_out(2, 200, 7, 64, dtype=torch.float64, device="cuda")

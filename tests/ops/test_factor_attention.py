@@ -8,6 +8,7 @@ from lit_t6.ops.tpa.factor_attention import _factor_attention, factor_attention,
 from lit_t6.ops.tpa.factors import TPAFactors
 from lit_t6.testing import assert_as_exact_as
 
+from .query_tiles import in_tiles
 from .seeds import INTERPRETED, QUIET
 
 pytestmark = QUIET
@@ -163,12 +164,35 @@ def test_on_a_gpu_results_and_gradients_are_as_exact_as_plain_products(case, dty
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("backend", ["cudnn", "flash", "efficient"])
-def test_on_a_gpu_all_backends_agree(backend, monkeypatch):
+@pytest.mark.parametrize("dense", ["", "q"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("backend", ["cudnn", "hopper", "flash", "efficient"])
+def test_on_a_gpu_all_backends_agree(backend, dtype, dense, monkeypatch):
+    if backend not in fused.usable(dtype, torch.device("cuda", 0)):
+        pytest.skip(f"{backend} is not for this GPU")
     torch.manual_seed(0)
     monkeypatch.setattr(fused, "fastest", lambda *_: backend)
-    factors = draw(2, 200, 7, 64, (6, 2, 2), device="cuda")
-    check(factors, torch.bfloat16, rope_angles(torch.arange(200, device="cuda"), 64))
+    factors = draw(2, 200, 7, 64, (6, 2, 2), dense, device="cuda")
+    check(factors, dtype, rope_angles(torch.arange(200, device="cuda"), 64))
+
+
+@INTERPRETED
+@pytest.mark.parametrize("dense", ["", "q"])
+def test_gradients_of_queries_are_read_in_tiles(dense, monkeypatch):
+    """Where the way back leaves them there; dense queries have rows."""
+    torch.manual_seed(0)
+    calls = []
+    plain = fused.attend_backward
+
+    def in_tiles_of(*given):
+        calls.append("tiles")
+        of_q, of_k, of_v = plain(*given)
+        return in_tiles(of_q, given[6]), of_k, of_v
+
+    monkeypatch.setattr(fused, "attend_backward_in_tiles", in_tiles_of)
+    factors = draw(2, 5, 5, 64, (3, 2, 2), dense)
+    check(factors, torch.float32, rope_angles(torch.arange(5), 64))
+    assert calls == ([] if dense else ["tiles"])
 
 
 @pytest.mark.gpu
@@ -177,6 +201,5 @@ def test_on_a_gpu_the_backend_is_measured_and_told(caplog):
     with caplog.at_level("INFO", "lit_t6"):
         best = fused.fastest((2, 256, 8, 64), torch.bfloat16, torch.device("cuda", 0))
     assert f"taken: {best}" in caplog.text
-    assert "cudnn" in caplog.text
-    assert "flash" in caplog.text
+    assert all(backend in caplog.text for backend in fused.usable(torch.bfloat16, torch.device("cuda", 0)))
     assert fused.fastest((2, 256, 8, 64), torch.float32, torch.device("cuda", 0)) == "efficient"

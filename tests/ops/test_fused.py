@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lit_t6.ops import fused
+from lit_t6.ops.dense import attention_backward as hopper
 from lit_t6.testing import assert_as_exact_as
 
 CUDA = torch.device("cuda", 0)
@@ -62,6 +63,7 @@ def test_heads_and_gradients_may_lie_anyhow():
 def gpu(monkeypatch):
     """A GPU that is not there: sets its capability, and what PyTorch is told not to take."""
     monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(hopper, "_import_problem", lambda: None)
 
     def set_to(capability, switched_off=()):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
@@ -75,7 +77,7 @@ def gpu(monkeypatch):
 @pytest.mark.parametrize(
     ("capability", "dtype", "expected"),
     [
-        ((9, 0), torch.bfloat16, ["cudnn", "flash", "efficient"]),
+        ((9, 0), torch.bfloat16, ["cudnn", "hopper", "flash", "efficient"]),
         ((10, 0), torch.float16, ["cudnn", "flash", "efficient"]),
         ((8, 0), torch.bfloat16, ["flash", "efficient"]),
         ((9, 0), torch.float32, ["efficient"]),
@@ -91,6 +93,26 @@ def test_what_a_gpu_takes(gpu, capability, dtype, expected):
 def test_what_is_switched_off_is_not_taken(gpu):
     gpu((9, 0), switched_off=("cudnn", "mem_efficient"))
     assert fused.usable(torch.bfloat16, CUDA) == ["flash"]
+
+
+def test_ours_goes_with_cudnns_way_forward(gpu, monkeypatch):
+    gpu((9, 0), switched_off=("cudnn",))
+    assert fused.usable(torch.bfloat16, CUDA) == ["flash", "efficient"]
+    gpu((9, 0))
+    monkeypatch.setattr(hopper, "_import_problem", lambda: "no such Gluon")
+    assert fused.usable(torch.bfloat16, CUDA) == ["cudnn", "flash", "efficient"]
+
+
+def test_our_way_back_gives_rows_or_tiles(monkeypatch):
+    x, lse = torch.zeros(1, 70, 2, 64), torch.zeros(1, 2, 70)
+    tiles = hopper.QueryGradient(torch.zeros(1, 2, 2, 4096), (1, 70, 2, 64), 0.3)
+    monkeypatch.setattr(hopper.QueryGradient, "rows", lambda _, dtype: torch.ones(1, 70, 2, 64, dtype=dtype))
+    monkeypatch.setattr(hopper, "attention_backward", lambda *_: (tiles, x + 2, x + 3))
+    given = (x, x, x, x, x, lse, 0.3)
+    assert [g.unique().item() for g in fused.attend_backward(*given, "hopper")] == [1, 2, 3]
+    assert fused.attend_backward_in_tiles(*given, "hopper")[0] is tiles
+    of_others = [f(*given, "cpu") for f in (fused.attend_backward, fused.attend_backward_in_tiles)]
+    assert all(torch.equal(one, other) for one, other in zip(*of_others, strict=True))
 
 
 def test_other_devices(gpu, monkeypatch):
@@ -115,7 +137,7 @@ def test_switches_are_read_while_a_whole_graph_is_captured(gpu):
 @pytest.fixture
 def timed(gpu, monkeypatch):
     """Backends take what the test says; those it leaves out refuse. What was asked is kept."""
-    times, asked = {"cudnn": 3.0, "flash": 1.0, "efficient": 2.0}, []
+    times, asked = {"cudnn": 3.0, "hopper": 2.5, "flash": 1.0, "efficient": 2.0}, []
 
     def time(shape, dtype, device, backend):
         asked.append((shape, backend))
@@ -134,11 +156,11 @@ def test_the_fastest_is_measured_once_for_a_shape_and_told(timed, caplog):
     with caplog.at_level("INFO", "lit_t6"):
         assert fused.fastest(SHAPE, torch.bfloat16, CUDA) == "flash"
     assert fused.fastest(SHAPE, torch.bfloat16, CUDA) == "flash"
-    assert len(timed[1]) == 3
+    assert len(timed[1]) == 4
     (choice,) = fused.choices()
     assert str(choice) == (
-        "2 × 256 × 8 × 64 (B, T, H, D) of bfloat16, forward and back: cudnn 3.000 ms, flash 1.000 ms, efficient 2.000 "
-        "ms; taken: flash"
+        "2 × 256 × 8 × 64 (B, T, H, D) of bfloat16, forward and back: cudnn 3.000 ms, hopper 2.500 ms, flash 1.000 "
+        "ms, efficient 2.000 ms; taken: flash"
     )
     assert str(choice) in caplog.text
 

@@ -7,6 +7,7 @@ from lit_t6.ops import apply_rope, materialise, rope_angles
 from lit_t6.ops.tpa.heads import form_heads, form_heads_backward
 from lit_t6.testing import assert_as_exact_as
 
+from .query_tiles import in_tiles
 from .seeds import INTERPRETED, QUIET
 
 pytestmark = [INTERPRETED, *QUIET]
@@ -139,3 +140,25 @@ def test_tables_that_do_not_fit_are_a_mistake_of_ours(rope, problem):
     pairs, _ = single(*draw(**SMALL))
     with pytest.raises(AssertionError, match=problem):
         form_heads(pairs, rope())
+
+
+@pytest.mark.parametrize("rotated", [False, True], ids=["plain", "rotated"])
+@pytest.mark.parametrize(
+    ("batch", "length", "heads", "ranks"), [(1, 3, 47, (6, 2, 2)), (2, 9, 7, (3, 1, 2)), (1, 66, 1, (1, 1, 1))]
+)
+def test_gradients_of_queries_may_come_in_tiles(batch, length, heads, ranks, rotated):
+    torch.manual_seed(0)
+    pairs, grads = single(*draw(batch, length, heads, 64, ranks))
+    rope = rope_angles(torch.arange(length) + 3, 64) if rotated else None
+    wide = None if rope is None else tuple(x.double() for x in rope)
+    exact = by_products([(a.double(), b.double()) for a, b in pairs], [g.double() for g in grads], wide)
+    reference = by_products(pairs, grads, rope)
+    found = by_kernels(pairs, [in_tiles(grads[0], 0.125), *grads[1:]], rope)
+    for name, value in found.items():
+        assert_as_exact_as(value, reference[name], exact[name], name)
+
+
+def test_tiles_are_for_queries_that_have_factors():
+    pairs, grads = single(*draw(1, 3, 5, 64, (3, 2, 2)))
+    with pytest.raises(AssertionError, match="for queries that have factors"):
+        form_heads_backward([in_tiles(grads[0], 1.0), *grads[1:]], [(None, grads[0]), *pairs[1:]], None)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lit_t6.ops import rope_angles
+from lit_t6.ops import fused, rope_angles
 from lit_t6.ops.tpa.factor_attention import factor_attention
 from lit_t6.ops.tpa.packed_attention import _packed_attention, cut, packed_attention
 
@@ -52,6 +52,18 @@ def test_results_and_gradients_are_those_of_six_factors(case):
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_on_a_gpu_results_and_gradients_are_those_of_six_factors(dtype):
+    check("trained", dtype, "cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("length", [9, 100, 128])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_on_a_gpu_tiles_of_gradients_go_into_rows_too(dtype, length, monkeypatch):
+    """Up to 128 tokens every gradient is the sum of one row of tiles: nothing is added in another order."""
+    if "hopper" not in fused.usable(dtype, torch.device("cuda", 0)):
+        pytest.skip("not for this GPU")
+    monkeypatch.setattr(fused, "fastest", lambda *_: "hopper")
+    monkeypatch.setitem(CASES, "trained", CASES["trained"] | {"length": length})
     check("trained", dtype, "cuda")
 
 

@@ -126,7 +126,9 @@ def attend_backward(
         into: as of `form_heads_backward`.
     """
     q, k, v = form_heads(pairs, rope)
-    grads = fused.attend_backward(grad, q, k, v, out, lse, scale, fused.backend_for(q))
+    dense_queries = pairs[0][0] is None
+    backward = fused.attend_backward if dense_queries else fused.attend_backward_in_tiles
+    grads = backward(grad, q, k, v, out, lse, scale, fused.backend_for(q))
     return form_heads_backward(grads, pairs, rope, into)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from triton import next_power_of_2
 
+from lit_t6.ops.dense.attention_backward import QueryGradient
 from lit_t6.ops.tpa.kernels.heads import _tpa_heads_bwd_kernel, _tpa_heads_fwd_kernel
 
 Tables = tuple[Tensor, Tensor] | None
@@ -43,12 +44,15 @@ def form_heads(pairs: Sequence[Pair], rope: Tables) -> list[Tensor]:
 
 
 def form_heads_backward(
-    grads: Sequence[Tensor], pairs: Sequence[Pair], rope: Tables, into: Sequence[tuple[Tensor, Tensor]] | None = None
+    grads: Sequence[Tensor | QueryGradient],
+    pairs: Sequence[Pair],
+    rope: Tables,
+    into: Sequence[tuple[Tensor, Tensor]] | None = None,
 ) -> Sequence[tuple[Tensor, Tensor]]:
     """Gradients of a and b of queries, keys and values, contiguous; of heads that are given, nothing and theirs.
 
     Args:
-        grads: of the heads, (B, T, H, D) each.
+        grads: of the heads, (B, T, H, D) each; of queries that have factors also in tiles, which are read as they are.
         pairs: as `form_heads` took them.
         rope: likewise.
         into: where the gradients are written, of each a and b, if no heads are given: slices of the rows of a
@@ -57,20 +61,34 @@ def form_heads_backward(
     parts = [b if a is None else (_dense_rows(a), _dense_rows(b)) for a, b in pairs]
     there = [part for part in parts if isinstance(part, tuple)]
     found = into or [
-        (grad.new_empty(0), grad.contiguous()) if a is None else (a.new_empty(a.shape), b.new_empty(b.shape))
+        _of_given(grad) if a is None else (a.new_empty(a.shape), b.new_empty(b.shape))
         for grad, (a, b) in zip(grads, pairs, strict=True)
     ]
     if there:
         grid, tables, constants = _settings(there, parts, rope, back=True)
-        grads = [_dense_rows(grad) for grad in grads]
         _tpa_heads_bwd_kernel[grid](
-            tuple((grad, *grad.stride()[:3]) for grad in grads),
+            tuple(_gradient(grad) for grad in grads),
             tuple(_part(x) for x in parts),
             tuple((a, b, *_steps(a), *_steps(b)) for a, b in found),
             *tables,
             **constants,
+            IN_TILES=isinstance(grads[0], QueryGradient),
         )
     return found
+
+
+def _of_given(grad: Tensor | QueryGradient) -> tuple[Tensor, Tensor]:
+    """Nothing, and the gradient of heads that are given."""
+    assert isinstance(grad, Tensor), "tiles are for queries that have factors"
+    return grad.new_empty(0), grad.contiguous()
+
+
+def _gradient(grad: Tensor | QueryGradient) -> tuple[Any, ...]:
+    """As the kernel takes it."""
+    if isinstance(grad, QueryGradient):
+        return grad.tiles, grad.tiles.shape[2], grad.scale
+    grad = _dense_rows(grad)
+    return grad, *grad.stride()[:3]
 
 
 def _part(part: Tensor | tuple[Tensor, Tensor]) -> tuple[Any, ...]:

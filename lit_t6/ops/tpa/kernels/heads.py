@@ -8,6 +8,10 @@ RoPE turns pairs (i, i + D/2). On the way forward, a feature of b is read beside
 linear: on the way back, the gradient of b is turned back after the sum over heads, when it is small.
 
 A kernel takes queries, keys and values as a tuple each, of tensors and of their strides; a rank of 0 leaves one out.
+
+The gradient of queries may come in the tiles of the kernel that summed it up (`QueryGradient`). Each 16 features of a
+token are in another order there. Sums over features do not mind: numbers are taken as they come, and b is read in the
+same order. Halves of a head stay halves.
 """
 
 import triton
@@ -26,6 +30,12 @@ def _features(SIZE: tl.constexpr, BLOCK_D: tl.constexpr):
 
 
 @triton.jit
+def _in_tile_order(place):
+    """Features at the places of a `QueryGradient`'s tile."""
+    return place // 16 * 16 + place % 4 // 2 * 8 + place % 16 // 4 * 2 + place % 2
+
+
+@triton.jit
 def _token(token, batch, tensor, stride_b, stride_t):
     return tensor + batch * stride_b + token * stride_t
 
@@ -35,6 +45,15 @@ def _load_tile(start, rows, row_stride, rows_there, columns, column_stride, colu
     mask = rows_there[:, None] & columns_there[None, :]
     places = rows.to(tl.int64)[:, None] * row_stride + columns[None, :] * column_stride
     return tl.load(start + places, mask=mask, other=0.0)
+
+
+@triton.jit
+def _start_in_tiles(grad, batch, token, NUM_HEADS: tl.constexpr):
+    """Of a token in a `QueryGradient`, of heads of 64; and how far it is from one head to the next."""
+    row = token % 64
+    stride_h = grad[1].to(tl.int64) * 4096
+    inside = row // 16 * 1024 + row % 16 // 8 * 512 + row % 8 * 16
+    return grad[0] + batch * NUM_HEADS * stride_h + token // 64 * 4096 + inside, stride_h
 
 
 @triton.jit
@@ -90,7 +109,7 @@ def _form_heads(
 
 @triton.jit
 def _factor_gradients(
-    grad,  # of the heads, (B, T, H, D), and its strides but the last, which is 1
+    grad,  # of the heads, (B, T, H, D), and its strides but the last, which is 1; or the tiles, their number, the scale
     part,  # as _form_heads takes it
     gradients,  # of a and b, and their strides of a token and of a row
     cos,
@@ -100,6 +119,7 @@ def _factor_gradients(
     at,  # the token's number among all
     RANK: tl.constexpr,
     ROTATED: tl.constexpr,
+    IN_TILES: tl.constexpr,
     SHAPE: tl.constexpr,
 ):
     NUM_HEADS: tl.constexpr = SHAPE[0]
@@ -112,12 +132,18 @@ def _factor_gradients(
     features, there, place, second = _features(SIZE, BLOCK_D)
     ranks = tl.arange(0, BLOCK_R)
     ranked = ranks < RANK
-    start = _token(token, batch, grad[0], grad[1], grad[2])
+    columns = features
+    if IN_TILES:
+        start, stride_h = _start_in_tiles(grad, batch, token, NUM_HEADS)
+        columns = tl.arange(0, BLOCK_D) // 16 * 128 + tl.arange(0, BLOCK_D) % 16
+        features, place = _in_tile_order(features), _in_tile_order(place)
+    else:
+        start, stride_h = _token(token, batch, grad[0], grad[1], grad[2]), grad[3]
     start_a = _token(token, batch, part[0], part[2], part[3])
     start_b = _token(token, batch, part[1], part[5], part[6])
     # A tile is on its way to the program while the one before it is multiplied.
     heads = tl.arange(0, BLOCK_H)
-    tile = _load_tile(start, heads, grad[3], heads < NUM_HEADS, features, 1, there)
+    tile = _load_tile(start, heads, stride_h, heads < NUM_HEADS, columns, 1, there)
     a = _load_tile(start_a, heads, 1, heads < NUM_HEADS, ranks, part[4], ranked)
     b = _load_tile(start_b, features, 1, there, ranks, part[7], ranked)
     if ROTATED:
@@ -131,8 +157,10 @@ def _factor_gradients(
     for first in tl.range(0, NUM_HEADS, BLOCK_H):
         heads = first + tl.arange(0, BLOCK_H)
         later = heads + BLOCK_H
-        next_tile = _load_tile(start, later, grad[3], later < NUM_HEADS, features, 1, there)
+        next_tile = _load_tile(start, later, stride_h, later < NUM_HEADS, columns, 1, there)
         next_a = _load_tile(start_a, later, 1, later < NUM_HEADS, ranks, part[4], ranked)
+        if IN_TILES:
+            tile = (tile * grad[2]).to(b.dtype)
         of_b = tl.dot(tl.trans(tile), a, of_b, input_precision=PRECISION)
         of_a = tl.dot(tile, b, input_precision=PRECISION) * (1.0 / RANK)
         mask = (heads < NUM_HEADS)[:, None] & ranked[None, :]
@@ -143,6 +171,8 @@ def _factor_gradients(
         HALF: tl.constexpr = BLOCK_D // 2
         first_half, second_half = tl.split(tl.permute(tl.reshape(of_b, (2, HALF, BLOCK_R)), (1, 2, 0)))
         pairs = tl.arange(0, HALF)
+        if IN_TILES:
+            pairs = _in_tile_order(pairs)
         paired = pairs < SIZE // 2
         cosines = tl.load(cos + pairs, mask=paired, other=0.0)[:, None]
         sines = tl.load(sin + pairs, mask=paired, other=0.0)[:, None]
@@ -189,6 +219,7 @@ def _tpa_heads_bwd_kernel(
     RANKS: tl.constexpr,
     ROTATED: tl.constexpr,
     SHAPE: tl.constexpr,
+    IN_TILES: tl.constexpr,  # whether the gradient of queries is
 ):
     token, batch = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     angle = batch * table_stride_b + token * (SHAPE[1] // 2)
@@ -196,5 +227,6 @@ def _tpa_heads_bwd_kernel(
     for i in tl.static_range(3):
         if RANKS[i]:
             _factor_gradients(
-                grads[i], parts[i], gradients[i], cos, sin, batch, token, at, RANKS[i], ROTATED and i < 2, SHAPE
+                *(grads[i], parts[i], gradients[i], cos, sin, batch, token, at),
+                *(RANKS[i], ROTATED and i < 2, IN_TILES and i == 0, SHAPE),
             )

@@ -1,0 +1,216 @@
+"""Our way back of attention: its plan and what stands beside it on a CPU, the kernel itself on a Hopper GPU."""
+
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lit_t6.ops import fused
+from lit_t6.ops.dense import attention_backward as hopper
+from lit_t6.testing import assert_as_exact_as
+
+from .query_tiles import in_tiles, place
+from .seeds import INTERPRETED, QUIET
+
+pytestmark = QUIET
+CUDA = torch.device("cuda", 0)
+needs_hopper = pytest.mark.skipif(
+    not torch.cuda.is_available() or torch.cuda.get_device_capability() != (9, 0), reason="needs a Hopper GPU"
+)
+
+
+@pytest.mark.parametrize(
+    ("rows", "heads", "programs"), [(8, 940, 132), (8, 940, 114), (64, 34, 132), (16, 94, 132), (1, 5, 132), (3, 1, 8)]
+)
+def test_every_row_is_planned_once_and_shares_are_even(rows, heads, programs):
+    shares = hopper.plan(rows, heads, programs)
+    assert len(shares) == programs
+    every = [which for share in shares for which in share]
+    assert sorted(every) == [(head, row) for head in range(heads) for row in range(rows)]
+    tiles = [sum(hopper.tiles_in(row, rows) for _, row in share) for share in shares]
+    if rows * heads > 10 * programs:
+        assert max(tiles) < 1.03 * sum(tiles) / programs
+
+
+def test_a_plan_is_laid_out_as_the_kernel_reads_it():
+    starts, every = hopper._plan_on(torch.device("cpu"), 2, 3, 4)
+    assert starts.dtype == every.dtype == torch.int32
+    found = []
+    for start in starts.tolist():
+        at = start
+        while every[at, 0] >= 0:
+            found.append(tuple(every[at].tolist()))
+            at += 1
+        assert (every[at : at + 2, 0] < 0).all(), "one row is looked ahead"
+    assert sorted(found) == [(head, row) for head in range(3) for row in range(2)]
+
+
+def test_a_tile_has_a_place_for_every_number():
+    rows, columns = torch.arange(64)[:, None], torch.arange(64)
+    assert sorted(place(rows, columns).flatten().tolist()) == list(range(4096))
+
+
+@INTERPRETED
+@pytest.mark.parametrize(("batch", "length", "heads"), [(2, 1, 3), (1, 64, 1), (3, 100, 5), (1, 128, 4), (2, 200, 9)])
+def test_sums_beforehand(batch, length, heads, monkeypatch):
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, **how: empty(*size, **how).fill_(float("nan")))
+    out, grad = torch.randn(2, batch, length, heads, 64)
+    lse = torch.randn(batch, heads, length)
+    delta, lse2, tiles = hopper.sums(grad, out, lse)
+    exact = (out.double() * grad.double()).sum(-1).transpose(1, 2)
+    assert_as_exact_as(delta, (out * grad).sum(-1).transpose(1, 2), exact, "sums")
+    torch.testing.assert_close(lse2, lse * 1.4426950408889634)
+    assert tiles.shape == (batch, heads, -(-length // 128) * 2, 4096)
+    assert not tiles.any(), "all are zeros"
+
+
+@INTERPRETED
+@pytest.mark.parametrize(("batch", "length", "heads"), [(2, 1, 3), (1, 64, 1), (3, 100, 5), (1, 200, 2)])
+def test_rows_of_tiles(batch, length, heads):
+    rows = torch.randn(batch, length, heads, 64)
+    found = in_tiles(rows, 0.25).rows(torch.float32)
+    assert found.is_contiguous()
+    assert torch.equal(found, rows)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A Hopper GPU that is not there."""
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(hopper, "_import_problem", lambda: None)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_what_it_takes_and_why_not_the_rest(monkeypatch):
+    half = torch.bfloat16
+    assert hopper.why_not(half, CUDA) is None
+    assert hopper.why_not(torch.float16, CUDA, (20, 1024, 47, 64)) is None
+    assert "tensors on cpu, expected an NVIDIA GPU" in hopper.why_not(half, torch.device("cpu"))
+    assert "heads of torch.float32, expected" in hopper.why_not(torch.float32, CUDA)
+    assert "heads of 128, expected 64" in hopper.why_not(half, CUDA, (1, 8, 2, 128))
+    assert "more than it can count" in hopper.why_not(half, CUDA, (2**16, 2**16, 8, 64))
+    assert "more than it can count" in hopper.why_not(half, CUDA, (1, 1, 2**18, 64))
+    monkeypatch.setattr(hopper, "_import_problem", lambda: "no such Gluon")
+    assert hopper.why_not(half, CUDA) == "no such Gluon"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (10, 0))
+    assert "compute capability (10, 0), expected (9, 0)" in hopper.why_not(half, CUDA)
+    monkeypatch.setattr(torch.version, "hip", "6.2")
+    assert "expected an NVIDIA GPU" in hopper.why_not(half, CUDA)
+
+
+def test_what_it_does_not_take_is_refused_as_others_refuse():
+    x = torch.zeros(1, 2, 3, 64, dtype=torch.bfloat16)
+    with pytest.raises(RuntimeError, match="tensors on cpu"):
+        hopper.attention_backward(x, x, x, x, x, torch.zeros(1, 3, 2), 0.1)
+
+
+def test_whether_the_kernel_can_be_imported_is_asked_while_a_whole_graph_is_captured(monkeypatch):
+    monkeypatch.setattr(hopper, "_import_problem", lambda: "no such Gluon")
+    torch._dynamo.reset()
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def add(x):
+        return x + (1 if hopper._missing() is None else 2)
+
+    assert add(torch.zeros(())).item() == 2
+
+
+def test_a_triton_of_another_gluon_is_named(monkeypatch):
+    name = "lit_t6.ops.dense.kernels.attention_backward"
+    monkeypatch.setitem(sys.modules, name, None)  # importing it fails
+    assert "no such Gluon: " in hopper._import_problem.__wrapped__()
+
+
+def draw(batch, length, heads, dtype=torch.float64):
+    """Queries, keys, values and the gradient of the result, as a projection leaves them: columns of one matrix."""
+    return torch.randn(batch, length, 4, heads, 64, dtype=dtype, device="cuda").unbind(2)
+
+
+def gradients(heads, dtype, scale):
+    """By PyTorch."""
+    *leaves, grad = (x.to(dtype) for x in heads)
+    leaves = [x.detach().requires_grad_() for x in leaves]
+    q, k, v = (x.transpose(1, 2) for x in leaves)
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale).transpose(1, 2)
+    return torch.autograd.grad(out, leaves, grad)
+
+
+def check(heads, dtype, scale, found):
+    exact, reference = gradients(heads, torch.float64, scale), gradients(heads, dtype, scale)
+    for name, value, near, true in zip("qkv", found, reference, exact, strict=True):
+        assert value.is_contiguous(), name
+        assert_as_exact_as(value, near, true, name)
+
+
+SHAPES = [(1, 2, 3), (1, 64, 1), (3, 100, 5), (2, 128, 1), (1, 129, 7), (2, 333, 3), (1, 1000, 2), (2, 1024, 7)]
+SHAPES += [(1, 2048, 3), (40, 130, 47)]
+
+
+@pytest.mark.gpu
+@needs_hopper
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("batch", "length", "heads"), SHAPES)
+def test_on_a_gpu_gradients_are_as_exact_as_pytorchs(batch, length, heads, dtype, monkeypatch):
+    torch.manual_seed(0)
+    given, scale = draw(batch, length, heads), 0.2
+    q, k, v, grad = (x.to(dtype) for x in given)
+    out, lse = fused.attend(q, k, v, scale, "flash")  # which takes any length
+    empty_like = torch.empty_like
+    monkeypatch.setattr(torch, "empty_like", lambda *args, **how: empty_like(*args, **how).fill_(float("nan")))
+    of_q, of_k, of_v = hopper.attention_backward(grad, q, k, v, out, lse, scale)
+    monkeypatch.undo()
+    check(given, dtype, scale, (of_q.rows(dtype), of_k, of_v))
+
+
+@pytest.mark.gpu
+@needs_hopper
+def test_on_a_gpu_one_position_looks_at_itself_only():
+    """Its gradients of logits are zero but for the rounding of sums in float32, whatever is compared with them."""
+    torch.manual_seed(0)
+    q, k, v, grad = draw(3, 1, 5, torch.bfloat16)
+    out, lse = fused.attend(q, k, v, 0.2, "flash")
+    of_q, of_k, of_v = hopper.attention_backward(grad, q, k, v, out, lse, 0.2)
+    assert torch.equal(of_v, grad)
+    assert of_q.rows(torch.float32).abs().max() < 1e-4
+    assert of_k.abs().max() < 1e-4
+
+
+@pytest.mark.gpu
+@needs_hopper
+def test_on_a_gpu_again_and_again_it_finds_the_same():
+    """But for the order of sums: a race would show."""
+    torch.manual_seed(0)
+    q, k, v, grad = draw(4, 1024, 47, torch.bfloat16)
+    out, lse = fused.attend(q, k, v, 0.125, "cudnn")
+    first, *others = (hopper.attention_backward(grad, q, k, v, out, lse, 0.125) for _ in range(20))
+    for other in others:
+        assert torch.equal(other[1], first[1])
+        assert torch.equal(other[2], first[2])
+        torch.testing.assert_close(other[0].tiles, first[0].tiles, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.gpu
+@needs_hopper
+def test_on_a_gpu_heads_may_lie_anywhere():
+    torch.manual_seed(0)
+    given = draw(2, 70, 3)
+    flat = [torch.cat([x.new_zeros(1), x.flatten()]).bfloat16() for x in given]
+    q, k, v, grad = (x[1:].view(2, 70, 3, 64) for x in flat)  # begin at odd places
+    out, lse = fused.attend(*(x.clone() for x in (q, k, v)), 0.2, "flash")
+    of_q, of_k, of_v = hopper.attention_backward(grad, q, k, v, out, lse, 0.2)
+    check(given, torch.bfloat16, 0.2, (of_q.rows(torch.bfloat16), of_k, of_v))
+
+
+@pytest.mark.gpu
+@needs_hopper
+def test_on_a_gpu_it_is_measured_and_other_sizes_are_refused(monkeypatch):
+    monkeypatch.setattr(fused, "_measured", {})
+    assert fused.usable(torch.bfloat16, CUDA)[:2] == ["cudnn", "hopper"]
+    times, _ = fused._measure((2, 256, 8, 64), torch.bfloat16, CUDA, ["cudnn", "hopper"])
+    assert list(times) == ["cudnn", "hopper"]
+    times, refused = fused._measure((2, 256, 8, 32), torch.bfloat16, CUDA, ["hopper", "flash"])
+    assert list(times) == ["flash"]
+    assert refused == ["hopper: heads of 32, expected 64"]
