@@ -16,6 +16,7 @@ from lit_t6.attention.key_value import attention_to_cache, key_value_attention
 from lit_t6.attention.rotary import RotaryEmbedding
 from lit_t6.attention.rotary_config import RotaryAttentionConfig
 from lit_t6.ops.alignment import AlignedLinear
+from lit_t6.ops.dense import packed
 
 
 @dataclass
@@ -116,15 +117,25 @@ class MultiHeadAttention(AttentionModule, config=MultiHeadConfig):
     def attend(
         self, x: Tensor, positions: Tensor | None, document_ids: Tensor | None, cache: AttentionCache | None
     ) -> Tensor:
+        config = self.config
         if cache is not None and not cache.is_empty:
             tables = self.rope.tables(cache.capacity, x.device)
-            new = cache.append_projection(self.qkv(x), self.config.pieces(), "qk", tables)
+            new = cache.append_projection(self.qkv(x), config.pieces(), "qk", tables)
             return attention_to_cache(new["q"], cache)
         positions = self.token_positions(x, positions, cache)
-        parts = self.qkv(x).split(self.config.projection_rows, dim=-1)
-        q, k, v = (part.unflatten(-1, (-1, self.config.head_dim)) for part in parts)  # (B, T, H or G, D)
+        rows = self.qkv(x)
+        if cache is None and document_ids is None and self._turns_whole_heads and packed.is_for(rows, config.heads()):
+            tables = self.rope.tables(x.shape[1], x.device, positions)
+            return packed.packed_causal_attention(rows, config.heads(), tables)
+        parts = rows.split(config.projection_rows, dim=-1)
+        q, k, v = (part.unflatten(-1, (-1, config.head_dim)) for part in parts)  # (B, T, H or G, D)
         q, k = self.rope(q, k, positions=positions)
         return key_value_attention(q, k, v, document_ids, cache)
+
+    @property
+    def _turns_whole_heads(self) -> bool:
+        """Whether there are as many keys as queries, of which all features turn."""
+        return self.config.kv_heads == self.config.heads() and self.config.rope_dim == self.config.head_dim
 
     @torch.no_grad()
     def reset_input_projections(self, scheme: InitScheme, variance: float | None = None) -> None:

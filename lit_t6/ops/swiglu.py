@@ -3,6 +3,8 @@
 Letters: C model width, F hidden features.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,8 +12,10 @@ from torch import Tensor
 from lit_t6.ops.device import no_gpu
 from lit_t6.ops.implementation import HAS_TRITON
 
-_BLOCK = 4096
-"""Features of a program at most: it has one token's, if they are not more."""
+_BLOCK, _WARPS, _VECTOR = 1024, 4, 8
+"""Features of a program, its warps, and features of a vector at most: 16 bytes in half precision."""
+_SHORT = 2**31 - _BLOCK
+"""So many vectors are counted by 32 bits, which are divided in less time."""
 
 
 def swiglu_linear(both: Tensor, weight: Tensor) -> Tensor:
@@ -38,14 +42,15 @@ def swiglu_linear(both: Tensor, weight: Tensor) -> Tensor:
 
 
 def _launch(kernel: str, both: Tensor, *tensors: Tensor) -> None:
-    from triton import cdiv, next_power_of_2
+    from triton import cdiv
 
     from lit_t6.ops.kernels import swiglu
 
     num_tokens, width = both.shape[0], both.shape[1] // 2
-    block = min(_BLOCK, next_power_of_2(width))
-    grid = (num_tokens, cdiv(width, block))
-    getattr(swiglu, kernel)[grid](both, *tensors, width, BLOCK=block, num_warps=max(1, min(8, block // 512)))
+    size, vector = num_tokens * width, math.gcd(width, _VECTOR)
+    if size:
+        shape = (_BLOCK, vector, size // vector > _SHORT)
+        getattr(swiglu, kernel)[(cdiv(size, _BLOCK),)](both, *tensors, size, width, SHAPE=shape, num_warps=_WARPS)
 
 
 @torch.library.custom_op("lit_t6::swiglu_linear", mutates_args=())

@@ -1,5 +1,7 @@
 """What is computed again on the way back: the same numbers, from less that is kept."""
 
+import gc
+
 import pytest
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -10,6 +12,7 @@ from lit_t6.attention import MultiHeadConfig, TPAConfig
 from lit_t6.model import T6Config, T6Model, t6
 from lit_t6.model.recompute import check_recompute
 from lit_t6.ops import fused
+from lit_t6.ops.dense import packed
 
 from ..ops.seeds import INTERPRETED, QUIET
 
@@ -104,6 +107,7 @@ def kept_numbers_of_a_token(model, recompute):
     with Formed([*model.parameters(), *tables, x]) as formed:
         for block in model.blocks:
             x = block(x, recompute=recompute)
+    gc.collect()  # Triton's interpreter leaves circles
     return formed.bytes / 4 / tokens.numel()
 
 
@@ -153,6 +157,24 @@ def test_what_the_kernels_of_factors_gave_is_kept(monkeypatch):
         calls.clear()
         check_equal(step(model, size=(1, 3), recompute=recompute), expected)
         assert len(calls) == times * len(model.blocks)
+
+
+@INTERPRETED
+@pytest.mark.usefixtures("_captured")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_of_attention_to_packed_rows_no_more_than_its_result_is_kept(monkeypatch, compiled):
+    monkeypatch.setattr(packed, "is_for", lambda rows, num_heads: torch.is_grad_enabled())
+    model = make_model("MHA")
+    expected, calls = step(model, size=(1, 3), compiled=compiled), []
+    plain = fused.attend
+    monkeypatch.setattr(fused, "attend", lambda *arguments: calls.append(1) or plain(*arguments))
+    for recompute, times in (("selective", 1), ("full", 2)):
+        calls.clear()
+        check_equal(step(model, size=(1, 3), compiled=compiled, recompute=recompute), expected)
+        assert len(calls) == times * len(model.blocks)
+    if not compiled:
+        width, of_attention = 48, 4 * (16 + 1)
+        assert kept_numbers_of_a_token(model, "selective") == pytest.approx(2 * (2 * width + of_attention))
 
 
 def test_validation_and_decoding_are_left_alone(monkeypatch):

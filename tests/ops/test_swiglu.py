@@ -10,7 +10,7 @@ from lit_t6.testing import assert_as_exact_as
 
 from .seeds import INTERPRETED
 
-SHAPES = [((3, 5, 42), 11), ((7, 2), 1), ((2, 2 * 5000), 3), ((1, 1, 128), 64)]
+SHAPES = [((3, 5, 42), 11), ((7, 2), 1), ((2, 2 * 5000), 3), ((1, 1, 128), 64), ((5, 2 * 700), 8)]
 
 
 def plain(both, weight):
@@ -48,6 +48,12 @@ def test_result_and_gradients_are_as_exact_as_the_products(shape, width):
 @pytest.mark.parametrize(("shape", "width"), [*SHAPES, ((20, 1024, 2 * 2736), 1024)])
 def test_the_same_on_a_gpu(shape, width, dtype):
     check(shape, width, dtype, "cuda")
+
+
+@INTERPRETED
+def test_more_features_than_32_bits_count(monkeypatch):
+    monkeypatch.setattr(swiglu, "_SHORT", 0)
+    check((3, 5, 2000), 11, torch.float32, "cpu")
 
 
 @INTERPRETED
