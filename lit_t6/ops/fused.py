@@ -1,4 +1,4 @@
-"""Fused causal attention, PyTorch's or our way back, both ways apart, for operators with a backward of their own.
+"""Fused causal attention, PyTorch's and ours, both ways apart, for operators with a backward of their own.
 
 Letters: B batch, T positions, H heads, D head size.
 """
@@ -13,12 +13,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lit_t6.ops.dense import attention_backward as hopper
+from lit_t6.ops.dense import hopper
 
 aten = torch.ops.aten
 Backend = Literal["cudnn", "hopper", "flash", "efficient", "cpu"]
-"""Whose kernels: cuDNN's; its way forward and ours back; FlashAttention 2; PyTorch's memory-efficient ones, which take
-float32; those for a CPU."""
+"""Whose kernels: cuDNN's; ours for Hopper GPUs; FlashAttention 2; PyTorch's memory-efficient ones, which take float32;
+those for a CPU."""
 
 _LSE_MULTIPLE = 32
 _log = logging.getLogger(__name__)
@@ -37,8 +37,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, backend: Backend) -> t
     Returns:
         The result (B, T, H, D), and the logarithms of the sums of exponentials (B, H, T), both contiguous.
     """
+    if backend == "hopper":
+        return hopper.attention(q, k, v, scale)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    if backend in ("cudnn", "hopper"):
+    if backend == "cudnn":
         out, lse, *_ = aten._scaled_dot_product_cudnn_attention(q, k, v, None, True, 0.0, True, scale=scale)
     elif backend == "flash":
         out, lse, *_ = aten._scaled_dot_product_flash_attention(q, k, v, 0.0, True, scale=scale)
@@ -116,10 +118,9 @@ def usable(dtype: torch.dtype, device: torch.device) -> list[Backend]:
     if torch.version.hip is not None or generation < (8, 0) or not (half or dtype == torch.float32):
         return []
     cudnn, flash, efficient = _switched_on()
-    cudnn = cudnn and half and generation >= (9, 0)
     allowed: dict[Backend, bool] = {
-        "cudnn": cudnn,
-        "hopper": cudnn and hopper.why_not(dtype, device) is None,
+        "cudnn": half and generation >= (9, 0) and cudnn,
+        "hopper": cudnn and hopper.why_not(dtype, device) is None,  # one switch for both
         "flash": half and flash,
         "efficient": efficient,
     }
@@ -198,8 +199,8 @@ def fastest(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.
 
 def backend_for(q: Tensor) -> Backend:
     """The `fastest` one for queries (B, T, H, D), T up to the next power of two: few lengths are worth measuring."""
-    if q.is_cuda and torch.cuda.is_current_stream_capturing():  # nothing can be waited for
-        return usable(q.dtype, q.device)[0]
+    if q.is_cuda and torch.cuda.is_current_stream_capturing():  # nothing can be waited for, nor copied
+        return next(backend for backend in usable(q.dtype, q.device) if backend != "hopper")
     batch, length, heads, size = q.shape
     return fastest((batch, _measured_length(length), heads, size), q.dtype, q.device)
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from lit_t6.ops.dense.attention_backward import QueryGradient
+from lit_t6.ops.dense.hopper import QueryGradient
 
 
 def place(row, column):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lit_t6.ops import fused
-from lit_t6.ops.dense import attention_backward as hopper
+from lit_t6.ops.dense import hopper
 from lit_t6.testing import assert_as_exact_as
 
 CUDA = torch.device("cuda", 0)
@@ -95,7 +95,7 @@ def test_what_is_switched_off_is_not_taken(gpu):
     assert fused.usable(torch.bfloat16, CUDA) == ["flash"]
 
 
-def test_ours_goes_with_cudnns_way_forward(gpu, monkeypatch):
+def test_ours_has_cudnns_switch(gpu, monkeypatch):
     gpu((9, 0), switched_off=("cudnn",))
     assert fused.usable(torch.bfloat16, CUDA) == ["flash", "efficient"]
     gpu((9, 0))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lit_t6.ops import fused
 from lit_t6.ops.dense import causal
+from lit_t6.ops.dense.hopper import QueryGradient
 from lit_t6.ops.implementation import HAS_TRITON
 
 COPIES_VALUES = False
@@ -103,8 +104,10 @@ def _packed_backward(
     from lit_t6.ops.dense.rope_rows import rope_rows_backward
 
     v = v_or_rows if v_or_rows.ndim == 4 else _values(v_or_rows, q.shape[2])
-    grads = fused.attend_backward(grad, q, k, v, out, lse, scale, fused.backend_for(q))
-    return rope_rows_backward(*grads, cos, sin)
+    of_q, of_k, of_v = fused.attend_backward_in_tiles(grad, q, k, v, out, lse, scale, fused.backend_for(q))
+    if isinstance(of_q, QueryGradient):
+        return rope_rows_backward(of_q.tiles, of_k, of_v, cos, sin, of_q.scale)
+    return rope_rows_backward(of_q, of_k, of_v, cos, sin)
 
 
 @_packed_backward.register_fake

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from triton import next_power_of_2
 
-from lit_t6.ops.dense.attention_backward import QueryGradient
+from lit_t6.ops.dense.hopper import QueryGradient
 from lit_t6.ops.tpa.kernels.heads import _tpa_heads_bwd_kernel, _tpa_heads_fwd_kernel
 
 Tables = tuple[Tensor, Tensor] | None

@@ -1,276 +1,259 @@
-"""The way back of causal attention on Hopper GPUs, in Gluon: Triton's lower language, in which layouts are our own.
+"""The way back of causal attention on Hopper GPUs (`warp_groups.py`).
 
 Letters: B batch, T positions, H heads, D head size (64); M queries (64) and N keys (128) of a tile; S logits,
 P weights, O the result, dX the gradient of X. S and P are kept transposed, (keys × queries):
 
-    Sᵀ (N × M) = K Qᵀ      dPᵀ = V dOᵀ      Pᵀ = 2^(scale·log₂e·Sᵀ − lse₂)      dSᵀ = Pᵀ ⊙ (dPᵀ − δ)
-    dV (N × D) += Pᵀ dO    dK += dSᵀ Q      dQ (M × D) += dS K
+    Sᵀ = K Qᵀ      dPᵀ = V dOᵀ      Pᵀ = 2^(scale·log₂e·Sᵀ − lse₂)      dSᵀ = Pᵀ ⊙ (dPᵀ − δ)
+    dV += Pᵀ dO    dK += dSᵀ Q      dQ += dS K
 
 so that Pᵀ and dSᵀ go from the accumulators of two products into two others without leaving the registers; dQ alone
 takes dS from shared memory. lse₂ and δ, the sums of dO ⊙ O, are made beforehand (`attention_sums.py`).
 
-There are as many programs as multiprocessors. Each goes through the tiles of its rows (a row is one head's N keys with
-all queries that see them) in one loop, from one row into the next, so that the matrix units do not wait where a row
-begins: the next tile's logits are multiplied before this one's products, and queries come in two tiles ahead.
+A row of tiles is one head's N keys with all queries that see them. Two warp groups have half of its keys each, with
+their dK and dV; a third one sums up dQ, which nobody waits for; one warp loads. The second half of the keys is seen by
+none of the first M queries: the warp groups take turns at having it.
 
-dQ is summed over keys by atomics in float32, in the order in which the registers hold it, 16 bytes an atomic: where a
-number stands then, `QueryGradient` says (`lit_t6/ops/dense/attention_backward.py`).
+dQ is summed over keys by atomics in float32, in the order in which the registers hold it, 16 bytes an atomic and whole
+lines of memory a warp: where a number stands then, `QueryGradient` says (`lit_t6/ops/dense/attention_backward.py`).
 """
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import (
     fence_async_shared,
+    mbarrier,
     warpgroup_mma,
-    warpgroup_mma_init,
     warpgroup_mma_wait,
 )
 
-# Newer releases have another name for it.
-_copy = async_copy.async_load if hasattr(async_copy, "async_load") else async_copy.async_copy_global_to_shared
+from lit_t6.ops.dense.kernels.warp_groups import barrier, load_async, row_of, store_rows
 
 
 @gluon.jit
-def _load_tile(
-    into,  # (ROWS, D) in shared memory
-    ptr,  # of one head's first position
-    start,  # first position
-    length,  # T: what lies behind it becomes zeros
-    stride_t,
-    wanted,
-    D: gl.constexpr,
-    ROWS: gl.constexpr,
-    EVEN: gl.constexpr,
-    LOAD: gl.constexpr,
-):
-    inside = gl.arange(0, ROWS, layout=gl.SliceLayout(1, LOAD))
-    cols = gl.arange(0, D, layout=gl.SliceLayout(0, LOAD))
-    places = ptr + start.to(gl.int64) * stride_t + (inside[:, None] * stride_t + cols[None, :])
-    if EVEN:
-        mask = (inside >= 0)[:, None] & (cols >= 0)[None, :] & wanted
-    else:
-        mask = ((start + inside < length) & wanted)[:, None] & (cols >= 0)[None, :]
-    _copy(into, places, mask)
-
-
-@gluon.jit
-def _load_queries(
-    q_s,
-    do_s,
-    lse_s,
-    delta_s,
-    q_ptr,
-    do_ptr,
-    lse_ptr,
-    delta_ptr,
-    base,  # of the head in queries, in numbers
-    line,  # of the head in sums
-    block,
-    wanted,
-    length,
-    stride_t,
-    D: gl.constexpr,
+def _load(
+    descriptors,  # of q, k, v, dO as (B·T, H·D), in tiles of (M, D), and of the lines, (…, M), two at a time
+    buffers,  # of q, dO, lines, k, v, dS
+    barriers,  # full and empty: of queries, of keys, of dS
+    work,  # the list of rows, the first one's place in it, tiles of a head, T, H
     M: gl.constexpr,
-    EVEN: gl.constexpr,
-    LOAD: gl.constexpr,
-    LINE: gl.constexpr,
-):
-    _load_tile(q_s, q_ptr + base, block * M, length, stride_t, wanted, D, M, EVEN, LOAD)
-    _load_tile(do_s, do_ptr + base, block * M, length, stride_t, wanted, D, M, EVEN, LOAD)
-    inside = gl.arange(0, M, layout=LINE)
-    at = block * M + inside
-    mask = (inside >= 0) & wanted if EVEN else (at < length) & wanted
-    _copy(lse_s, lse_ptr + line + at, mask)
-    _copy(delta_s, delta_ptr + line + at, mask)
-
-
-@gluon.jit
-def _add_dq(dq_ptr, dq, M: gl.constexpr, D: gl.constexpr):
-    """Add a tile (M, D) to its place in tile order: FLAT says which number each register holds; nothing is moved."""
-    x = gl.reshape(dq, [M // 16, 2, 8, D // 16, 2, 4, 2])
-    x = gl.permute(x, [0, 1, 3, 2, 5, 4, 6])
-    x = gl.reshape(x, [M * D])
-    FLAT: gl.constexpr = gl.DistributedLinearLayout(
-        [[1], [2], [128], [512]], [[4], [8], [16], [32], [64]], [[1024], [2048], [256]], [], [M * D]
-    )
-    x = gl.convert_layout(x, FLAT, assert_trivial=True)
-    gl.atomic_add(dq_ptr + gl.arange(0, M * D, layout=FLAT), x, sem="relaxed")
-
-
-@gluon.jit
-def _store_row(
-    ptr,
-    x,  # (N, D) float32
-    scratch,  # (N, D) in shared memory: rows of 16 bytes are stored, which accumulators do not hold
-    base,
-    row,
-    length,
-    stride_t,
     D: gl.constexpr,
-    N: gl.constexpr,
-    LOAD: gl.constexpr,
+    STAGES: gl.constexpr,
 ):
-    scratch.store(x.to(ptr.dtype.element_ty))
-    y = scratch.load(LOAD)
-    inside = gl.arange(0, N, layout=gl.SliceLayout(1, LOAD))
-    cols = gl.arange(0, D, layout=gl.SliceLayout(0, LOAD))
-    start = row * N
-    places = ptr + base + start.to(gl.int64) * stride_t + (inside[:, None] * stride_t + cols[None, :])
-    gl.store(places, y, mask=(start + inside < length)[:, None] & (cols < D)[None, :])
+    q, k, v, do, lines = descriptors
+    q_s, do_s, lines_s, k_s, v_s, _ = buffers
+    full_q, empty_q, full_k, empty_k, _, _ = barriers
+    rows_ptr, at, tiles, length, num_heads = work
+    head, row = row_of(rows_ptr, at)
+    tile = 0
+    turn = 0
+    while head >= 0:
+        start = head // num_heads * length
+        column = head % num_heads * D
+        ring = turn & 1
+        mbarrier.wait(empty_k.index(ring), ((turn >> 1) & 1) ^ 1)
+        mbarrier.expect(full_k.index(ring), 4 * M * D * 2)
+        for half in gl.static_range(2):
+            place = start + (2 * row + half) * M
+            load_async(k, [place, column], full_k.index(ring), k_s.index(2 * ring + half))
+            load_async(v, [place, column], full_k.index(ring), v_s.index(2 * ring + half))
+        for i in range(2 * row, tiles):
+            slot = tile % STAGES
+            mbarrier.wait(empty_q.index(slot), ((tile // STAGES) & 1) ^ 1)
+            mbarrier.expect(full_q.index(slot), 2 * M * D * 2 + 2 * M * 4)
+            load_async(q, [start + i * M, column], full_q.index(slot), q_s.index(slot))
+            load_async(do, [start + i * M, column], full_q.index(slot), do_s.index(slot))
+            load_async(lines, [(head * tiles + i) * 2, 0], full_q.index(slot), lines_s.index(slot))
+            tile += 1
+        at += 1
+        turn += 1
+        head, row = row_of(rows_ptr, at)
 
 
 @gluon.jit
-def _row(rows_ptr, at, num_heads, length, stride_t, D: gl.constexpr):
-    """A row of the plan: which of all heads, negative behind the end; which keys; where the head begins."""
-    head = gl.load(rows_ptr + 2 * at)
-    row = gl.load(rows_ptr + 2 * at + 1)
-    return head, row, (head // num_heads).to(gl.int64) * length * stride_t + (head % num_heads) * D
+def _of_keys(
+    GROUP: gl.constexpr,  # 0 or 1
+    dk_ptr,
+    dv_ptr,
+    scale,
+    buffers,
+    barriers,
+    work,
+    M: gl.constexpr,
+    D: gl.constexpr,
+    STAGES: gl.constexpr,
+):
+    q_s, do_s, lines_s, k_s, v_s, ds_s = buffers
+    full_q, empty_q, full_k, empty_k, full_ds, empty_ds = barriers
+    rows_ptr, at, tiles, length, num_heads = work
+    dtype: gl.constexpr = q_s.dtype
+    LOGITS: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, M, 16])
+    SUMS: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    FACTOR: gl.constexpr = gl.DotOperandLayout(0, LOGITS, 2)
+    key_in = gl.arange(0, M, layout=gl.SliceLayout(1, LOGITS))
+    query_in = gl.arange(0, M, layout=gl.SliceLayout(0, LOGITS))
+    scale_log2 = scale * 1.4426950408889634
+    zeros = gl.zeros([M, M], gl.float32, LOGITS)
+    head, row = row_of(rows_ptr, at)
+    tile = 0
+    turn = 0
+    while head >= 0:
+        ring = turn & 1
+        mbarrier.wait(full_k.index(ring), (turn >> 1) & 1)
+        half = (GROUP + turn) & 1
+        k = k_s.index(2 * ring + half)
+        v = v_s.index(2 * ring + half)
+        dv = gl.zeros([M, D], gl.float32, SUMS)
+        dk = gl.zeros([M, D], gl.float32, SUMS)
+        if half == 1:  # none of the first queries sees these keys
+            slot = tile % STAGES
+            mbarrier.wait(full_q.index(slot), (tile // STAGES) & 1)
+            mbarrier.wait(empty_ds.index(tile & 1), ((tile >> 1) & 1) ^ 1)
+            mbarrier.arrive(full_ds.index(tile & 1), count=1)
+            mbarrier.arrive(empty_q.index(slot), count=1)
+            tile += 1
+        for i in range(2 * row + half, tiles):
+            slot = tile % STAGES
+            mbarrier.wait(full_q.index(slot), (tile // STAGES) & 1)
+            s_later = warpgroup_mma(k, q_s.index(slot).permute((1, 0)), zeros, use_acc=False, is_async=True)
+            dp_later = warpgroup_mma(v, do_s.index(slot).permute((1, 0)), zeros, use_acc=False, is_async=True)
+            lse2 = lines_s.index(slot).slice(0, 1).load(LOGITS)
+            delta = lines_s.index(slot).slice(1, 1).load(LOGITS)
+            s = warpgroup_mma_wait(1, [s_later])
+            p = gl.exp2(s * scale_log2 - lse2)
+            if i == 2 * row + half:
+                p = gl.where(query_in[None, :] >= key_in[:, None], p, 0.0)
+            p_factor = gl.convert_layout(p.to(dtype), FACTOR)
+            dv_later = warpgroup_mma(p_factor, do_s.index(slot), dv, is_async=True)
+            dp = warpgroup_mma_wait(1, [dp_later])
+            ds = (p * (dp - delta)).to(dtype)
+            ds_factor = gl.convert_layout(ds, FACTOR)
+            mbarrier.wait(empty_ds.index(tile & 1), ((tile >> 1) & 1) ^ 1)
+            ds_s.index(2 * (tile & 1) + half).store(ds)
+            fence_async_shared()  # who multiplies by it reads through another way to shared memory
+            dk_later = warpgroup_mma(ds_factor, q_s.index(slot), dk, is_async=True)
+            barrier()
+            mbarrier.arrive(full_ds.index(tile & 1), count=1)
+            dv, dk = warpgroup_mma_wait(0, [dv_later, dk_later])
+            barrier()
+            mbarrier.arrive(empty_q.index(slot), count=1)
+            tile += 1
+        first = (2 * row + half) * M
+        store_rows(dk_ptr, dk * scale, v, head, first, length, num_heads, D, M)  # V is not needed any more
+        store_rows(dv_ptr, dv, v, head, first, length, num_heads, D, M)
+        fence_async_shared()
+        barrier()
+        mbarrier.arrive(empty_k.index(ring), count=1)
+        at += 1
+        turn += 1
+        head, row = row_of(rows_ptr, at)
+
+
+@gluon.jit
+def _of_queries(
+    dq_ptr,
+    buffers,
+    barriers,
+    work,
+    M: gl.constexpr,
+    D: gl.constexpr,
+):
+    _, _, _, k_s, _, ds_s = buffers
+    _, _, full_k, empty_k, full_ds, empty_ds = barriers
+    rows_ptr, at, tiles, _, _ = work
+    SUMS: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    # The order of the registers: bits of a number's place that a thread's, a warp's lanes and the warps count.
+    ORDER: gl.constexpr = gl.DistributedLinearLayout(
+        [[1], [2], [128], [256], [512]], [[4], [8], [16], [32], [64]], [[1024], [2048]], [], [M * D]
+    )
+    zeros = gl.zeros([M, D], gl.float32, SUMS)
+    inside = gl.arange(0, M * D, layout=ORDER)
+    head, row = row_of(rows_ptr, at)
+    tile = 0
+    turn = 0
+    while head >= 0:
+        ring = turn & 1
+        mbarrier.wait(full_k.index(ring), (turn >> 1) & 1)
+        for i in range(2 * row, tiles):
+            buffer = tile & 1
+            mbarrier.wait(full_ds.index(buffer), (tile >> 1) & 1)
+            ds = ds_s.index(2 * buffer).permute((1, 0))
+            later = warpgroup_mma(ds, k_s.index(2 * ring), zeros, use_acc=False, is_async=True)
+            dq = warpgroup_mma_wait(0, [later])
+            if i != 2 * row:
+                ds = ds_s.index(2 * buffer + 1).permute((1, 0))
+                later = warpgroup_mma(ds, k_s.index(2 * ring + 1), dq, is_async=True)
+                dq = warpgroup_mma_wait(0, [later])
+            barrier()
+            mbarrier.arrive(empty_ds.index(buffer), count=1)
+            x = gl.reshape(dq, [M // 16, 2, 8, D // 16, 2, 4, 2])
+            x = gl.reshape(gl.permute(x, [0, 1, 3, 2, 5, 4, 6]), [M * D])
+            x = gl.convert_layout(x, ORDER, assert_trivial=True)
+            gl.atomic_add(dq_ptr + (head.to(gl.int64) * tiles + i) * (M * D) + inside, x, sem="relaxed")
+            tile += 1
+        barrier()
+        mbarrier.arrive(empty_k.index(ring), count=1)
+        at += 1
+        turn += 1
+        head, row = row_of(rows_ptr, at)
 
 
 @gluon.jit(do_not_specialize=["length", "num_heads"])
 def _dense_attention_bwd_kernel(
-    q_ptr,  # (B, T, H, D) contiguous, and the next three alike
-    k_ptr,
-    v_ptr,
-    do_ptr,
-    lse_ptr,  # (B, H, T): logarithms to the base of 2
-    delta_ptr,  # (B, H, T)
-    dq_ptr,  # in tile order, of zeros
-    dk_ptr,  # (B, T, H, D)
+    q,  # descriptors, as _load takes them
+    k,
+    v,
+    do,
+    lines,  # of lse₂ and δ, in turn, (B·H·tiles·2, M) float32; lse₂ behind the last position is infinite
+    dq_ptr,  # (B, H, tiles, M·D) float32, zeros
+    dk_ptr,  # (B, T, H, D), contiguous
     dv_ptr,
     length,  # T
     num_heads,  # H
-    scale,
-    starts_ptr,  # (programs,): where each one's rows begin
-    rows_ptr,  # (head of all, keys / N) of each row, (−1, 0) behind the end of each program's
+    scale,  # of the logits
+    starts_ptr,  # where each program's rows begin in the next
+    rows_ptr,
     M: gl.constexpr,
     D: gl.constexpr,
-    EVEN: gl.constexpr,  # whether T is a multiple of N
+    STAGES: gl.constexpr,
+    REGISTERS: gl.constexpr,  # of a thread that has keys, and of one that has queries
 ):
-    N: gl.constexpr = 128
-    RATIO: gl.constexpr = N // M
-    W: gl.constexpr = gl.num_warps()
-    dtype: gl.constexpr = q_ptr.dtype.element_ty
-    f32: gl.constexpr = gl.float32
-    MMA: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [W, 1], [16, M, 16])
-    MMA_D: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [W, 1], [16, D, 16])
-    MMA_Q: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, W // 4], [16, D // (W // 4), 16])
-    A: gl.constexpr = gl.DotOperandLayout(0, MMA, 2)
-    LOAD: gl.constexpr = gl.BlockedLayout([1, 8], [32 * 8 // D, D // 8], [W, 1], [1, 0])
-    LINE: gl.constexpr = gl.BlockedLayout([1], [32], [W], [0])
-    TILE: gl.constexpr = gl.NVMMASharedLayout.get_default_for([M, D], dtype)
-    KEYS: gl.constexpr = gl.NVMMASharedLayout.get_default_for([N, D], dtype)
-    TURN: gl.constexpr = gl.NVMMASharedLayout.get_default_for([N, M], dtype)
-    FLAT: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
-    # Keys of this row and the next one; queries of this tile, of the next two, and of the last, still being read.
-    k_s = gl.allocate_shared_memory(dtype, [2, N, D], KEYS)
-    v_s = gl.allocate_shared_memory(dtype, [2, N, D], KEYS)
-    q_s = gl.allocate_shared_memory(dtype, [4, M, D], TILE)
-    do_s = gl.allocate_shared_memory(dtype, [4, M, D], TILE)
-    ds_s = gl.allocate_shared_memory(dtype, [2, N, M], TURN)
-    lse_s = gl.allocate_shared_memory(f32, [4, M], FLAT)
-    delta_s = gl.allocate_shared_memory(f32, [4, M], FLAT)
-    stride_t = num_heads * D
-    tiles = gl.cdiv(length, N) * RATIO
-    scale_log2 = scale * 1.4426950408889634
+    dtype: gl.constexpr = q.dtype
+    TURNED: gl.constexpr = gl.NVMMASharedLayout.get_default_for([M, M], dtype)
+    AT: gl.constexpr = mbarrier.MBarrierLayout()
+    k_s = gl.allocate_shared_memory(dtype, [4, M, D], k.layout)
+    v_s = gl.allocate_shared_memory(dtype, [4, M, D], v.layout)
+    q_s = gl.allocate_shared_memory(dtype, [STAGES, M, D], q.layout)
+    do_s = gl.allocate_shared_memory(dtype, [STAGES, M, D], do.layout)
+    ds_s = gl.allocate_shared_memory(dtype, [4, M, M], TURNED)
+    lines_s = gl.allocate_shared_memory(gl.float32, [STAGES, 2, M], lines.layout)
+    full_q = gl.allocate_shared_memory(gl.int64, [STAGES, 1], AT)
+    empty_q = gl.allocate_shared_memory(gl.int64, [STAGES, 1], AT)
+    full_k = gl.allocate_shared_memory(gl.int64, [2, 1], AT)
+    empty_k = gl.allocate_shared_memory(gl.int64, [2, 1], AT)
+    full_ds = gl.allocate_shared_memory(gl.int64, [2, 1], AT)
+    empty_ds = gl.allocate_shared_memory(gl.int64, [2, 1], AT)
+    for x in gl.static_range(STAGES):
+        mbarrier.init(full_q.index(x), count=1)
+        mbarrier.init(empty_q.index(x), count=2)
+    for x in gl.static_range(2):
+        mbarrier.init(full_k.index(x), count=1)
+        mbarrier.init(empty_k.index(x), count=3)
+        mbarrier.init(full_ds.index(x), count=2)
+        mbarrier.init(empty_ds.index(x), count=1)
+    fence_async_shared()
+    barrier()
+    tiles = gl.cdiv(length, 2 * M) * 2
     at = gl.load(starts_ptr + gl.program_id(0))
-    bh, j, base = _row(rows_ptr, at, num_heads, length, stride_t, D)
-    bh1, j1, base1 = _row(rows_ptr, at + 1, num_heads, length, stride_t, D)
-    if bh >= 0:
-        i = j * RATIO
-        line = bh.to(gl.int64) * length
-        line1 = bh1.to(gl.int64) * length
-        _load_tile(k_s.index(0), k_ptr + base, j * N, length, stride_t, bh >= 0, D, N, EVEN, LOAD)
-        _load_tile(v_s.index(0), v_ptr + base, j * N, length, stride_t, bh >= 0, D, N, EVEN, LOAD)
-        for ahead in gl.static_range(2):
-            _load_queries(
-                *(q_s.index(ahead), do_s.index(ahead), lse_s.index(ahead), delta_s.index(ahead)),
-                *(q_ptr, do_ptr, lse_ptr, delta_ptr, base, line, i + ahead, bh >= 0, length, stride_t),
-                *(D, M, EVEN, LOAD, LINE),
-            )
-            async_copy.commit_group()
-        async_copy.wait_group(1)
-        fence_async_shared()
-        zeros = gl.zeros([N, M], f32, MMA)
-        s_w = warpgroup_mma(k_s.index(0), q_s.index(0).permute((1, 0)), zeros, use_acc=False, is_async=True)
-        dp_w = warpgroup_mma(v_s.index(0), do_s.index(0).permute((1, 0)), zeros, use_acc=False, is_async=True)
-        lse = lse_s.index(0).load(gl.SliceLayout(0, MMA))
-        delta = delta_s.index(0).load(gl.SliceLayout(0, MMA))
-        s, dp = warpgroup_mma_wait(0, [s_w, dp_w])
-        zeros_d = gl.zeros([N, D], f32, MMA_D)
-        dv_w = warpgroup_mma_init(zeros_d)
-        dk_w = warpgroup_mma_init(zeros_d)
-        dq_w = warpgroup_mma_init(gl.zeros([M, D], f32, MMA_Q))
-        key_in = gl.arange(0, N, layout=gl.SliceLayout(1, MMA))
-        query_in = gl.arange(0, M, layout=gl.SliceLayout(0, MMA))
-        t = 0  # tiles so far
-        ring = 0  # which of the two places has this row's keys
-        old_base = base
-        old_j = j
-        dq_place = dq_ptr
-        while bh >= 0:
-            slot = t & 3
-            slot1 = (t + 1) & 3
-            slot2 = (t + 2) & 3
-            begins = i == j * RATIO
-            ends = i + 1 == tiles
-            same = i + 2 < tiles  # the tile after the next one is of this row
-            i2 = gl.where(same, i + 2, j1 * RATIO + i + 2 - tiles)
-            _load_queries(
-                *(q_s.index(slot2), do_s.index(slot2), lse_s.index(slot2), delta_s.index(slot2)),
-                *(q_ptr, do_ptr, lse_ptr, delta_ptr, gl.where(same, base, base1), gl.where(same, line, line1)),
-                *(i2, same | (bh1 >= 0), length, stride_t, D, M, EVEN, LOAD, LINE),
-            )
-            async_copy.commit_group()
-            p = gl.exp2(s * scale_log2 - lse[None, :])
-            if i < (j + 1) * RATIO:
-                p = gl.where((i * M - j * N + query_in)[None, :] >= key_in[:, None], p, 0.0)
-            p_n = gl.convert_layout(p.to(dtype), A)
-            ds = (p * (dp - delta[None, :])).to(dtype)
-            ds_n = gl.convert_layout(ds, A)
-            # The last tile's products, begun before all of this.
-            dq, dv, dk = warpgroup_mma_wait(0, [dq_w, dv_w, dk_w])
-            if begins & (t > 0):
-                _store_row(dk_ptr, dk * scale, ds_s.index(t % 2), old_base, old_j, length, stride_t, D, N, LOAD)
-                _store_row(dv_ptr, dv, ds_s.index(t % 2), old_base, old_j, length, stride_t, D, N, LOAD)
-            ds_s.index(t % 2).store(ds)
-            async_copy.wait_group(1)
-            fence_async_shared()
-            ring1 = gl.where(ends, 1 - ring, ring)
-            s_w = warpgroup_mma(k_s.index(ring1), q_s.index(slot1).permute((1, 0)), zeros, use_acc=False, is_async=True)
-            dp_w = warpgroup_mma(
-                v_s.index(ring1), do_s.index(slot1).permute((1, 0)), zeros, use_acc=False, is_async=True
-            )
-            dv_w = warpgroup_mma(p_n, do_s.index(slot), dv, use_acc=(i != j * RATIO), is_async=True)
-            dk_w = warpgroup_mma(ds_n, q_s.index(slot), dk, use_acc=(i != j * RATIO), is_async=True)
-            if t > 0:
-                _add_dq(dq_place, dq, M, D)
-            dq_w = warpgroup_mma(ds_s.index(t % 2).permute((1, 0)), k_s.index(ring), dq, use_acc=False, is_async=True)
-            dq_place = dq_ptr + (bh.to(gl.int64) * tiles + i) * (M * D)
-            lse = lse_s.index(slot1).load(gl.SliceLayout(0, MMA))
-            delta = delta_s.index(slot1).load(gl.SliceLayout(0, MMA))
-            if begins:
-                _load_tile(k_s.index(1 - ring), k_ptr + base1, j1 * N, length, stride_t, bh1 >= 0, D, N, EVEN, LOAD)
-                _load_tile(v_s.index(1 - ring), v_ptr + base1, j1 * N, length, stride_t, bh1 >= 0, D, N, EVEN, LOAD)
-            async_copy.commit_group()
-            s, dp = warpgroup_mma_wait(3, [s_w, dp_w])  # the others are waited for when the next tile has its weights
-            ring = ring1
-            old_base = base
-            old_j = j
-            i += 1
-            t += 1
-            if ends:
-                at += 1
-                bh = bh1
-                j = j1
-                base = base1
-                line = line1
-                i = j * RATIO
-                bh1, j1, base1 = _row(rows_ptr, at + 1, num_heads, length, stride_t, D)
-                line1 = bh1.to(gl.int64) * length
-        dq, dv, dk = warpgroup_mma_wait(0, [dq_w, dv_w, dk_w])
-        _add_dq(dq_place, dq, M, D)
-        async_copy.wait_group(0)
-        _store_row(dk_ptr, dk * scale, ds_s.index(0), old_base, old_j, length, stride_t, D, N, LOAD)
-        _store_row(dv_ptr, dv, ds_s.index(1), old_base, old_j, length, stride_t, D, N, LOAD)
+    buffers = (q_s, do_s, lines_s, k_s, v_s, ds_s)
+    barriers = (full_q, empty_q, full_k, empty_k, full_ds, empty_ds)
+    work = (rows_ptr, at, tiles, length, num_heads)
+    gl.warp_specialize(
+        [
+            (_of_keys, (0, dk_ptr, dv_ptr, scale, buffers, barriers, work, M, D, STAGES)),
+            (_of_keys, (1, dk_ptr, dv_ptr, scale, buffers, barriers, work, M, D, STAGES)),
+            (_of_queries, (dq_ptr, buffers, barriers, work, M, D)),
+            (_load, ((q, k, v, do, lines), buffers, barriers, work, M, D, STAGES)),
+        ],
+        [4, 4, 1],
+        [REGISTERS[0], REGISTERS[1], 24],
+    )

@@ -1,4 +1,4 @@
-"""Our way back of attention: its plan and what stands beside it on a CPU, the kernel itself on a Hopper GPU."""
+"""Our attention: its lists and what stands beside it on a CPU, the kernels themselves on a Hopper GPU."""
 
 import sys
 
@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from lit_t6.ops import fused
-from lit_t6.ops.dense import attention_backward as hopper
+from lit_t6.ops.dense import hopper
+from lit_t6.ops.dense.work_lists import deal, dealt
 from lit_t6.testing import assert_as_exact_as
 
 from .query_tiles import in_tiles, place
@@ -23,18 +24,19 @@ needs_hopper = pytest.mark.skipif(
 @pytest.mark.parametrize(
     ("rows", "heads", "programs"), [(8, 940, 132), (8, 940, 114), (64, 34, 132), (16, 94, 132), (1, 5, 132), (3, 1, 8)]
 )
-def test_every_row_is_planned_once_and_shares_are_even(rows, heads, programs):
-    shares = hopper.plan(rows, heads, programs)
+def test_every_row_is_dealt_once_and_shares_are_even(rows, heads, programs):
+    lengths = [2.0 * (rows - row) for row in range(rows)]
+    shares = deal(lengths, heads, programs)
     assert len(shares) == programs
     every = [which for share in shares for which in share]
     assert sorted(every) == [(head, row) for head in range(heads) for row in range(rows)]
-    tiles = [sum(hopper.tiles_in(row, rows) for _, row in share) for share in shares]
+    tiles = [sum(lengths[row] for _, row in share) for share in shares]
     if rows * heads > 10 * programs:
         assert max(tiles) < 1.03 * sum(tiles) / programs
 
 
-def test_a_plan_is_laid_out_as_the_kernel_reads_it():
-    starts, every = hopper._plan_on(torch.device("cpu"), 2, 3, 4)
+def test_a_list_is_laid_out_as_the_kernels_read_it():
+    starts, every = dealt(torch.device("cpu"), (1.0, 2.0), 3, 4)
     assert starts.dtype == every.dtype == torch.int32
     found = []
     for start in starts.tolist():
@@ -42,7 +44,6 @@ def test_a_plan_is_laid_out_as_the_kernel_reads_it():
         while every[at, 0] >= 0:
             found.append(tuple(every[at].tolist()))
             at += 1
-        assert (every[at : at + 2, 0] < 0).all(), "one row is looked ahead"
     assert sorted(found) == [(head, row) for head in range(3) for row in range(2)]
 
 
@@ -58,12 +59,14 @@ def test_sums_beforehand(batch, length, heads, monkeypatch):
     monkeypatch.setattr(torch, "empty", lambda *size, **how: empty(*size, **how).fill_(float("nan")))
     out, grad = torch.randn(2, batch, length, heads, 64)
     lse = torch.randn(batch, heads, length)
-    delta, lse2, tiles = hopper.sums(grad, out, lse)
+    lines = hopper.sums(grad, out, lse)
+    assert lines.shape == (batch, heads, -(-length // 128) * 2, 2, 64)
+    lse2, delta = (x.flatten(2) for x in lines.unbind(3))
     exact = (out.double() * grad.double()).sum(-1).transpose(1, 2)
-    assert_as_exact_as(delta, (out * grad).sum(-1).transpose(1, 2), exact, "sums")
-    torch.testing.assert_close(lse2, lse * 1.4426950408889634)
-    assert tiles.shape == (batch, heads, -(-length // 128) * 2, 4096)
-    assert not tiles.any(), "all are zeros"
+    assert_as_exact_as(delta[..., :length], (out * grad).sum(-1).transpose(1, 2), exact, "sums")
+    torch.testing.assert_close(lse2[..., :length], lse * 1.4426950408889634)
+    assert (lse2[..., length:] == float("inf")).all(), "weights behind the last position are zero"
+    assert not delta[..., length:].any()
 
 
 @INTERPRETED
@@ -92,7 +95,7 @@ def test_what_it_takes_and_why_not_the_rest(monkeypatch):
     assert "heads of torch.float32, expected" in hopper.why_not(torch.float32, CUDA)
     assert "heads of 128, expected 64" in hopper.why_not(half, CUDA, (1, 8, 2, 128))
     assert "more than it can count" in hopper.why_not(half, CUDA, (2**16, 2**16, 8, 64))
-    assert "more than it can count" in hopper.why_not(half, CUDA, (1, 1, 2**18, 64))
+    assert "more than it can count" in hopper.why_not(half, CUDA, (1, 1, 2**19, 64))
     monkeypatch.setattr(hopper, "_import_problem", lambda: "no such Gluon")
     assert hopper.why_not(half, CUDA) == "no such Gluon"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (10, 0))
@@ -105,6 +108,8 @@ def test_what_it_does_not_take_is_refused_as_others_refuse():
     x = torch.zeros(1, 2, 3, 64, dtype=torch.bfloat16)
     with pytest.raises(RuntimeError, match="tensors on cpu"):
         hopper.attention_backward(x, x, x, x, x, torch.zeros(1, 3, 2), 0.1)
+    with pytest.raises(RuntimeError, match="tensors on cpu"):
+        hopper.attention(x, x, x, 0.1)
 
 
 def test_whether_the_kernel_can_be_imported_is_asked_while_a_whole_graph_is_captured(monkeypatch):
@@ -152,14 +157,37 @@ SHAPES += [(1, 2048, 3), (40, 130, 47)]
 @pytest.mark.gpu
 @needs_hopper
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scale", [0.2, -0.1])
+@pytest.mark.parametrize(("batch", "length", "heads"), [*SHAPES, (3, 1, 5), (1, 4097, 2)])
+def test_on_a_gpu_the_result_is_as_exact_as_pytorchs(batch, length, heads, scale, dtype):
+    torch.manual_seed(0)
+    given = draw(batch, length, heads)[:3]
+    near = [x.to(dtype) for x in given]
+    out, lse = hopper.attention(*near, scale)
+    assert out.is_contiguous()
+    assert lse.is_contiguous()
+    exact, reference = (
+        F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in heads), is_causal=True, scale=scale).transpose(1, 2)
+        for heads in (given, near)
+    )
+    assert_as_exact_as(out, reference, exact, "result")
+    q, k = (x.double().transpose(1, 2) for x in near[:2])
+    hidden = torch.ones(length, length, dtype=torch.bool, device="cuda").triu(1)
+    logarithms = (q @ k.transpose(2, 3) * scale).masked_fill(hidden, float("-inf")).logsumexp(-1)
+    torch.testing.assert_close(lse, logarithms.float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.gpu
+@needs_hopper
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("batch", "length", "heads"), SHAPES)
 def test_on_a_gpu_gradients_are_as_exact_as_pytorchs(batch, length, heads, dtype, monkeypatch):
     torch.manual_seed(0)
     given, scale = draw(batch, length, heads), 0.2
     q, k, v, grad = (x.to(dtype) for x in given)
     out, lse = fused.attend(q, k, v, scale, "flash")  # which takes any length
-    empty_like = torch.empty_like
-    monkeypatch.setattr(torch, "empty_like", lambda *args, **how: empty_like(*args, **how).fill_(float("nan")))
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, **how: empty(*size, **how).fill_(float("nan")))
     of_q, of_k, of_v = hopper.attention_backward(grad, q, k, v, out, lse, scale)
     monkeypatch.undo()
     check(given, dtype, scale, (of_q.rows(dtype), of_k, of_v))
@@ -184,7 +212,8 @@ def test_on_a_gpu_again_and_again_it_finds_the_same():
     """But for the order of sums: a race would show."""
     torch.manual_seed(0)
     q, k, v, grad = draw(4, 1024, 47, torch.bfloat16)
-    out, lse = fused.attend(q, k, v, 0.125, "cudnn")
+    out, lse = hopper.attention(q, k, v, 0.125)
+    assert all(torch.equal(hopper.attention(q, k, v, 0.125)[0], out) for _ in range(20))
     first, *others = (hopper.attention_backward(grad, q, k, v, out, lse, 0.125) for _ in range(20))
     for other in others:
         assert torch.equal(other[1], first[1])

@@ -1,0 +1,58 @@
+"""Which rows of tiles each program of a kernel takes, where there are as many programs as multiprocessors."""
+
+import functools
+import heapq
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_ROW_TILES, _ROWS_BY_LENGTH = 0.7, 6
+"""What beginning a row costs, in tiles; and how many rows of a program are dealt out by length, at the end."""
+_BEHIND = 2
+"""Rows behind the last one of each program, which are none."""
+
+
+def deal(lengths: Sequence[float], heads: int, programs: int) -> list[list[tuple[int, int]]]:
+    """Rows of tiles, as (head, row), that each program takes, one after the other.
+
+    Programs work at the same heads, so that what one reads is in the cache for the next. The last rows are dealt out
+    the long ones first, so that all programs end at about the same time.
+
+    Args:
+        lengths: of a head's rows, in tiles.
+        heads: of all sequences, B·H.
+        programs: that share them.
+    """
+    rows = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    order = [(head, row) for head in range(heads) for row in rows]
+    last = max(0, len(order) - _ROWS_BY_LENGTH * programs)
+    order[last:] = sorted(order[last:], key=lambda which: -lengths[which[1]])
+    shares: list[list[tuple[int, int]]] = [[] for _ in range(programs)]
+    loads = [(0.0, program) for program in range(programs)]
+    for head, row in order:
+        load, program = loads[0]
+        shares[program].append((head, row))
+        heapq.heapreplace(loads, (load + lengths[row] + _ROW_TILES, program))
+    return shares
+
+
+@functools.lru_cache(maxsize=64)
+def dealt(device: torch.device, lengths: tuple[float, ...], heads: int, programs: int) -> tuple[Tensor, Tensor]:
+    """Where each program's rows begin, (programs,), and the rows of all, (…, 2), as kernels read them: int32.
+
+    They are copied to the device once, which cannot be part of a CUDA graph.
+
+    Args:
+        device: that reads them.
+        lengths: as of `deal`, and the next two alike.
+        heads: likewise.
+        programs: likewise.
+    """
+    starts: list[int] = []
+    every: list[tuple[int, int]] = []
+    for share in deal(lengths, heads, programs):
+        starts.append(len(every))
+        every += [*share, *[(-1, 0)] * _BEHIND]
+    whole = torch.int32
+    return torch.tensor(starts, dtype=whole, device=device), torch.tensor(every, dtype=whole, device=device)
