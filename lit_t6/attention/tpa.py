@@ -162,7 +162,8 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
         packs = cache is None and document_ids is None and self._packs
         rows = self.factors.filled(x) if packs else self.factors(x)
         if packs:
-            sizes = (config.rank_q, config.rank_k, config.rank_v), config.heads(), config.head_dim
+            ranks = (config.rank_q if config.factorized == "qkv" else 0, config.rank_k, config.rank_v)
+            sizes = ranks, config.heads(), config.head_dim
             read = attend_packed(rows, *sizes, self.rope.tables(x.shape[1], x.device, positions))
             if read is not None:
                 return read

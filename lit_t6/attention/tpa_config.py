@@ -152,9 +152,13 @@ class TPAConfig(RotaryAttentionConfig):
 
     @property
     def is_packed(self) -> bool:
-        """Whether all six factors are as one product of the tokens makes them, but for a rotation of whole ones."""
-        six = [f"{factor}_{letter}" for factor in "ab" for letter in "qkv"]
-        made = list(self.pieces()) == six and self.head_activation == "none"
+        """Whether all factors are as one product of the tokens makes them, but for a rotation of whole ones.
+
+        Queries may be dense heads.
+        """
+        six = ["a_q", "a_k", "a_v", "b_q", "b_k", "b_v"]
+        kv_only = ["q", "a_k", "a_v", "b_k", "b_v"]
+        made = list(self.pieces()) in (six, kv_only) and self.head_activation == "none"
         return made and self.rope_on == "factors" and self.rope_dim == self.head_dim == self.value_size
 
     def rank(self, letter: str) -> int:

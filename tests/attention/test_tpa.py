@@ -71,13 +71,14 @@ def test_by_kernels_a_whole_sequence_gives_what_products_give(mechanism, positio
 
 @INTERPRETED
 @pytest.mark.parametrize("fill", [0, 11])
-def test_the_rows_of_the_projection_are_attended_to_as_they_are(monkeypatch, fill):
-    """Where nobody looks at it; else, here with a hook, six factors are cut out. Results are the same to the bit."""
+@pytest.mark.parametrize("factorized", ["qkv", "kv"])
+def test_the_rows_of_the_projection_are_attended_to_as_they_are(monkeypatch, fill, factorized):
+    """Where nobody looks at it; else, here with a hook, parts are cut out. Results are the same, of six to the bit."""
     calls = []
     packed = tpa.attend_packed
     monkeypatch.setattr(tpa, "attend_packed", lambda *rows: calls.append(rows[0].shape[-1]) or packed(*rows))
     monkeypatch.setattr(alignment, "padding", lambda size, x: fill)
-    module = TPAConfig(3, 8, impl="triton").build(20)
+    module = TPAConfig(3, 8, factorized=factorized, impl="triton").build(20)
     torch.nn.init.normal_(module.out.weight)
     x, towards = torch.randn(2, 2, 5, 20)
     found = []
@@ -87,7 +88,45 @@ def test_the_rows_of_the_projection_are_attended_to_as_they_are(monkeypatch, fil
         out = module(x)
         found.append([out, *torch.autograd.grad(out, list(module.parameters()), towards)])
     assert calls == [module.config.num_columns + fill]
+    if factorized == "qkv":
+        assert all(map(torch.equal, *found))
+    for actual, expected in zip(*found, strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+@INTERPRETED
+@pytest.mark.parametrize("factorized", ["qkv", "kv"])
+def test_a_compiler_takes_the_rows_whole(factorized):
+    module = TPAConfig(3, 8, factorized=factorized, impl="triton").build(20)
+    torch.nn.init.normal_(module.out.weight)
+    assert module._packs
+    x, towards = torch.randn(2, 2, 5, 20)
+    found = []
+    for run in (module, torch.compile(module, fullgraph=True, backend="aot_eager")):
+        out = run(x)
+        found.append([out.detach(), *torch.autograd.grad(out, list(module.parameters()), towards)])
     assert all(map(torch.equal, *found))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(rope_fraction=0.5),
+        dict(rope_on="heads"),
+        dict(value_dim=4),
+        dict(static_a=True),
+        dict(static_b=True),
+        dict(shared_b=True),
+        dict(third_order_dim=4),
+        dict(head_activation="sigmoid"),
+    ],
+)
+@pytest.mark.parametrize("factorized", ["qkv", "kv"])
+def test_what_does_not_turn_as_a_whole_or_is_not_the_projections_is_not_packed(factorized, change):
+    config = TPAConfig(3, 8, factorized=factorized)
+    assert config.is_packed
+    assert not replace(config, **change).is_packed
+    assert not TPAConfig(3, 8, factorized="q").is_packed
 
 
 @INTERPRETED

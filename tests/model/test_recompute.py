@@ -16,7 +16,12 @@ from lit_t6.ops.dense import packed
 
 from ..ops.seeds import INTERPRETED, QUIET
 
-MECHANISMS = {"TPA": TPAConfig(5, 16), "MHA": MultiHeadConfig(4, None, 16), "GQA": MultiHeadConfig(4, 2, 16)}
+MECHANISMS = {
+    "TPA": TPAConfig(5, 16),
+    "TPA-KVonly": TPAConfig(5, 16, factorized="kv"),
+    "MHA": MultiHeadConfig(4, None, 16),
+    "GQA": MultiHeadConfig(4, 2, 16),
+}
 HOW = ("selective", "full")
 
 
@@ -146,8 +151,9 @@ def test_compiled_blocks_keep_less():
 
 @INTERPRETED
 @pytest.mark.filterwarnings(*[mark.args[0] for mark in QUIET])
-def test_what_the_kernels_of_factors_gave_is_kept(monkeypatch):
-    model = make_model()
+@pytest.mark.parametrize("mechanism", ["TPA", "TPA-KVonly"])
+def test_what_the_kernels_of_factors_gave_is_kept(monkeypatch, mechanism):
+    model = make_model(mechanism)
     for block in model.blocks:
         block.attention.config.impl = "triton"
     expected, calls = step(model, size=(1, 3)), []

@@ -15,9 +15,13 @@ LETTERS = "qkv"
 
 
 def draw(batch, length, heads, size, ranks):
-    """Pairs of factors, and gradients of the heads, in float64."""
+    """Pairs of factors, of rank 0 None and the heads, and gradients of the heads, in float64."""
     pairs = [
-        (torch.randn(batch, length, r, heads).double(), torch.randn(batch, length, r, size).double()) for r in ranks
+        (
+            torch.randn(batch, length, r, heads).double() if r else None,
+            torch.randn(batch, length, r or heads, size).double(),
+        )
+        for r in ranks
     ]
     return pairs, list(torch.randn(3, batch, length, heads, size).double())
 
@@ -26,25 +30,34 @@ def by_products(pairs, grads, rope):
     """All of it by products and autograd, in the type of the factors."""
     found = {}
     for letter, (a, b), grad in zip(LETTERS, pairs, grads, strict=True):
-        a, b = a.detach().requires_grad_(), b.detach().requires_grad_()
-        turned = b if letter == "v" or rope is None else apply_rope(b, *rope)
-        out = materialise(a, turned)
-        of_a, of_b = torch.autograd.grad(out, (a, b), grad)
-        found |= {letter: out.detach(), f"a_{letter}": of_a, f"b_{letter}": of_b}
+        there = {f"a_{letter}": a, f"b_{letter}": b}
+        leaves = {name: x.detach().requires_grad_() for name, x in there.items() if x is not None}
+        b = leaves[f"b_{letter}"]
+        turned = b.clone() if letter == "v" or rope is None else apply_rope(b, *rope)
+        out = turned if a is None else materialise(leaves[f"a_{letter}"], turned)
+        found |= {letter: out.detach()}
+        found |= dict(zip(leaves, torch.autograd.grad(out, list(leaves.values()), grad), strict=True))
     return found
 
 
 def by_kernels(pairs, grads, rope):
-    found = dict(zip(LETTERS, form_heads(pairs, rope), strict=True))
-    for letter, (of_a, of_b) in zip(LETTERS, form_heads_backward(grads, pairs, rope), strict=True):
-        found |= {f"a_{letter}": of_a, f"b_{letter}": of_b}
+    """Dense queries are turned too."""
+    found = dict(zip(LETTERS, form_heads(pairs, rope, turns_dense=True), strict=True))
+    back = form_heads_backward(grads, pairs, rope, turns_dense=True)
+    for letter, (a, _), (of_a, of_b) in zip(LETTERS, pairs, back, strict=True):
+        assert (a is None) == (of_a is None)
+        found |= {f"b_{letter}": of_b} if of_a is None else {f"a_{letter}": of_a, f"b_{letter}": of_b}
     return found
+
+
+def cast(pairs, grads, dtype):
+    return [(None if a is None else a.to(dtype), b.to(dtype)) for a, b in pairs], [g.to(dtype) for g in grads]
 
 
 def check(pairs, grads, rope):
     """Pairs and gradients in float32, lying as they are."""
     wide = None if rope is None else tuple(x.double() for x in rope)
-    exact = by_products([(a.double(), b.double()) for a, b in pairs], [g.double() for g in grads], wide)
+    exact = by_products(*cast(pairs, grads, torch.float64), wide)
     reference, found = by_products(pairs, grads, rope), by_kernels(pairs, grads, rope)
     for name, value in found.items():
         assert value.is_contiguous(), name
@@ -52,7 +65,7 @@ def check(pairs, grads, rope):
 
 
 def single(pairs, grads):
-    return [(a.float(), b.float()) for a, b in pairs], [g.float() for g in grads]
+    return cast(pairs, grads, torch.float32)
 
 
 CASES = {
@@ -61,6 +74,10 @@ CASES = {
     "one token": dict(batch=2, length=1, heads=4, size=16, ranks=(2, 2, 2)),
     "one head": dict(batch=1, length=5, heads=1, size=8, ranks=(1, 1, 1)),
     "high ranks": dict(batch=1, length=2, heads=5, size=16, ranks=(17, 32, 16)),
+    "dense queries, trained": dict(batch=1, length=3, heads=29, size=64, ranks=(0, 2, 2)),
+    "dense queries": dict(batch=2, length=5, heads=3, size=16, ranks=(0, 2, 1)),
+    "dense queries of 64": dict(batch=1, length=5, heads=3, size=64, ranks=(0, 1, 2)),
+    "dense queries of 10": dict(batch=2, length=1, heads=40, size=10, ranks=(0, 5, 2)),
 }
 
 
@@ -85,10 +102,11 @@ TABLES = {
 }
 
 
+@pytest.mark.parametrize("ranks", [(3, 2, 2), (0, 2, 2)])
 @pytest.mark.parametrize("table", TABLES)
-def test_tables_may_lie_anyhow(table):
+def test_tables_may_lie_anyhow(table, ranks):
     torch.manual_seed(0)
-    check(*single(*draw(**SMALL)), TABLES[table]())
+    check(*single(*draw(**SMALL | {"ranks": ranks})), TABLES[table]())
 
 
 def lying(how, x):
@@ -106,12 +124,13 @@ def lying(how, x):
     return wide.copy_(x)
 
 
+@pytest.mark.parametrize("ranks", [(3, 2, 2), (0, 2, 2)])
 @pytest.mark.parametrize("how", ["in wider rows", "apart", "last axis first", "tokens first"])
-def test_factors_and_gradients_may_lie_anyhow(how):
+def test_factors_and_gradients_may_lie_anyhow(how, ranks):
     torch.manual_seed(0)
-    pairs, grads = single(*draw(**SMALL))
+    pairs, grads = single(*draw(**SMALL | {"ranks": ranks}))
     rope = TABLES["row by row"]()
-    moved = [(lying(how, a), lying(how, b)) for a, b in pairs], [lying(how, grad) for grad in grads]
+    moved = [(None if a is None else lying(how, a), lying(how, b)) for a, b in pairs], [lying(how, g) for g in grads]
     found, expected = by_kernels(*moved, rope), by_kernels(pairs, grads, rope)
     for name, value in expected.items():
         assert torch.equal(found[name], value), name
@@ -144,14 +163,18 @@ def test_tables_that_do_not_fit_are_a_mistake_of_ours(rope, problem):
 
 @pytest.mark.parametrize("rotated", [False, True], ids=["plain", "rotated"])
 @pytest.mark.parametrize(
-    ("batch", "length", "heads", "ranks"), [(1, 3, 47, (6, 2, 2)), (2, 9, 7, (3, 1, 2)), (1, 66, 1, (1, 1, 1))]
+    ("batch", "length", "heads", "ranks"),
+    [
+        *[(1, 3, 47, (6, 2, 2)), (2, 9, 7, (3, 1, 2)), (1, 66, 1, (1, 1, 1))],
+        *[(1, 3, 29, (0, 2, 2)), (2, 5, 3, (0, 1, 2)), (1, 66, 1, (0, 1, 1))],
+    ],
 )
 def test_gradients_of_queries_may_come_in_tiles(batch, length, heads, ranks, rotated):
     torch.manual_seed(0)
     pairs, grads = single(*draw(batch, length, heads, 64, ranks))
     rope = rope_angles(torch.arange(length) + 3, 64) if rotated else None
     wide = None if rope is None else tuple(x.double() for x in rope)
-    exact = by_products([(a.double(), b.double()) for a, b in pairs], [g.double() for g in grads], wide)
+    exact = by_products(*cast(pairs, grads, torch.float64), wide)
     reference = by_products(pairs, grads, rope)
     found = by_kernels(pairs, [in_tiles(grads[0], 0.125), *grads[1:]], rope)
     for name, value in found.items():
@@ -162,3 +185,21 @@ def test_tiles_are_for_queries_that_have_factors():
     pairs, grads = single(*draw(1, 3, 5, 64, (3, 2, 2)))
     with pytest.raises(AssertionError, match="for queries that have factors"):
         form_heads_backward([in_tiles(grads[0], 1.0), *grads[1:]], [(None, grads[0]), *pairs[1:]], None)
+
+
+def test_dense_queries_are_left_as_they_are_unless_they_are_to_turn():
+    pairs, grads = single(*draw(2, 3, 5, 16, (0, 2, 2)))
+    rope = TABLES["of all rows"]()
+    assert form_heads(pairs, rope)[0] is pairs[0][1]
+    assert form_heads_backward(grads, pairs, rope)[0][1] is grads[0]
+
+
+def test_dense_queries_of_an_odd_size_are_copied():
+    torch.manual_seed(0)
+    check(*single(*draw(2, 3, 5, 9, (0, 2, 2))), None)
+
+
+def test_dense_queries_turn_beside_factors_only():
+    pairs, _ = single(*draw(1, 3, 5, 16, (0, 0, 0)))
+    with pytest.raises(AssertionError, match="turns queries beside factors"):
+        form_heads(pairs, None, turns_dense=True)

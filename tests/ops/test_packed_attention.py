@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from lit_t6.ops import fused, rope_angles
+from lit_t6.ops import apply_rope, dense_attention, fused, materialise, rope_angles
 from lit_t6.ops.tpa.factor_attention import factor_attention
 from lit_t6.ops.tpa.packed_attention import _packed_attention, cut, packed_attention
+from lit_t6.testing import assert_as_exact_as
 
+from .query_tiles import in_tiles
 from .seeds import INTERPRETED, QUIET
 
 pytestmark = QUIET
@@ -15,10 +17,18 @@ CASES = {
     "odd": dict(batch=2, length=7, num_heads=7, head_dim=10, ranks=(5, 1, 3), fill=3),
     "nothing behind": dict(batch=3, length=1, num_heads=4, head_dim=16, ranks=(2, 2, 2), fill=0),
 }
+DENSE = {
+    "trained": dict(batch=1, length=9, num_heads=29, head_dim=64, ranks=(0, 2, 2), fill=12),
+    "rows of 16 bytes": dict(batch=2, length=5, num_heads=22, head_dim=64, ranks=(0, 2, 2), fill=0),
+    "odd": dict(batch=2, length=5, num_heads=3, head_dim=16, ranks=(0, 1, 3), fill=3),
+    "odd, of 64": dict(batch=2, length=5, num_heads=3, head_dim=64, ranks=(0, 2, 1), fill=5),
+    "two tokens": dict(batch=3, length=2, num_heads=4, head_dim=24, ranks=(0, 2, 2), fill=0),
+}
+"""Of dense queries."""
 
 
 def draw(batch, length, num_heads, head_dim, ranks, fill, dtype=torch.float32, device="cpu"):
-    columns = sum(ranks) * (num_heads + head_dim) + fill
+    columns = sum(ranks) * (num_heads + head_dim) + (0 if ranks[0] else num_heads * head_dim) + fill
     rows = torch.randn(batch, length, columns, dtype=dtype, device=device)
     return rows, (ranks, num_heads, head_dim)
 
@@ -67,27 +77,126 @@ def test_on_a_gpu_tiles_of_gradients_go_into_rows_too(dtype, length, monkeypatch
     check("trained", dtype, "cuda")
 
 
+def plain(rows, ranks, num_heads, head_dim, rope):
+    """Of dense queries, by products and PyTorch's attention, in whatever type; factors are cut out here."""
+    shapes = [(num_heads, head_dim), *((r, n) for n in (num_heads, head_dim) for r in ranks[1:])]
+    sizes = [count * size for count, size in shapes]
+    parts = rows[..., : sum(sizes)].split(sizes, -1)
+    q, a_k, a_v, b_k, b_v = (part.unflatten(-1, shape) for part, shape in zip(parts, shapes, strict=True))
+    return dense_attention(apply_rope(q, *rope), materialise(a_k, apply_rope(b_k, *rope)), materialise(a_v, b_v))
+
+
+def run(function, rows, sizes, dtype, rope):
+    """The result, and the gradient of each part of the rows and of what is behind."""
+    leaf = rows.to(dtype).requires_grad_()
+    out = function(leaf, *sizes, rope)
+    towards = torch.linspace(-1, 1, out.numel(), dtype=torch.float64, device=out.device).view_as(out).to(dtype)
+    grad = torch.autograd.grad(out, leaf, towards)[0]
+    assert grad.is_contiguous()
+    pairs, rest = cut(grad, *sizes)
+    assert not rest.any()
+    names = ["q", "a_k", "b_k", "a_v", "b_v"]
+    return {"out": out.detach()} | dict(zip(names, [x for pair in pairs for x in pair if x is not None], strict=True))
+
+
+def check_dense(case, dtype, device, each=False, **change):
+    """Results and gradients are as exact as by products."""
+    torch.manual_seed(0)
+    rows, sizes = draw(**DENSE[case] | change, dtype=torch.float64, device=device)
+    batch, length = rows.shape[:2]
+    places = torch.arange(length, device=device) + 3
+    if each:
+        places = places + 11 * torch.arange(batch, device=device)[:, None]
+    rope = rope_angles(places, sizes[2])
+    exact = run(plain, rows, sizes, torch.float64, tuple(x.double() for x in rope))
+    reference = run(plain, rows, sizes, dtype, rope)
+    for name, actual in run(packed_attention, rows, sizes, dtype, rope).items():
+        assert_as_exact_as(actual, reference[name], exact[name], name)
+
+
 @INTERPRETED
-def test_every_gradient_is_written(monkeypatch):
+@pytest.mark.parametrize("each", [False, True])
+@pytest.mark.parametrize("case", DENSE)
+def test_dense_queries_are_as_exact_as_plain_products(case, each):
+    check_dense(case, torch.float32, "cpu", each)
+
+
+@INTERPRETED
+@pytest.mark.parametrize("case", ["trained", "odd, of 64"])
+def test_gradients_of_dense_queries_are_read_in_tiles(case, monkeypatch):
+    calls = []
+    plain_way = fused.attend_backward
+
+    def in_tiles_of(*given):
+        calls.append("tiles")
+        of_q, of_k, of_v = plain_way(*given)
+        return in_tiles(of_q, given[6]), of_k, of_v
+
+    monkeypatch.setattr(fused, "attend_backward_in_tiles", in_tiles_of)
+    check_dense(case, torch.float32, "cpu", each=True)
+    assert calls == ["tiles"]
+
+
+@INTERPRETED
+def test_dense_queries_need_not_turn():
+    torch.manual_seed(0)
+    rows, sizes = draw(**DENSE["odd"])
+    packed, apart = (rows.clone().requires_grad_() for _ in range(2))
+    out = packed_attention(packed, *sizes)
+    pairs, _ = cut(apart, *sizes)
+    expected = factor_attention(*(factor for pair in pairs for factor in pair))
+    assert torch.equal(out, expected)
+    out.sum().backward()
+    expected.sum().backward()
+    assert torch.equal(packed.grad, apart.grad)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("each", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("case", DENSE)
+def test_on_a_gpu_dense_queries_are_as_exact_as_plain_products(case, dtype, each):
+    check_dense(case, dtype, "cuda", each, length=130)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("backend", ["cudnn", "hopper", "flash", "efficient"])
+def test_on_a_gpu_all_backends_take_dense_queries(backend, dtype, monkeypatch):
+    if backend not in fused.usable(dtype, torch.device("cuda", 0)):
+        pytest.skip(f"{backend} is not for this GPU")
+    monkeypatch.setattr(fused, "fastest", lambda *_: backend)
+    for case in ("trained", "rows of 16 bytes"):
+        check_dense(case, dtype, "cuda", batch=2, length=200)
+
+
+BOTH = pytest.mark.parametrize("case", [CASES["odd"], DENSE["odd"]], ids=["factors", "dense queries"])
+
+
+@INTERPRETED
+@BOTH
+def test_every_gradient_is_written(case, monkeypatch):
     """What lay in memory before does not show."""
     empty = torch.empty
     monkeypatch.setattr(torch, "empty", lambda *size, **how: empty(*size, **how).fill_(float("nan")))
-    rows, sizes = draw(**CASES["odd"])
+    rows, sizes = draw(**case)
     rows.requires_grad_()
     packed_attention(rows, *sizes).sum().backward()
     assert rows.grad.isfinite().all()
 
 
 @INTERPRETED
-def test_the_operator_is_registered_rightly():
-    rows, (ranks, num_heads, head_dim) = draw(2, 5, 3, 8, (2, 1, 1), 5)
-    angles = rope_angles(torch.arange(5), 8)
+@BOTH
+def test_the_operator_is_registered_rightly(case):
+    rows, (ranks, num_heads, head_dim) = draw(**case)
+    angles = rope_angles(torch.arange(rows.shape[1]), head_dim)
     torch.library.opcheck(_packed_attention, (rows.requires_grad_(), [*ranks], num_heads, head_dim, *angles, 0.3))
 
 
 @INTERPRETED
-def test_a_compiler_takes_it_whole_and_adds_no_copies():
-    rows, sizes = draw(2, 5, 3, 8, (2, 1, 1), 5)
+@BOTH
+def test_a_compiler_takes_it_whole_and_adds_no_copies(case):
+    rows, sizes = draw(**case)
     compiled = torch.compile(packed_attention, fullgraph=True, backend="aot_eager")
     found = []
     for function in (packed_attention, compiled):

@@ -206,11 +206,12 @@ def attend_packed(
     """`attend_by_factors` of factors beside each other in the rows of one product; None where the kernels cannot.
 
     Args:
-        rows: (B, T, C): a_q, a_k, a_v, b_q, b_k, b_v, and columns behind them that are not read.
-        ranks: Rq, Rk, Rv.
+        rows: (B, T, C): a_q, a_k, a_v, b_q, b_k, b_v, and columns behind them that are not read. With dense queries: q,
+            a_k, a_v, b_k, b_v, and those.
+        ranks: Rq, Rk, Rv. An Rq of 0: queries are dense.
         num_heads: H.
         head_dim: D, of values too.
-        rope: by what b_q and b_k are turned.
+        rope: by what b_q, or dense queries, and b_k are turned.
     """
     if not HAS_TRITON:
         return None

@@ -93,15 +93,16 @@ def tables(cos: Tensor | None, sin: Tensor | None) -> Tables:
     return None if cos is None or sin is None else (cos, sin)
 
 
-def attend(pairs: Sequence[Pair], rope: Tables, scale: float) -> tuple[Tensor, Tensor]:
+def attend(pairs: Sequence[Pair], rope: Tables, scale: float, turns_dense: bool = False) -> tuple[Tensor, Tensor]:
     """Attention by factors, without gradients: the result and the logarithms of sums of exponentials.
 
     Args:
         pairs: of queries, keys and values, as of `form_heads`.
         rope: likewise.
         scale: of the logits.
+        turns_dense: as of `form_heads`.
     """
-    q, k, v = form_heads(pairs, rope)
+    q, k, v = form_heads(pairs, rope, turns_dense)
     return fused.attend(q, k, v, scale, fused.backend_for(q))
 
 
@@ -112,8 +113,9 @@ def attend_backward(
     pairs: Sequence[Pair],
     rope: Tables,
     scale: float,
-    into: Sequence[tuple[Tensor, Tensor]] | None = None,
-) -> Sequence[tuple[Tensor, Tensor]]:
+    into: Sequence[Pair] | None = None,
+    turns_dense: bool = False,
+) -> Sequence[Pair]:
     """Gradients of `attend`, as `form_heads_backward` gives them.
 
     Args:
@@ -124,12 +126,13 @@ def attend_backward(
         rope: likewise.
         scale: likewise.
         into: as of `form_heads_backward`.
+        turns_dense: as of `attend`.
     """
-    q, k, v = form_heads(pairs, rope)
-    dense_queries = pairs[0][0] is None
-    backward = fused.attend_backward if dense_queries else fused.attend_backward_in_tiles
+    q, k, v = form_heads(pairs, rope, turns_dense)
+    left_as_they_are = pairs[0][0] is None and not turns_dense
+    backward = fused.attend_backward if left_as_they_are else fused.attend_backward_in_tiles
     grads = backward(grad, q, k, v, out, lse, scale, fused.backend_for(q))
-    return form_heads_backward(grads, pairs, rope, into)
+    return form_heads_backward(grads, pairs, rope, into, turns_dense)
 
 
 @torch.library.custom_op("lit_t6::factor_attention", mutates_args=())
@@ -171,8 +174,11 @@ def _factor_attention_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     pairs = ((a_q, b_q), (a_k, b_k), (a_v, b_v))
-    of_q, of_k, of_v = attend_backward(grad, out, lse, pairs, tables(cos, sin), scale)
-    return *of_q, *of_k, *of_v
+    (of_aq, of_bq), (of_ak, of_bk), (of_av, of_bv) = (
+        (b.new_empty(0) if a is None else a, b)  # an operator gives tensors
+        for a, b in attend_backward(grad, out, lse, pairs, tables(cos, sin), scale)
+    )
+    return of_aq, of_bq, of_ak, of_bk, of_av, of_bv
 
 
 @_factor_attention_backward.register_fake

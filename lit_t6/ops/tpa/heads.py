@@ -3,6 +3,7 @@
 Letters: B batch, T positions, R rank, H heads, D head size.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,8 @@ from lit_t6.ops.tpa.kernels.heads import _tpa_heads_bwd_kernel, _tpa_heads_fwd_k
 Tables = tuple[Tensor, Tensor] | None
 """Cosines and sines from `rope_angles`, (T, D / 2) or (B or 1, T, D / 2), with which b is turned; None: not at all."""
 Pair = tuple[Tensor | None, Tensor]
-"""a (B, T, R, H) and b (B, T, R, D), of one type; or None and heads (B, T, H, D), which are left as they are."""
+"""a (B, T, R, H) and b (B, T, R, D), of one type; or None and heads (B, T, H, D), which are left as they are, but for
+queries that are to be turned."""
 
 _TILE = 2048
 """Numbers of a tile of heads: for one warp of a program. Many small programs hide the way to memory best."""
@@ -24,22 +26,25 @@ _BACK_TILE, _BACK_REGISTERS = 1024, 128
 """On the way back two tiles are there at once; and registers of a thread where they suffice, for more programs."""
 
 
-def form_heads(pairs: Sequence[Pair], rope: Tables) -> list[Tensor]:
+def form_heads(pairs: Sequence[Pair], rope: Tables, turns_dense: bool = False) -> list[Tensor]:
     """(1/R) Σ_r a_r ⊗ b_r of queries, keys and values, (B, T, H, D) each, contiguous.
 
     Args:
         pairs: factors of queries, keys and values.
         rope: how b of queries and keys are turned.
+        turns_dense: whether queries that are given are turned too; only where keys or values have factors.
     """
-    parts = [b.contiguous() if a is None else (_dense_rows(a), _dense_rows(b)) for a, b in pairs]
+    dense = turns_dense and pairs[0][0] is None
+    parts = _parts(pairs)
     there = [part for part in parts if isinstance(part, tuple)]
-    if not there:
-        return [part for part in parts if isinstance(part, Tensor)]
-    heads = [
-        x if isinstance(x, Tensor) else x[1].new_empty(*x[1].shape[:2], x[0].shape[3], x[1].shape[3]) for x in parts
-    ]
-    grid, tables, constants = _settings(there, parts, rope)
-    _tpa_heads_fwd_kernel[grid](tuple(heads), tuple(_part(x) for x in parts), *tables, **constants)
+    assert there or not dense, "the kernel turns queries beside factors"
+    left = _left(pairs, turns_dense)
+    heads = [b.contiguous() if is_left else _room(a, b) for is_left, (a, b) in zip(left, pairs, strict=True)]
+    if there:
+        grid, tables, constants = _settings(there, parts, rope)
+        _tpa_heads_fwd_kernel[grid](
+            tuple(heads), tuple(_part(x) for x in parts), *tables, **constants, DENSE=_step(pairs[0][1]) if dense else 0
+        )
     return heads
 
 
@@ -47,40 +52,66 @@ def form_heads_backward(
     grads: Sequence[Tensor | QueryGradient],
     pairs: Sequence[Pair],
     rope: Tables,
-    into: Sequence[tuple[Tensor, Tensor]] | None = None,
-) -> Sequence[tuple[Tensor, Tensor]]:
-    """Gradients of a and b of queries, keys and values, contiguous; of heads that are given, nothing and theirs.
+    into: Sequence[Pair] | None = None,
+    turns_dense: bool = False,
+) -> Sequence[Pair]:
+    """Gradients of a and b of queries, keys and values, contiguous; of heads that are given, None and theirs.
 
     Args:
-        grads: of the heads, (B, T, H, D) each; of queries that have factors also in tiles, which are read as they are.
+        grads: of the heads, (B, T, H, D) each; of queries that have factors or are turned also in tiles, which are read
+            as they are.
         pairs: as `form_heads` took them.
         rope: likewise.
-        into: where the gradients are written, of each a and b, if no heads are given: slices of the rows of a
-            contiguous (B, T, C), for one.
+        into: where the gradients are written, of each a and b, if no heads are given but those that are turned: slices
+            of the rows of a contiguous (B, T, C), for one.
+        turns_dense: as `form_heads` took it.
     """
-    parts = [b if a is None else (_dense_rows(a), _dense_rows(b)) for a, b in pairs]
+    dense = turns_dense and pairs[0][0] is None
+    parts = _parts(pairs)
     there = [part for part in parts if isinstance(part, tuple)]
     found = into or [
-        _of_given(grad) if a is None else (a.new_empty(a.shape), b.new_empty(b.shape))
-        for grad, (a, b) in zip(grads, pairs, strict=True)
+        _of_given(grad) if is_left else (None if a is None else a.new_empty(a.shape), b.new_empty(b.shape))
+        for is_left, grad, (a, b) in zip(_left(pairs, turns_dense), grads, pairs, strict=True)
     ]
     if there:
         grid, tables, constants = _settings(there, parts, rope, back=True)
         _tpa_heads_bwd_kernel[grid](
             tuple(_gradient(grad) for grad in grads),
             tuple(_part(x) for x in parts),
-            tuple((a, b, *_steps(a), *_steps(b)) for a, b in found),
+            tuple(_into(a, b) for a, b in found),
             *tables,
             **constants,
+            DENSE=_step(pairs[0][1], found[0][1]) if dense else 0,
             IN_TILES=isinstance(grads[0], QueryGradient),
         )
     return found
 
 
-def _of_given(grad: Tensor | QueryGradient) -> tuple[Tensor, Tensor]:
-    """Nothing, and the gradient of heads that are given."""
-    assert isinstance(grad, Tensor), "tiles are for queries that have factors"
-    return grad.new_empty(0), grad.contiguous()
+def _parts(pairs: Sequence[Pair]) -> list[Tensor | tuple[Tensor, Tensor]]:
+    """Factors, or heads, with features beside each other."""
+    return [_dense_rows(b) if a is None else (_dense_rows(a), _dense_rows(b)) for a, b in pairs]
+
+
+def _left(pairs: Sequence[Pair], turns_dense: bool) -> list[bool]:
+    """Which heads are left as they are."""
+    return [a is None and not (turns_dense and i == 0) for i, (a, _) in enumerate(pairs)]
+
+
+def _room(a: Tensor | None, b: Tensor) -> Tensor:
+    """For heads."""
+    num_heads = b.shape[2] if a is None else a.shape[3]
+    return b.new_empty(*b.shape[:2], num_heads, b.shape[3])
+
+
+def _step(*heads: Tensor) -> int:
+    """What divides the strides of their tokens, up to what makes rows of 16 bytes; a compiler looks for 16 only."""
+    return math.gcd(16, *(x.stride(i) for x in heads for i in (0, 1)))
+
+
+def _of_given(grad: Tensor | QueryGradient) -> tuple[None, Tensor]:
+    """The gradient of heads that are left as they are."""
+    assert isinstance(grad, Tensor), "tiles are for queries that have factors or are turned"
+    return None, grad.contiguous()
 
 
 def _gradient(grad: Tensor | QueryGradient) -> tuple[Any, ...]:
@@ -97,10 +128,14 @@ def _part(part: Tensor | tuple[Tensor, Tensor]) -> tuple[Any, ...]:
     return a, b, *a.stride()[:3], *b.stride()[:3]
 
 
+def _into(a: Tensor | None, b: Tensor) -> tuple[Any, ...]:
+    """As the kernel takes it; of heads, theirs twice."""
+    a = b if a is None else a
+    return a, b, *_steps(a), *_steps(b)
+
+
 def _steps(gradient: Tensor) -> tuple[int, int]:
-    """From one token of all to the next, and from one rank to the next; of heads that are given, nothing."""
-    if gradient.ndim < 4:
-        return 0, 0
+    """From one token of all to the next, and from one rank or head to the next."""
     of_row, of_token, of_rank, _ = gradient.stride()
     return of_row if gradient.shape[1] == 1 else of_token, of_rank  # a single token's may be any
 

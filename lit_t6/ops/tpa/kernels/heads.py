@@ -8,10 +8,11 @@ RoPE turns pairs (i, i + D/2). On the way forward, a feature of b is read beside
 linear: on the way back, the gradient of b is turned back after the sum over heads, when it is small.
 
 A kernel takes queries, keys and values as a tuple each, of tensors and of their strides; a rank of 0 leaves one out.
+Dense queries have that rank too. If they are to turn, their heads are copied a tile after the other, and turned.
 
 The gradient of queries may come in the tiles of the kernel that summed it up (`QueryGradient`). Each 16 features of a
 token are in another order there. Sums over features do not mind: numbers are taken as they come, and b is read in the
-same order. Halves of a head stay halves.
+same order. Halves of a head stay halves. Those of dense queries are put in order when they are turned back and rounded.
 """
 
 import triton
@@ -33,6 +34,13 @@ def _features(SIZE: tl.constexpr, BLOCK_D: tl.constexpr):
 def _in_tile_order(place):
     """Features at the places of a `QueryGradient`'s tile."""
     return place // 16 * 16 + place % 4 // 2 * 8 + place % 16 // 4 * 2 + place % 2
+
+
+@triton.jit
+def _in_order(tile, BLOCK_H: tl.constexpr):
+    """Half a head's features (BLOCK_H, 32) as they lie in a `QueryGradient`'s tile: the other way round."""
+    apart = tl.reshape(tile, (BLOCK_H, 2, 4, 2, 2))
+    return tl.reshape(tl.permute(apart, (0, 1, 3, 2, 4)), (BLOCK_H, 32))
 
 
 @triton.jit
@@ -105,6 +113,98 @@ def _form_heads(
         # Not kept in the cache: other heads are wanted next.
         places = out + heads[:, None] * SIZE + features[None, :]
         tl.store(places, tile.to(b.dtype), mask=mask, eviction_policy="evict_first")
+
+
+@triton.jit
+def _turn_heads(
+    out,  # this and all that follow: as _form_heads takes them
+    part,  # heads (B, T, H, D) twice, and their strides twice, but of the last axis, where they are 1
+    cos,
+    sin,
+    batch,
+    token,
+    DENSE: tl.constexpr,
+    ROTATED: tl.constexpr,
+    SHAPE: tl.constexpr,
+):
+    NUM_HEADS: tl.constexpr = SHAPE[0]
+    SIZE: tl.constexpr = SHAPE[1]
+    BLOCK_H: tl.constexpr = SHAPE[2]
+    HALF: tl.constexpr = (SIZE + 1) // 2
+    pairs = tl.arange(0, SHAPE[3] // 2)
+    in_first, in_second = pairs < HALF, pairs < SIZE // 2
+    start = part[0] + tl.multiple_of(batch * part[2] + token * part[3], DENSE)
+    if ROTATED:
+        cosines = tl.load(cos + pairs, mask=in_second, other=0.0)[None, :]
+        sines = tl.load(sin + pairs, mask=in_second, other=0.0)[None, :]
+    for first in tl.range(0, NUM_HEADS, BLOCK_H):
+        heads = first + tl.arange(0, BLOCK_H)
+        there = heads < NUM_HEADS
+        x = _load_tile(start, heads, part[4], there, pairs, 1, in_first)
+        y = _load_tile(start + HALF, heads, part[4], there, pairs, 1, in_second)
+        if ROTATED:
+            wide_x, wide_y = x.to(tl.float32), y.to(tl.float32)
+            x = (wide_x * cosines + wide_y * sines).to(x.dtype)
+            y = (wide_y * cosines - wide_x * sines).to(y.dtype)
+        places = out + heads[:, None] * SIZE + pairs[None, :]
+        tl.store(places, x, mask=there[:, None] & in_first[None, :], eviction_policy="evict_first")
+        tl.store(places + HALF, y, mask=there[:, None] & in_second[None, :], eviction_policy="evict_first")
+
+
+@triton.jit
+def _turn_gradients(
+    grad,  # this and all that follow: as _factor_gradients takes them
+    gradients,  # of the heads twice, and its strides of a token and of a head, twice
+    cos,
+    sin,
+    batch,
+    token,
+    at,
+    DENSE: tl.constexpr,
+    ROTATED: tl.constexpr,
+    IN_TILES: tl.constexpr,
+    SHAPE: tl.constexpr,
+):
+    NUM_HEADS: tl.constexpr = SHAPE[0]
+    SIZE: tl.constexpr = SHAPE[1]
+    BLOCK_H: tl.constexpr = SHAPE[2]
+    HALF: tl.constexpr = (SIZE + 1) // 2
+    dtype = gradients[0].dtype.element_ty
+    pairs = tl.arange(0, SHAPE[3] // 2)
+    in_first, in_second = pairs < HALF, pairs < SIZE // 2
+    columns, turned = pairs, pairs
+    if IN_TILES:
+        start, stride_h = _start_in_tiles(grad, batch, token, NUM_HEADS)
+        start_second = start + 256
+        columns, turned = pairs // 16 * 128 + pairs % 16, _in_tile_order(pairs)
+    else:
+        start, stride_h = _token(token, batch, grad[0], grad[1], grad[2]), grad[3]
+        start_second = start + HALF
+    if ROTATED:
+        cosines = tl.load(cos + turned, mask=in_second, other=0.0)[None, :]
+        sines = tl.load(sin + turned, mask=in_second, other=0.0)[None, :]
+    into = gradients[0] + tl.multiple_of(at * gradients[2], DENSE)
+    # Tiles are on their way to the program while those before them are turned.
+    heads = tl.arange(0, BLOCK_H)
+    next_x = _load_tile(start, heads, stride_h, heads < NUM_HEADS, columns, 1, in_first)
+    next_y = _load_tile(start_second, heads, stride_h, heads < NUM_HEADS, columns, 1, in_second)
+    for first in tl.range(0, NUM_HEADS, BLOCK_H):
+        heads = first + tl.arange(0, BLOCK_H)
+        later = heads + BLOCK_H
+        x, y = next_x.to(tl.float32), next_y.to(tl.float32)
+        next_x = _load_tile(start, later, stride_h, later < NUM_HEADS, columns, 1, in_first)
+        next_y = _load_tile(start_second, later, stride_h, later < NUM_HEADS, columns, 1, in_second)
+        if IN_TILES:
+            x, y = x * grad[2], y * grad[2]
+        if ROTATED:  # by the transpose
+            x, y = x * cosines - y * sines, y * cosines + x * sines
+        x, y = x.to(dtype), y.to(dtype)
+        if IN_TILES:
+            x, y = _in_order(x, BLOCK_H), _in_order(y, BLOCK_H)
+        there = (heads < NUM_HEADS)[:, None]
+        places = into + heads[:, None] * gradients[3] + pairs[None, :]
+        tl.store(places, x, mask=there & in_first[None, :])
+        tl.store(places + HALF, y, mask=there & in_second[None, :])
 
 
 @triton.jit
@@ -194,17 +294,18 @@ def _tpa_heads_fwd_kernel(
     num_tokens,  # T
     table_stride_b,  # 0 if all rows of the batch stand at the same positions
     RANKS: tl.constexpr,
+    DENSE: tl.constexpr,  # if queries are, and are to be turned: what divides the strides of their rows; else 0
     ROTATED: tl.constexpr,  # whether queries and keys are
     SHAPE: tl.constexpr,  # H, D, tiles of heads, of features and of ranks, and how exact products are
 ):
     token, batch = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     angle = batch * table_stride_b + token * (SHAPE[1] // 2)
+    cos, sin, at = cos_ptr + angle, sin_ptr + angle, (batch * num_tokens + token) * (SHAPE[0] * SHAPE[1])
     for i in tl.static_range(3):
         if RANKS[i]:
-            out = heads[i] + (batch * num_tokens + token) * (SHAPE[0] * SHAPE[1])
-            _form_heads(
-                out, parts[i], cos_ptr + angle, sin_ptr + angle, batch, token, RANKS[i], ROTATED and i < 2, SHAPE
-            )
+            _form_heads(heads[i] + at, parts[i], cos, sin, batch, token, RANKS[i], ROTATED and i < 2, SHAPE)
+        elif DENSE and i == 0:
+            _turn_heads(heads[i] + at, parts[i], cos, sin, batch, token, DENSE, ROTATED, SHAPE)
 
 
 @triton.jit
@@ -217,6 +318,7 @@ def _tpa_heads_bwd_kernel(
     num_tokens,
     table_stride_b,
     RANKS: tl.constexpr,
+    DENSE: tl.constexpr,
     ROTATED: tl.constexpr,
     SHAPE: tl.constexpr,
     IN_TILES: tl.constexpr,  # whether the gradient of queries is
@@ -230,3 +332,5 @@ def _tpa_heads_bwd_kernel(
                 *(grads[i], parts[i], gradients[i], cos, sin, batch, token, at),
                 *(RANKS[i], ROTATED and i < 2, IN_TILES and i == 0, SHAPE),
             )
+        elif DENSE and i == 0:
+            _turn_gradients(grads[i], gradients[i], cos, sin, batch, token, at, DENSE, ROTATED, IN_TILES, SHAPE)
