@@ -202,7 +202,7 @@ def fastest(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.
 def backend_for(q: Tensor) -> Backend:
     """The `fastest` one for queries (B, T, H, D), T up to the next power of two: few lengths are worth measuring."""
     if q.is_cuda and torch.cuda.is_current_stream_capturing():  # nothing can be waited for, nor copied
-        return next(backend for backend in usable(q.dtype, q.device) if backend != "hopper")
+        return next(backend for backend in usable(q.dtype, q.device) if backend != "hopper")  # beside which is cuDNN
     batch, length, heads, size = q.shape
     return fastest((batch, _measured_length(length), heads, size), q.dtype, q.device)
 

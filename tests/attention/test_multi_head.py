@@ -60,7 +60,7 @@ def test_other_attention_than_plain_is_not_to_rows(monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.filterwarnings("ignore:Profiler clears events:UserWarning", "ignore:TensorFloat32 tensor cores:UserWarning")
+@pytest.mark.filterwarnings("ignore:Profiler clears events", "ignore:TensorFloat32 tensor cores")
 @pytest.mark.parametrize("compiled", [False, True])
 def test_on_a_gpu_rows_are_attended_to_in_training(monkeypatch, compiled):
     torch._dynamo.reset()

@@ -15,9 +15,9 @@ def in_tiles(rows, scale):
     """(B, T, H, 64) as they would have been summed up; what is behind the last position is NaN."""
     batch, length, heads, size = rows.shape
     num_tiles = -(-length // 128) * 2
-    tokens, features = torch.arange(num_tiles * 64), torch.arange(size)
-    filled = torch.full((batch, heads, num_tiles * 64, size), float("nan"))
-    filled[:, :, :length] = rows.transpose(1, 2) / scale
-    tiles = torch.empty(batch, heads, num_tiles * 64 * size)
+    tokens, features = (torch.arange(n, device=rows.device) for n in (num_tiles * 64, size))
+    filled = torch.full((batch, heads, num_tiles * 64, size), float("nan"), device=rows.device)
+    filled[:, :, :length] = rows.transpose(1, 2).float() / scale
+    tiles = torch.empty(batch, heads, num_tiles * 64 * size, device=rows.device)
     tiles[:, :, (tokens // 64 * 4096)[:, None] + place(tokens[:, None] % 64, features)] = filled
     return QueryGradient(tiles.view(batch, heads, num_tiles, 64 * size), (batch, length, heads, size), scale)

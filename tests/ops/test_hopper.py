@@ -1,6 +1,9 @@
 """Our attention: its lists and what stands beside it on a CPU, the kernels themselves on a Hopper GPU."""
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -129,6 +132,15 @@ def test_a_triton_of_another_gluon_is_named(monkeypatch):
     assert "no such Gluon: " in hopper._import_problem.__wrapped__()
 
 
+def test_the_kernels_compile_for_a_hopper_gpu():
+    """Without one, but for what the driver does: Gluon is an experiment of Triton's, and changes."""
+    settings = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, Path(__file__).with_name("compile_hopper.py")]
+    run = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == ["back", "forward", "long"]
+
+
 def draw(batch, length, heads, dtype=torch.float64):
     """Queries, keys, values and the gradient of the result, as a projection leaves them: columns of one matrix."""
     return torch.randn(batch, length, 4, heads, 64, dtype=dtype, device="cuda").unbind(2)
@@ -152,18 +164,21 @@ def check(heads, dtype, scale, found):
 
 SHAPES = [(1, 2, 3), (1, 64, 1), (3, 100, 5), (2, 128, 1), (1, 129, 7), (2, 333, 3), (1, 1000, 2), (2, 1024, 7)]
 SHAPES += [(1, 2048, 3), (40, 130, 47)]
+FORWARD_SHAPES = [*SHAPES, (3, 1, 5), (2, 1536, 3), (2, 1537, 30), (3, 1601, 47), (1, 4097, 2)]
 
 
 @pytest.mark.gpu
 @needs_hopper
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize(("batch", "length", "heads"), [*SHAPES, (3, 1, 5), (1, 4097, 2)])
-def test_on_a_gpu_the_result_is_as_exact_as_pytorchs(batch, length, heads, dtype):
+@pytest.mark.parametrize(("batch", "length", "heads"), FORWARD_SHAPES)
+def test_on_a_gpu_the_result_is_as_exact_as_pytorchs(batch, length, heads, dtype, monkeypatch):
     torch.manual_seed(0)
-    scale = 0.2
+    scale, empty = 0.2, torch.empty
     given = draw(batch, length, heads)[:3]
     near = [x.to(dtype) for x in given]
+    monkeypatch.setattr(torch, "empty", lambda *size, **how: empty(*size, **how).fill_(float("nan")))
     out, lse = hopper.attention(*near, scale)
+    monkeypatch.undo()
     assert out.is_contiguous()
     assert lse.is_contiguous()
     exact, reference = (
@@ -171,10 +186,11 @@ def test_on_a_gpu_the_result_is_as_exact_as_pytorchs(batch, length, heads, dtype
         for heads in (given, near)
     )
     assert_as_exact_as(out, reference, exact, "result")
-    q, k = (x.double().transpose(1, 2) for x in near[:2])
     hidden = torch.ones(length, length, dtype=torch.bool, device="cuda").triu(1)
-    logarithms = (q @ k.transpose(2, 3) * scale).masked_fill(hidden, float("-inf")).logsumexp(-1)
-    torch.testing.assert_close(lse, logarithms.float(), rtol=1e-5, atol=1e-5)
+    for head in range(0, heads, 7):
+        q, k = (x[:, :, head].double() for x in near[:2])
+        logarithms = (q @ k.transpose(1, 2) * scale).masked_fill(hidden, float("-inf")).logsumexp(-1)
+        torch.testing.assert_close(lse[:, head], logarithms.float(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.gpu
@@ -188,6 +204,24 @@ def test_on_a_gpu_a_scale_may_be_negative():
     of_plain = hopper.attention_backward(grad, -q, k, v, *plain, 0.1)
     torch.testing.assert_close(of_turned[0].rows(torch.float32), -of_plain[0].rows(torch.float32))
     assert all(torch.equal(one, other) for one, other in zip(of_turned[1:], of_plain[1:], strict=True))
+
+
+@pytest.mark.gpu
+@needs_hopper
+def test_on_a_gpu_a_scale_of_zero_gives_means():
+    torch.manual_seed(0)
+    q, k, v, grad = draw(2, 200, 3, torch.float32)
+    halves = [x.bfloat16() for x in (q, k, v, grad)]
+    out, lse = hopper.attention(*halves[:3], 0.0)
+    seen = torch.arange(1, 201, device="cuda")
+    means = halves[2].float().cumsum(1) / seen[:, None, None]
+    torch.testing.assert_close(out.float(), means, rtol=0.01, atol=0.01)
+    torch.testing.assert_close(lse, seen.log().expand(2, 3, -1))
+    of_q, of_k, of_v = hopper.attention_backward(halves[3], *halves[:3], out, lse, 0.0)
+    assert not of_q.rows(torch.float32).any()
+    assert not of_k.any()
+    shares = (halves[3].float() / seen[:, None, None]).flip(1).cumsum(1).flip(1)
+    torch.testing.assert_close(of_v.float(), shares, rtol=0.02, atol=0.02)
 
 
 @pytest.mark.gpu
@@ -221,10 +255,11 @@ def test_on_a_gpu_one_position_looks_at_itself_only():
 
 @pytest.mark.gpu
 @needs_hopper
-def test_on_a_gpu_again_and_again_it_finds_the_same():
+@pytest.mark.parametrize("length", [1024, 2048])
+def test_on_a_gpu_again_and_again_it_finds_the_same(length):
     """But for the order of sums: a race would show."""
     torch.manual_seed(0)
-    q, k, v, grad = draw(4, 1024, 47, torch.bfloat16)
+    q, k, v, grad = draw(4, length, 47, torch.bfloat16)
     out, lse = hopper.attention(q, k, v, 0.125)
     assert all(torch.equal(hopper.attention(q, k, v, 0.125)[0], out) for _ in range(20))
     first, *others = (hopper.attention_backward(grad, q, k, v, out, lse, 0.125) for _ in range(20))
@@ -241,7 +276,8 @@ def test_on_a_gpu_heads_may_lie_anywhere():
     given = draw(2, 70, 3)
     flat = [torch.cat([x.new_zeros(1), x.flatten()]).bfloat16() for x in given]
     q, k, v, grad = (x[1:].view(2, 70, 3, 64) for x in flat)  # begin at odd places
-    out, lse = fused.attend(*(x.clone() for x in (q, k, v)), 0.2, "flash")
+    out, lse = hopper.attention(q, k, v, 0.2)
+    assert torch.equal(out, hopper.attention(*(x.clone() for x in (q, k, v)), 0.2)[0])
     of_q, of_k, of_v = hopper.attention_backward(grad, q, k, v, out, lse, 0.2)
     check(given, torch.bfloat16, 0.2, (of_q.rows(torch.bfloat16), of_k, of_v))
 

@@ -10,6 +10,7 @@ from lit_t6.ops.dense.causal import causal_attention
 from lit_t6.ops.dense.packed import packed_causal_attention
 from lit_t6.testing import assert_as_exact_as
 
+from .query_tiles import in_tiles
 from .seeds import INTERPRETED, QUIET
 
 pytestmark = QUIET
@@ -81,20 +82,6 @@ def test_every_number_is_written(monkeypatch):
     assert {tuple(x.shape) for x in poisoned} >= {(2, 5, 3, 24), (2, 5, 3 * 3 * 24)}
 
 
-def to_tiles(of_q, scale):
-    """Gradients of queries (B, T, H, 64) as `rope_rows_backward` takes them; NaN behind the last token."""
-    batch, length, heads, _ = of_q.shape
-    num_tiles = 2 * -(-length // 128)
-    tiles = of_q.new_full((batch, heads, num_tiles, 4096), NAN, dtype=torch.float32)
-    t, c = torch.arange(length, device=of_q.device)[:, None], torch.arange(64, device=of_q.device)
-    r = t % 64
-    offsets = r // 16 * 1024 + r % 16 // 8 * 512 + c // 16 * 128 + r % 8 * 16
-    offsets = offsets + c % 8 // 2 * 4 + c % 16 // 8 * 2 + c % 2
-    assert len(set((t // 64 * 4096 + offsets).flatten().tolist())) == length * 64
-    tiles[:, :, t // 64, offsets] = of_q.transpose(1, 2).float() / scale
-    return tiles
-
-
 def check_way_back(length, dtype, device):
     """From strided gradients, and from tiles, as the transpose of RoPE."""
     from lit_t6.ops.dense.rope_rows import rope_rows_backward
@@ -111,7 +98,7 @@ def check_way_back(length, dtype, device):
     for found in (
         rope_rows_backward(of_q, of_k, of_v, *rope),
         rope_rows_backward(strided, *wide, *rope),
-        rope_rows_backward(to_tiles(of_q, scale), of_k, of_v, *rope, query_scale=scale),
+        rope_rows_backward(in_tiles(of_q, scale), of_k, of_v, *rope),
     ):
         eps = torch.finfo(dtype).eps  # two products of the kernel's may be one operation
         torch.testing.assert_close(found, expected, rtol=eps, atol=eps)

@@ -59,7 +59,7 @@ class QueryGradient:
 
 
 def why_not(dtype: torch.dtype, device: torch.device, shape: Sequence[int] | None = None) -> str | None:
-    """Why these kernels cannot take such tensors, or None if it can.
+    """Why these kernels cannot take such tensors, or None if they can.
 
     Args:
         dtype: of queries, keys and values.
@@ -99,7 +99,9 @@ def _import_problem() -> str | None:
 def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Causal attention, and the logarithms of the sums of exponentials, (B, H, T) float32, both contiguous.
 
-    The first call for a shape copies a list to the GPU: it cannot be part of a CUDA graph.
+    Where T is no multiple of 128, rows of the next sequence are read with the last ones of this, and count zero times:
+    what is not finite there is not finite here either. The first call for a shape copies a list to the GPU: it cannot
+    be part of a CUDA graph.
 
     Args:
         q: (B, T, H, D); rows of heads may lie apart, as in a projection's.
@@ -115,8 +117,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Te
         raise RuntimeError(problem)
     from lit_t6.ops.dense.kernels.attention_forward import _dense_attention_fwd_kernel
 
-    if scale < 0:  # the highest logit is that of the highest product
-        q, scale = -q, -scale
+    if scale <= 0:  # the highest logit is that of the highest product
+        q, scale = (-q, -scale) if scale else (torch.zeros_like(q), 1.0)
     keys, stages, groups, registers = next(settings for longest, settings in _FORWARD if length <= longest)
     queries = groups * QUERIES
     lengths = tuple(min(end, length) / keys for end in range(queries, length + queries, queries))
@@ -205,7 +207,7 @@ def _shape(q: Tensor) -> tuple[int, int, int, int]:
 def _tiled(x: Tensor, rows: int) -> Any:
     """The descriptor of (B, T, H, D) as (B·T, H·D), of which tiles of a head's positions are read."""
     batch, length, heads, size = x.shape
-    in_line = x.stride(3) == 1 and x.stride(2) == size and x.stride(0) == length * x.stride(1)
+    in_line = x.stride(3) == 1 and x.stride(2) == size and x.stride(0) == length * x.stride(1) >= length * heads * size
     aligned = x.data_ptr() % ALIGNMENT == 0 and x.stride(1) * x.element_size() % ALIGNMENT == 0
     if not (in_line and aligned):
         x = x.clone(memory_format=torch.contiguous_format)

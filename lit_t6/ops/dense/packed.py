@@ -11,7 +11,6 @@ from torch import Tensor
 
 from lit_t6.ops import fused
 from lit_t6.ops.dense import causal
-from lit_t6.ops.dense.hopper import QueryGradient
 from lit_t6.ops.implementation import HAS_TRITON
 
 COPIES_VALUES = False
@@ -86,7 +85,8 @@ def _packed(
 @_packed.register_fake
 def _(rows, q, k, v, cos, sin, scale):  # type: ignore[no-untyped-def]
     batch, length, heads, _ = q.shape
-    return torch.empty_like(q), q.new_empty(batch, heads, length, dtype=torch.float32)
+    lse = q.new_empty(batch, heads, length, dtype=torch.float32)
+    return torch.empty_like(q, memory_format=torch.contiguous_format), lse
 
 
 @torch.library.custom_op("lit_t6::causal_attention_packed_backward", mutates_args=())
@@ -104,10 +104,8 @@ def _packed_backward(
     from lit_t6.ops.dense.rope_rows import rope_rows_backward
 
     v = v_or_rows if v_or_rows.ndim == 4 else _values(v_or_rows, q.shape[2])
-    of_q, of_k, of_v = fused.attend_backward_in_tiles(grad, q, k, v, out, lse, scale, fused.backend_for(q))
-    if isinstance(of_q, QueryGradient):
-        return rope_rows_backward(of_q.tiles, of_k, of_v, cos, sin, of_q.scale)
-    return rope_rows_backward(of_q, of_k, of_v, cos, sin)
+    grads = fused.attend_backward_in_tiles(grad, q, k, v, out, lse, scale, fused.backend_for(q))
+    return rope_rows_backward(*grads, cos, sin)
 
 
 @_packed_backward.register_fake

@@ -5,14 +5,11 @@ Letters: B batch, T positions, H heads, D head size.
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from triton import cdiv, next_power_of_2
 
+from lit_t6.ops.dense.hopper import QueryGradient
 from lit_t6.ops.dense.kernels.rope_rows import _rope_rows_bwd_kernel, _rope_rows_fwd_kernel
-
-TILE_TOKENS = 64
-"""Of a tile of gradients, as `rope_rows_backward` takes them."""
 
 _TOKENS, _TILE = 2, 1024
 """Tokens of a program, and pairs of a tile at most: for one warp. Many small programs hide the way to memory best."""
@@ -38,36 +35,33 @@ def rope_rows(
     return parts
 
 
-def rope_rows_backward(
-    of_q: Tensor, of_k: Tensor, of_v: Tensor, cos: Tensor, sin: Tensor, query_scale: float | None = None
-) -> Tensor:
+def rope_rows_backward(of_q: Tensor | QueryGradient, of_k: Tensor, of_v: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """The gradient of the rows, (B, T, 3·H·D), contiguous.
 
     Args:
-        of_q: gradient of the turned queries, (B, T, H, D). If there is a `query_scale`: float32 tiles of 64 tokens of a
-            head of size 64 each, (B, H, tiles, 4096), in each of which token r and feature c are at r//16·1024 +
-            r%16//8·512 + c//16·128 + r%8·16 + c%8//2·4 + c%16//8·2 + c%2.
+        of_q: gradient of the turned queries, (B, T, H, D), also as it was summed up.
         of_k: gradient of the turned keys, (B, T, H, D).
         of_v: gradient of the values, likewise.
         cos: as `rope_rows` took them.
         sin: likewise.
-        query_scale: what tiles are still to be multiplied by.
     """
     batch, length, num_heads, size = of_k.shape
-    tiled = query_scale is not None
-    if tiled:
-        assert (size, of_q.dtype) == (TILE_TOKENS, torch.float32), f"{of_q.dtype} of heads of {size}, expected tiles"
-        assert of_q.is_contiguous()
-        assert of_q.shape[2] * TILE_TOKENS >= length, f"{of_q.shape[2]} tiles of a head for {length} tokens"
     rows = of_k.new_empty(batch, length, 3 * num_heads * size)
-    of_q, of_k, of_v = (x if x.stride(-1) == 1 else x.contiguous() for x in (of_q, of_k, of_v))
     grid, arguments, constants = _settings(of_k, cos, sin)
-    grads = tuple((x, *x.stride()[:3]) for x in (of_q, of_k, of_v))
-    if tiled:
-        grads = ((of_q, of_q.shape[2], 0, 0), *grads[1:])
-    factor = 1.0 if query_scale is None else query_scale
+    tiled, factor = isinstance(of_q, QueryGradient), 1.0
+    if isinstance(of_q, QueryGradient):
+        first, factor = (of_q.tiles, of_q.tiles.shape[2], 0, 0), of_q.scale
+    else:
+        first = _part(of_q)
+    grads = first, _part(of_k), _part(of_v)
     _rope_rows_bwd_kernel[grid](grads, rows, *arguments, factor, TILED=tiled, **constants)
     return rows
+
+
+def _part(grad: Tensor) -> tuple[Tensor, int, int, int]:
+    """As the kernel takes it."""
+    grad = grad if grad.stride(-1) == 1 else grad.contiguous()
+    return grad, grad.stride(0), grad.stride(1), grad.stride(2)
 
 
 def _settings(heads: Tensor, cos: Tensor, sin: Tensor) -> tuple[tuple[int], tuple[Any, ...], dict[str, Any]]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 _ROW_TILES, _ROWS_BY_LENGTH = 0.7, 6
 """What beginning a row costs, in tiles; and how many rows of a program are dealt out by length, at the end."""
-_BEHIND = 2
+_BEHIND = 1
 """Rows behind the last one of each program, which are none."""
 
 
@@ -37,11 +37,12 @@ def deal(lengths: Sequence[float], heads: int, programs: int) -> list[list[tuple
     return shares
 
 
-@functools.lru_cache(maxsize=64)
+@functools.cache
 def dealt(device: torch.device, lengths: tuple[float, ...], heads: int, programs: int) -> tuple[Tensor, Tensor]:
     """Where each program's rows begin, (programs,), and the rows of all, (…, 2), as kernels read them: int32.
 
-    They are copied to the device once, which cannot be part of a CUDA graph.
+    They are made once, in milliseconds, and copied to the device, which cannot be part of a CUDA graph, and kept, as
+    graphs may hold them.
 
     Args:
         device: that reads them.

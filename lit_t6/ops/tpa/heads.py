@@ -43,7 +43,9 @@ def form_heads(pairs: Sequence[Pair], rope: Tables, turns_dense: bool = False) -
     if there:
         grid, tables, constants = _settings(there, parts, rope)
         _tpa_heads_fwd_kernel[grid](
-            tuple(heads), tuple(_part(x) for x in parts), *tables, **constants, DENSE=_step(pairs[0][1]) if dense else 0
+            *(tuple(heads), tuple(_part(x) for x in parts), *tables),
+            **constants,
+            DENSE=_step(parts[0]) if dense and isinstance(parts[0], Tensor) else 0,
         )
     return heads
 

@@ -14,7 +14,7 @@ their dK and dV; a third one sums up dQ, which nobody waits for; one warp loads.
 none of the first M queries: the warp groups take turns at having it.
 
 dQ is summed over keys by atomics in float32, in the order in which the registers hold it, 16 bytes an atomic and whole
-lines of memory a warp: where a number stands then, `QueryGradient` says (`lit_t6/ops/dense/attention_backward.py`).
+lines of memory a warp: where a number stands then, `QueryGradient` says (`lit_t6/ops/dense/hopper.py`).
 """
 
 from triton.experimental import gluon
@@ -108,6 +108,7 @@ def _of_keys(
             slot = tile % STAGES
             mbarrier.wait(full_q.index(slot), (tile // STAGES) & 1)
             mbarrier.wait(empty_ds.index(tile & 1), ((tile >> 1) & 1) ^ 1)
+            barrier()  # all have seen it, before the buffers may have other contents
             mbarrier.arrive(full_ds.index(tile & 1), count=1)
             mbarrier.arrive(empty_q.index(slot), count=1)
             tile += 1

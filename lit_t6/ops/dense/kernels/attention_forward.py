@@ -111,7 +111,7 @@ def _attend(
             s = warpgroup_mma_wait(0, [s_later])
             if (i + 1) * N > first:
                 s = gl.where((query_in + (first - i * N))[:, None] >= key_in[None, :], s, float("-inf"))
-            higher = gl.maximum(highest, gl.max(s, 1) * scale_log2)  # scale is positive
+            higher = gl.maximum(highest, gl.max(s, 1) * scale_log2)  # the scale is positive
             p = gl.exp2(s * scale_log2 - higher[:, None])
             kept = gl.exp2(highest - higher)
             highest = higher
@@ -128,6 +128,7 @@ def _attend(
             slot = tile % STAGES
             mbarrier.wait(full_k.index(slot), (tile // STAGES) & 1)
             mbarrier.wait(full_v.index(slot), (tile // STAGES) & 1)
+            barrier()  # all have seen it, before the buffers may have other contents
             mbarrier.arrive(empty.index(slot), count=1)
             tile += 1
         out = out / gl.convert_layout(total, gl.SliceLayout(1, SUMS))[:, None]

@@ -36,7 +36,7 @@ def _dense_attention_sums_kernel(
 
 @triton.jit
 def _dense_attention_rows_kernel(
-    tiles_ptr,  # (B, H, tiles, ROWS · D) float32, each tile in the order that `attention_backward.py` beside this says
+    tiles_ptr,  # (B, H, tiles, ROWS · D) float32, each tile in `QueryGradient`'s order
     out_ptr,  # (B, T, H, D), contiguous
     length,  # T
     num_heads,  # H

@@ -7,6 +7,8 @@ each part of their rows. RoPE turns pairs (i, i + D/2), whose features are two t
 import triton
 import triton.language as tl
 
+from lit_t6.ops.dense.kernels.query_tiles import _column_in_tile, _row_in_tile
+
 
 @triton.jit
 def _tokens(num_tokens, length, BLOCK_T: tl.constexpr):
@@ -41,8 +43,7 @@ def _load_gradients(grad, row, position, heads, pairs, mask, scale, SHAPE: tl.co
     if TILED:
         place = (position % 64).to(tl.int32)
         start = ((row * SHAPE[0] + heads) * grad[1] + position // 64) * 4096
-        start += place // 16 * 1024 + place % 16 // 8 * 512 + place % 8 * 16
-        places = grad[0] + (start + (pairs // 16 * 128 + pairs % 16))  # in the order in which they lie
+        places = grad[0] + (start + (_row_in_tile(place) + _column_in_tile(pairs)))  # in the order in which they lie
         first = _in_order(tl.load(places, mask=mask, other=0.0), SHAPE) * scale
         second = _in_order(tl.load(places + 256, mask=mask, other=0.0), SHAPE) * scale
     else:

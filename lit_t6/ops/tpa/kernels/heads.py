@@ -18,6 +18,8 @@ same order. Halves of a head stay halves. Those of dense queries are put in orde
 import triton
 import triton.language as tl
 
+from lit_t6.ops.dense.kernels.query_tiles import _column_in_tile, _feature_of, _row_in_tile
+
 
 @triton.jit
 def _features(SIZE: tl.constexpr, BLOCK_D: tl.constexpr):
@@ -28,12 +30,6 @@ def _features(SIZE: tl.constexpr, BLOCK_D: tl.constexpr):
     second = column >= BLOCK_D // 2
     features = place + tl.where(second, HALF, 0)
     return features, (place < HALF) & (features < SIZE), place, second
-
-
-@triton.jit
-def _in_tile_order(place):
-    """Features at the places of a `QueryGradient`'s tile."""
-    return place // 16 * 16 + place % 4 // 2 * 8 + place % 16 // 4 * 2 + place % 2
 
 
 @triton.jit
@@ -60,8 +56,7 @@ def _start_in_tiles(grad, batch, token, NUM_HEADS: tl.constexpr):
     """Of a token in a `QueryGradient`, of heads of 64; and how far it is from one head to the next."""
     row = token % 64
     stride_h = grad[1].to(tl.int64) * 4096
-    inside = row // 16 * 1024 + row % 16 // 8 * 512 + row % 8 * 16
-    return grad[0] + batch * NUM_HEADS * stride_h + token // 64 * 4096 + inside, stride_h
+    return grad[0] + batch * NUM_HEADS * stride_h + token // 64 * 4096 + _row_in_tile(row), stride_h
 
 
 @triton.jit
@@ -176,7 +171,7 @@ def _turn_gradients(
     if IN_TILES:
         start, stride_h = _start_in_tiles(grad, batch, token, NUM_HEADS)
         start_second = start + 256
-        columns, turned = pairs // 16 * 128 + pairs % 16, _in_tile_order(pairs)
+        columns, turned = _column_in_tile(pairs), _feature_of(pairs)
     else:
         start, stride_h = _token(token, batch, grad[0], grad[1], grad[2]), grad[3]
         start_second = start + HALF
@@ -235,8 +230,8 @@ def _factor_gradients(
     columns = features
     if IN_TILES:
         start, stride_h = _start_in_tiles(grad, batch, token, NUM_HEADS)
-        columns = tl.arange(0, BLOCK_D) // 16 * 128 + tl.arange(0, BLOCK_D) % 16
-        features, place = _in_tile_order(features), _in_tile_order(place)
+        columns = _column_in_tile(tl.arange(0, BLOCK_D))
+        features, place = _feature_of(features), _feature_of(place)
     else:
         start, stride_h = _token(token, batch, grad[0], grad[1], grad[2]), grad[3]
     start_a = _token(token, batch, part[0], part[2], part[3])
@@ -272,7 +267,7 @@ def _factor_gradients(
         first_half, second_half = tl.split(tl.permute(tl.reshape(of_b, (2, HALF, BLOCK_R)), (1, 2, 0)))
         pairs = tl.arange(0, HALF)
         if IN_TILES:
-            pairs = _in_tile_order(pairs)
+            pairs = _feature_of(pairs)
         paired = pairs < SIZE // 2
         cosines = tl.load(cos + pairs, mask=paired, other=0.0)[:, None]
         sines = tl.load(sin + pairs, mask=paired, other=0.0)[:, None]
