@@ -11,7 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lit_t6.sweeps.records import METRICS, finite
+from lit_t6.sweeps.records import METRICS, finite, read_metrics
 from lit_t6.training.callbacks.model_checkpoint import SafeModelCheckpoint
 from lit_t6.training.callbacks.run_facts import figures_of_run
 from lit_t6.training.callbacks.throughput import Throughput, ends_training
@@ -87,6 +87,8 @@ class ReportToStudy(Callback):
             self._keep(trainer, pl_module, ended=True)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._trial is not None and not self._kept:
+            self._end_what_stands(trainer)
         if self._kept and self._kept["not_saved"] != (names := _not_saved(trainer)):  # savers come last at the end
             self._write(trainer, {**self._kept, "not_saved": names})
 
@@ -165,6 +167,14 @@ class ReportToStudy(Callback):
             "not_saved": _not_saved(trainer),
         }
         self._write(trainer, content)
+
+    def _end_what_stands(self, trainer: L.Trainer) -> None:
+        """A training that was killed between its last step and its end: no step is left, and its figures stand."""
+        if not trainer.is_global_zero or not ends_training(trainer, trainer.global_step):
+            return
+        stands = read_metrics(home_of(trainer)) or {}
+        if stands.get("step") == trainer.global_step and self._trial is not None:
+            self._write(trainer, {**stands, "run": self._trial.get("run"), "ended": True})
 
     def _write(self, trainer: L.Trainer, content: dict[str, Any]) -> None:
         self._kept = content

@@ -8,7 +8,7 @@ import pytest
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_t6.sweeps.pruning import VARIABLE, ReportToStudy
-from lit_t6.sweeps.records import read_metrics
+from lit_t6.sweeps.records import METRICS, read_metrics
 from lit_t6.training import checkpoint_io
 from lit_t6.training.callbacks.model_checkpoint import SafeModelCheckpoint
 from lit_t6.training.checkpoint_io import SafeCheckpointIO
@@ -101,6 +101,21 @@ def test_the_last_figures_are_kept(train, tmp_path):
     assert found["facts"]["num_parameters"] == sum(p.numel() for p in trainer.lightning_module.parameters())
     assert found["facts"]["num_heads"] == 3
     assert found["facts"]["cache_bytes_per_token"] > 0
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+@pytest.mark.parametrize(("step", "ended"), [(8, True), (6, False)])
+def test_a_run_that_was_killed_after_its_last_step_has_its_figures(train, tmp_path, step, ended):
+    """It goes on from there, and has nothing to do."""
+    saver = SafeModelCheckpoint(save_last=True, save_top_k=0)
+    train(prunes=False, callbacks=[saver], plugins=[SafeCheckpointIO()])
+    path = tmp_path / "run" / METRICS
+    said = {**json.loads(path.read_text()), "step": step, "ended": False, "run": "killed"}
+    path.write_text(json.dumps(said))
+    _, trainer = train(prunes=False, ckpt_path=tmp_path / "run/checkpoints/last.ckpt")
+    assert trainer.global_step == 8
+    found = read_metrics(tmp_path / "run")
+    assert found == {**said, "ended": ended, "run": None if ended else "killed"}
 
 
 @pytest.mark.parametrize(
