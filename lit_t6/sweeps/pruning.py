@@ -170,10 +170,11 @@ class ReportToStudy(Callback):
 
     def _end_what_stands(self, trainer: L.Trainer) -> None:
         """A training that was killed between its last step and its end: no step is left, and its figures stand."""
+        assert self._trial is not None
         if not trainer.is_global_zero or not ends_training(trainer, trainer.global_step):
             return
         stands = read_metrics(home_of(trainer)) or {}
-        if stands.get("step") == trainer.global_step and self._trial is not None:
+        if stands.get("step") == trainer.global_step:
             self._write(trainer, {**stands, "run": self._trial.get("run"), "ended": True})
 
     def _write(self, trainer: L.Trainer, content: dict[str, Any]) -> None:

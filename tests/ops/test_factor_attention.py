@@ -8,7 +8,7 @@ from lit_t6.ops.tpa.factor_attention import _factor_attention, factor_attention,
 from lit_t6.ops.tpa.factors import TPAFactors
 from lit_t6.testing import assert_as_exact_as
 
-from .query_tiles import in_tiles
+from .query_tiles import give_tiles
 from .seeds import INTERPRETED, QUIET
 
 pytestmark = QUIET
@@ -181,15 +181,7 @@ def test_on_a_gpu_all_backends_agree(backend, dtype, dense, monkeypatch):
 def test_gradients_of_queries_are_read_in_tiles(dense, monkeypatch):
     """Where the way back leaves them there; dense queries have rows."""
     torch.manual_seed(0)
-    calls = []
-    plain = fused.attend_backward
-
-    def in_tiles_of(*given):
-        calls.append("tiles")
-        of_q, of_k, of_v = plain(*given)
-        return in_tiles(of_q, given[6]), of_k, of_v
-
-    monkeypatch.setattr(fused, "attend_backward_in_tiles", in_tiles_of)
+    calls = give_tiles(monkeypatch)
     factors = draw(2, 5, 5, 64, (3, 2, 2), dense)
     check(factors, torch.float32, rope_angles(torch.arange(5), 64))
     assert calls == ([] if dense else ["tiles"])

@@ -24,6 +24,12 @@ needs_hopper = pytest.mark.skipif(
 )
 
 
+def poison_new_memory(monkeypatch):
+    """Fill it with NaN: all of it has to be written."""
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, **how: empty(*size, **how).fill_(float("nan")))
+
+
 @pytest.mark.parametrize(
     ("rows", "heads", "programs"), [(8, 940, 132), (8, 940, 114), (64, 34, 132), (16, 94, 132), (1, 5, 132), (3, 1, 8)]
 )
@@ -58,8 +64,7 @@ def test_a_tile_has_a_place_for_every_number():
 @INTERPRETED
 @pytest.mark.parametrize(("batch", "length", "heads"), [(2, 1, 3), (1, 64, 1), (3, 100, 5), (1, 128, 4), (2, 200, 9)])
 def test_sums_beforehand(batch, length, heads, monkeypatch):
-    empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *size, **how: empty(*size, **how).fill_(float("nan")))
+    poison_new_memory(monkeypatch)
     out, grad = torch.randn(2, batch, length, heads, 64)
     lse = torch.randn(batch, heads, length)
     lines = hopper.sums(grad, out, lse)
@@ -173,10 +178,10 @@ FORWARD_SHAPES = [*SHAPES, (3, 1, 5), (2, 1536, 3), (2, 1537, 30), (3, 1601, 47)
 @pytest.mark.parametrize(("batch", "length", "heads"), FORWARD_SHAPES)
 def test_on_a_gpu_the_result_is_as_exact_as_pytorchs(batch, length, heads, dtype, monkeypatch):
     torch.manual_seed(0)
-    scale, empty = 0.2, torch.empty
+    scale = 0.2
     given = draw(batch, length, heads)[:3]
     near = [x.to(dtype) for x in given]
-    monkeypatch.setattr(torch, "empty", lambda *size, **how: empty(*size, **how).fill_(float("nan")))
+    poison_new_memory(monkeypatch)
     out, lse = hopper.attention(*near, scale)
     monkeypatch.undo()
     assert out.is_contiguous()
@@ -233,8 +238,7 @@ def test_on_a_gpu_gradients_are_as_exact_as_pytorchs(batch, length, heads, dtype
     given, scale = draw(batch, length, heads), 0.2
     q, k, v, grad = (x.to(dtype) for x in given)
     out, lse = fused.attend(q, k, v, scale, "flash")  # which takes any length
-    empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *size, **how: empty(*size, **how).fill_(float("nan")))
+    poison_new_memory(monkeypatch)
     of_q, of_k, of_v = hopper.attention_backward(grad, q, k, v, out, lse, scale)
     monkeypatch.undo()
     check(given, dtype, scale, (of_q.rows(dtype), of_k, of_v))

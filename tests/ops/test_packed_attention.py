@@ -8,7 +8,7 @@ from lit_t6.ops.tpa.factor_attention import factor_attention
 from lit_t6.ops.tpa.packed_attention import _packed_attention, cut, packed_attention
 from lit_t6.testing import assert_as_exact_as
 
-from .query_tiles import in_tiles
+from .query_tiles import give_tiles
 from .seeds import INTERPRETED, QUIET
 
 pytestmark = QUIET
@@ -124,15 +124,7 @@ def test_dense_queries_are_as_exact_as_plain_products(case, each):
 @INTERPRETED
 @pytest.mark.parametrize("case", ["trained", "odd, of 64"])
 def test_gradients_of_dense_queries_are_read_in_tiles(case, monkeypatch):
-    calls = []
-    plain_way = fused.attend_backward
-
-    def in_tiles_of(*given):
-        calls.append("tiles")
-        of_q, of_k, of_v = plain_way(*given)
-        return in_tiles(of_q, given[6]), of_k, of_v
-
-    monkeypatch.setattr(fused, "attend_backward_in_tiles", in_tiles_of)
+    calls = give_tiles(monkeypatch)
     check_dense(case, torch.float32, "cpu", each=True)
     assert calls == ["tiles"]
 

@@ -112,9 +112,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Te
     Raises:
         RuntimeError: the kernel cannot take them (`why_not`), or the installed Triton cannot compile it.
     """
-    batch, length, heads, size = shape = _shape(q)
-    if problem := why_not(q.dtype, q.device, shape):
-        raise RuntimeError(problem)
+    batch, length, heads, size = shape = _checked_shape(q)
     from lit_t6.ops.dense.kernels.attention_forward import _dense_attention_fwd_kernel
 
     if scale <= 0:  # the highest logit is that of the highest product
@@ -154,9 +152,7 @@ def attention_backward(
     Raises:
         RuntimeError: as of `attention`.
     """
-    batch, length, heads, size = shape = _shape(q)
-    if problem := why_not(q.dtype, q.device, shape):
-        raise RuntimeError(problem)
+    batch, length, heads, size = shape = _checked_shape(q)
     from lit_t6.ops.dense.kernels.attention_backward import _dense_attention_bwd_kernel
 
     grad = grad.contiguous()
@@ -200,8 +196,12 @@ def sums(grad: Tensor, out: Tensor, lse: Tensor) -> Tensor:
     return lines
 
 
-def _shape(q: Tensor) -> tuple[int, int, int, int]:
-    return q.shape[0], q.shape[1], q.shape[2], q.shape[3]
+def _checked_shape(q: Tensor) -> tuple[int, int, int, int]:
+    """(B, T, H, D), of what the kernels can take."""
+    batch, length, heads, size = q.shape
+    if problem := why_not(q.dtype, q.device, q.shape):
+        raise RuntimeError(problem)
+    return batch, length, heads, size
 
 
 def _tiled(x: Tensor, rows: int) -> Any:
