@@ -38,6 +38,7 @@ def test_ranks_exist_where_the_mechanism_has_them():
 
 def test_kinds_of_suggestions(tmp_path):
     text = """\
+sampler: {name: tpe, seed: 0}
 search:
   model.num_layers: {type: int, low: 2, high: 8, step: 3}
   model.optimizer.lr: {type: float, low: 1e-4, high: 1e-2, log: true}
