@@ -56,6 +56,23 @@ class Block(nn.Module):
             return recomputed(self._feed_forward, x, keep_attention=False)
         return self._run(x, positions, document_ids, cache)
 
+    def compute_apart(
+        self, x: Tensor, update: Tensor, positions: Tensor | None, document_ids: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """What a call computes, in training, its last sum not formed: the next block forms it with what its norm reads.
+
+        Args:
+            x: summand of what a call takes, (B, T, C).
+            update: the other one, likewise.
+            positions: as of a call.
+            document_ids: likewise.
+
+        Returns:
+            Two summands of what a call gives.
+        """
+        x = self._attend(x + update, positions, document_ids)
+        return x, self.feed_forward(self.feed_forward_norm(x))
+
     def _run(
         self, x: Tensor, positions: Tensor | None, document_ids: Tensor | None, cache: AttentionCache | None = None
     ) -> Tensor:

@@ -7,6 +7,7 @@ import functools
 import logging
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from lit_t6.model.decode_step import StepMode
 from lit_t6.model.generation import Generation, Prompts
 from lit_t6.model.recompute import Recompute
 from lit_t6.model.sampling import SamplingConfig
+from lit_t6.ops.alignment import is_unwatched
 from lit_t6.ops.linear_cross_entropy import Reduction, linear_cross_entropy
 
 IGNORED_TARGET = -100
@@ -102,6 +104,12 @@ class T6Model(nn.Module):
             x = self.embedding(tokens)
             run = _compiled_block(for_one_token=cache is not None) if compiled else None
             recompute = recompute if torch.is_grad_enabled() else "none"
+            if run and cache is None and recompute == "none" and all(map(_is_plain, self.blocks)):
+                # One graph's last sum is another's first, so that one kernel forms it and the norm: a pass less.
+                update = _no_update(x)
+                for block in self.blocks:
+                    x, update = run(block, x, positions, document_ids, update=update)
+                return self.norm(x + update)
             for index, block in enumerate(self.blocks):
                 layer = None if cache is None else cache.layers[index]
                 x = block(x, positions, document_ids, layer, recompute, run)
@@ -211,14 +219,29 @@ def _run_block(
     x: Tensor,
     positions: Tensor | None,
     document_ids: Tensor | None,
-    cache: AttentionCache | None,
-    recompute: Recompute,
-) -> Tensor:
+    cache: AttentionCache | None = None,
+    recompute: Recompute = "none",
+    update: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    if update is not None:
+        return block.compute_apart(x, update, positions, document_ids)
     return block.compute(x, positions, document_ids, cache, recompute)
 
 
+def _is_plain(block: nn.Module) -> bool:
+    """Whether nobody waits for what a call of it gives."""
+    return type(block) is Block and is_unwatched(block)
+
+
+def _no_update(x: Tensor) -> Tensor:
+    """Zeros that are to a compiler as the first block's update is: another kind would be another graph."""
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    return torch.zeros_like(x, dtype=dtype, requires_grad=x.requires_grad).clone()
+
+
 @functools.cache
-def _compiled_block(for_one_token: bool) -> Callable[..., Tensor]:
+def _compiled_block(for_one_token: bool) -> Callable[..., Any]:
     """One for the blocks of all models: they differ in their weights only, or are compiled again.
 
     Compiling a model as a whole takes as many times longer as it has layers, and is hardly faster then.
