@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from experiments.train_speed.attention_truth import DTYPE, SCALE, Heads, Truth
+from experiments.train_speed.options import positive
 from lit_t6.bench.facts import check_device, facts, write_json
 from lit_t6.bench.timing import Timing, num_sets, time_calls
 from lit_t6.ops import fused
@@ -231,12 +232,6 @@ def _shape(word: str) -> Shape:
     return Shape(batch, length, heads)
 
 
-def _positive(word: str) -> int:
-    if not word.isdecimal() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"{word!r}, expected a number from 1 on")
-    return int(word)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Measure, and write attention.json and attention.md, after each shape anew.
 
@@ -255,7 +250,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--backend", choices=get_args(fused.Backend), action="append", help=what)
     parser.add_argument("--seed", type=int, help="of random heads (default: by the clock; it is written down)")
     what = "heads of all sequences that are compared with float64, evenly spread (default: %(default)s)"
-    parser.add_argument("--check_heads", type=_positive, default=16, metavar="N", help=what)
+    parser.add_argument("--check_heads", type=positive, default=16, metavar="N", help=what)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     try:
