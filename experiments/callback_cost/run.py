@@ -3,7 +3,6 @@
 python -m experiments.callback_cost.run --config configs/paper/small-tpa.yaml --data DATA --output results.json
 """
 
-import argparse
 import json
 import platform
 import statistics
@@ -18,6 +17,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from experiments.options import parser_for, positive
 from lit_t6 import LitT6, T6Config, TokenDataModule
 from lit_t6.training import OptimizerConfig, SaveForResume, SaveOnInterrupt, TrainingProgress, ValidateAtEnd
 from lit_t6.training.callbacks import FactorDiagnostics, SampleWriter
@@ -126,24 +126,30 @@ def _synchronized_time(module: L.LightningModule) -> float:
     return time.perf_counter()
 
 
-def main() -> None:
-    """Train in turns, print a table, write the numbers."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", default="configs/paper/small-tpa.yaml")
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--batch_size", type=int, default=24)
-    parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--output", type=Path)
-    options = parser.parse_args()
+def main(arguments: list[str] | None = None) -> None:
+    """Train in turns, print a table, write the numbers.
+
+    Args:
+        arguments: of the command line; those of the process if not given.
+    """
+    parser = parser_for("experiments.callback_cost.run", __doc__)
+    parser.add_argument("--config", default="configs/paper/small-tpa.yaml", help="file of a model")
+    parser.add_argument("--data", required=True, help="a prepared folder")
+    parser.add_argument("--batch_size", type=positive, default=24, help="sequences of a step")
+    parser.add_argument("--steps", type=positive, default=120, help="of each training")
+    parser.add_argument("--turns", type=positive, default=3, help="trainings with and without each")
+    parser.add_argument("--output", type=Path, help="a JSON file; printed only if not given")
+    options = parser.parse_args(arguments)
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
     settings = yaml.safe_load(Path(options.config).read_text(encoding="utf-8"))
     torch.set_float32_matmul_precision("high")
     runs: dict[str, list[dict[str, Any]]] = {"without": [], "with": []}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(options.turns):
             for name in runs:  # what the first has compiled serves all
-                arguments = (settings, options.data, options.batch_size, options.steps, folder)
-                found = train(*arguments, bare=name == "without")
+                given = (settings, options.data, options.batch_size, options.steps, folder)
+                found = train(*given, bare=name == "without")
                 runs[name].append(found)
                 parts = {name: round(taken, 1) for name, taken in found["validation_ms"].items()}
                 print(f"{name:<8} {found['step_ms']:.3f} ms a step; at a validation {parts or 'nothing'}", flush=True)

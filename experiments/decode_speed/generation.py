@@ -3,7 +3,6 @@
 python -m experiments.decode_speed.generation --output results.json
 """
 
-import argparse
 import json
 import statistics
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from experiments.options import parser_for, positive
 from lit_t6.bench.read_rate import measure_read_rates
 from lit_t6.model import DecodeStep, SamplingConfig, T6Model
 from lit_t6.model_reader import ModelReader
@@ -68,16 +68,25 @@ def timed(tokens: Iterator[torch.Tensor], device: str) -> tuple[float, float]:
     return 1000 * (first - began), 1000 * (clock(device) - settled) / count
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", nargs="+", default=[f"configs/paper/medium-{m}.yaml" for m in ("tpa", "mha")])
-    parser.add_argument("--batch", nargs="+", type=int, default=[1, 32])
-    parser.add_argument("--prompt", type=int, default=1024, help="tokens of each prompt")
-    parser.add_argument("--new", type=int, default=512, help="tokens to generate")
-    parser.add_argument("--step", nargs="+", default=["eager", "graph", "compile"])
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--output", help="a JSON file")
-    args = parser.parse_args()
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print a line of each, and write the JSON file, after each anew.
+
+    Args:
+        arguments: of the command line; those of the process if not given.
+    """
+    parser = parser_for("experiments.decode_speed.generation", __doc__)
+    configs = [f"configs/paper/medium-{name}.yaml" for name in ("tpa", "mha")]
+    parser.add_argument("--config", nargs="+", default=configs, help="files of models")
+    parser.add_argument("--batch", nargs="+", type=positive, default=[1, 32], help="prompts at a time")
+    parser.add_argument("--prompt", type=positive, default=1024, help="tokens of each prompt")
+    parser.add_argument("--new", type=positive, default=512, help="tokens to generate")
+    steps = ["eager", "graph", "compile"]
+    parser.add_argument("--step", nargs="+", choices=steps, default=steps, help="how a token is computed")
+    parser.add_argument("--turns", type=positive, default=3, help="how often; the median counts")
+    parser.add_argument("--output", type=Path, help="a JSON file; printed only if not given")
+    args = parser.parse_args(arguments)
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16
     rate = max(measure_read_rates(device).values())
@@ -115,7 +124,7 @@ def main() -> None:
                 )
                 if args.output:
                     found = {"device": name, "torch": str(torch.__version__), "read_gb_per_sec": rate, "rows": rows}
-                    Path(args.output).write_text(json.dumps(found, indent=2) + "\n")
+                    args.output.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

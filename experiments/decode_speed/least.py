@@ -3,7 +3,6 @@
 python -m experiments.decode_speed.least --num_heads 16 32 48 --batch 1 16 --cache 4096
 """
 
-import argparse
 import sys
 from functools import partial
 from itertools import product
@@ -12,6 +11,7 @@ import torch
 import triton
 from torch import Tensor
 
+from experiments.options import parser_for, positive
 from lit_t6.bench.facts import check_device
 from lit_t6.bench.grid import Point
 from lit_t6.bench.kernels.read import _sum_blocks_kernel
@@ -84,11 +84,11 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num_heads", type=int, nargs="+", default=[16, 32, 48])
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
-    parser.add_argument("--cache", type=int, nargs="+", default=[4096], help="tokens of each sequence")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser = parser_for("experiments.decode_speed.least", __doc__)
+    parser.add_argument("--num_heads", type=positive, nargs="+", default=[16, 32, 48], help="heads of 64")
+    parser.add_argument("--batch", type=positive, nargs="+", default=[1, 16], help="sequences")
+    parser.add_argument("--cache", type=positive, nargs="+", default=[4096], help="tokens of each sequence")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where")
     options = parser.parse_args(arguments)
     check_device(options.device)
     if problem := no_gpu(torch.device(options.device)):

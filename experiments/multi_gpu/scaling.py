@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from experiments.multi_gpu.agreement import Found, check, of_one_device
 from experiments.multi_gpu.cases import CHECKOUT, Case, plan, run_case, run_on_each, synthetic_data
+from experiments.options import parser_for, positive
 from lit_t6.bench.facts import facts, write_json
 from lit_t6.sweeps.devices import visible_gpus
 
@@ -156,16 +157,19 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     Args:
         arguments: of the command line; those of the process if not given.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_for("experiments.multi_gpu.scaling", __doc__)
     parser.add_argument("--output", required=True, type=Path, help="folder for scaling.json, .md and .png")
     parser.add_argument("--config", default="configs/paper/medium-tpa.yaml", help="file of a model and its recipe")
-    parser.add_argument("--accelerator", choices=("gpu", "cpu"), default="gpu")
-    parser.add_argument("--devices", type=int, nargs="+", help="numbers of devices, 1 first; those that are there")
-    parser.add_argument("--batch", type=int, default=20, help="sequences a device and step")
-    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--accelerator", choices=("gpu", "cpu"), default="gpu", help="kind of devices")
+    what = "numbers of devices, 1 first (default: 1, 2, 4 and 8, as many as are there)"
+    parser.add_argument("--devices", type=int, nargs="+", help=what)
+    parser.add_argument("--batch", type=positive, default=20, help="sequences a device and step")
+    parser.add_argument("--steps", type=positive, default=50, help="of each case")
     parser.add_argument("--warmup", type=int, default=15, help="steps whose speed does not count")
-    parser.add_argument("--loss_steps", type=int, default=15, help="steps whose losses are compared with one device's")
-    parser.add_argument("--log_every", type=int, default=5, help="steps that one record of the speed is a mean of")
+    parser.add_argument(
+        "--loss_steps", type=positive, default=15, help="steps whose losses are compared with one device's"
+    )
+    parser.add_argument("--log_every", type=positive, default=5, help="steps that one record of the speed is a mean of")
     parser.add_argument("--compile", choices=("true", "false"), help="in place of what the file says")
     parser.add_argument("--data", help="a prepared folder; drawn words if not given")
     parser.add_argument("--seconds", type=float, default=1800, help="after which no case begins or goes on")

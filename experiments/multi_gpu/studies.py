@@ -18,6 +18,7 @@ from experiments.multi_gpu.attempts import Attempts
 from experiments.multi_gpu.cases import CHECKOUT
 from experiments.multi_gpu.studies_result import Result, problems, table, timeline
 from experiments.multi_gpu.utilisation import GpuUse
+from experiments.options import parser_for
 from lit_t6.bench.facts import check_same, facts, write_json
 from lit_t6.sweeps import typed_settings
 from lit_t6.sweeps.begun import FOLDER
@@ -160,12 +161,11 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     Args:
         arguments: of the command line; those of the process if not given.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.multi_gpu.studies",
-        description=__doc__,
-        epilog="Every trial takes options of `fit` too, such as --trainer.max_steps=100.\n"
+    parser = parser_for(
+        "experiments.multi_gpu.studies",
+        __doc__,
+        "Every trial takes options of `fit` too, such as --trainer.max_steps=100.\n"
         "experiments/multi_gpu/README.md says what is checked, how long it takes and what is written.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--output",
@@ -179,29 +179,30 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
         choices=_PARTS,
         default=[*_PARTS],
         metavar="PART",
-        help="all if not given. rank-all: the rank study over all GPUs, one trial on each; heads-all: the head study "
-        "likewise, while workers are killed; rank-pairs: the rank study with two GPUs a trial; rank-one: on one GPU",
+        help="rank-all: the rank study over all GPUs, one trial on each; heads-all: the head study "
+        "likewise, while workers are killed; rank-pairs: the rank study with two GPUs a trial; rank-one: on one GPU "
+        "(default: all)",
     )
     parser.add_argument("--data", help="a prepared folder; that of the studies, which `make data` makes, if not given")
-    parser.add_argument("--logs", type=Path, default=Path("logs/multi_gpu"), help="folder of all trials (%(default)s)")
+    parser.add_argument("--logs", type=Path, default=Path("logs/multi_gpu"), help="folder of all trials")
     parser.add_argument(
         "--overlay",
         default="configs/sweep/{}-10m.yaml",
-        help="file over configs/sweep/rank.yaml and heads.yaml, {}, that makes them small (%(default)s)",
+        help="file over configs/sweep/rank.yaml and heads.yaml, {}, that makes them small",
     )
     parser.add_argument(
         "--pair_batch",
         type=int,
         default=16,
         help="sequences that each of a trial's two GPUs takes at once: half of the overlay's data.batch_size, so that "
-        "a step has as many as with one (%(default)s)",
+        "a step has as many as with one",
     )
-    parser.add_argument("--workers", type=int, default=2, help="trials at a time where there is no GPU (%(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="trials at a time where there is no GPU")
     parser.add_argument(
         "--seconds",
         type=float,
         default=1800,
-        help="that a part may take; then its trials save, and it goes on next time (%(default)g)",
+        help="that a part may take; then its trials save, and it goes on next time",
     )
     options, rest = parser.parse_known_args(arguments)
     options.typed = {"data.path": str(Path(options.data).expanduser().resolve())} if options.data else {}

@@ -1,10 +1,14 @@
-"""`make demo`: a small T6 learns Shakespeare's plays on a laptop's CPU, through the commands that a person types."""
+"""`make demo`: a small T6 learns Shakespeare's plays on a laptop's CPU, through the commands that a person types.
+
+python -m experiments.shakespeare.run
+"""
 
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from experiments.options import parser_for
 from experiments.shakespeare.bigram import score_bigram
 from experiments.shakespeare.plays import fetch_plays
 from lit_t6.cli import run
@@ -38,7 +42,7 @@ def prepare() -> None:
     command("prepare", str(PLAYS), "--output", str(DATA), "--vocab_size", "1024", *splits)
 
 
-def main() -> None:
+def show() -> None:
     """Prepare, validate, fit, validate, compare, generate."""
     prepare()
     before = validation_figures(command("validate", "--config", CONFIG))
@@ -66,8 +70,21 @@ def main() -> None:
     print(f"More text:  python cli.py generate --ckpt_path {checkpoint} --prompt '**JULIET**'")
 
 
-if __name__ == "__main__":
+def main(arguments: list[str] | None = None) -> None:
+    """All of it, or the data only.
+
+    Args:
+        arguments: of the command line; those of the process if not given.
+    """
+    parser = parser_for("experiments.shakespeare.run", __doc__)
+    what = f"data: fetch the plays, and prepare them in {DATA}; nothing more"
+    parser.add_argument("what", nargs="?", choices=["data"], help=what)
+    options = parser.parse_args(arguments)
     try:
-        prepare() if sys.argv[1:] == ["data"] else main()
+        prepare() if options.what else show()
     except ValueError as error:
         sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

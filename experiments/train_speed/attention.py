@@ -24,8 +24,8 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from experiments.options import parser_for, positive
 from experiments.train_speed.attention_truth import DTYPE, SCALE, Heads, Truth
-from experiments.train_speed.options import positive
 from lit_t6.bench.facts import check_device, facts, write_json
 from lit_t6.bench.timing import Timing, num_sets, time_calls
 from lit_t6.ops import fused
@@ -241,7 +241,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit status: 1 if a backend was wrong.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_for("experiments.train_speed.attention", __doc__)
     parser.add_argument("--output", required=True, type=Path, help="folder for attention.json and attention.md")
     spelled = ", ".join("x".join(map(str, shape)) for shape in SHAPES)
     what = f"sequences x tokens of each x heads; may be given several times (default: {spelled}; a small one on a CPU)"
@@ -249,9 +249,9 @@ def main(arguments: list[str] | None = None) -> int:
     what = "whose kernels, hopper being ours; may be given several times (default: all that take bfloat16 there)"
     parser.add_argument("--backend", choices=get_args(fused.Backend), action="append", help=what)
     parser.add_argument("--seed", type=int, help="of random heads (default: by the clock; it is written down)")
-    what = "heads of all sequences that are compared with float64, evenly spread (default: %(default)s)"
+    what = "heads of all sequences that are compared with float64, evenly spread"
     parser.add_argument("--check_heads", type=positive, default=16, metavar="N", help=what)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where")
     options = parser.parse_args(arguments)
     try:
         check_device(options.device)

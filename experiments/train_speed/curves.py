@@ -14,6 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from experiments.options import parser_for, positive
 from lit_t6.bench.facts import facts, write_json
 from lit_t6.bench.training.checks import reference_of
 from lit_t6.model import T6Config
@@ -101,17 +102,17 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     Returns:
         What is written to curves.json.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_for("experiments.train_speed.curves", __doc__)
     parser.add_argument("--config", default="configs/paper/small-tpa.yaml", help="file of a model")
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=positive, default=200, help="of training")
     parser.add_argument(
-        "--batch", type=int, default=4, help="sequences; the reference keeps the square of their length"
+        "--batch", type=positive, default=4, help="sequences; the reference keeps the square of their length"
     )
-    parser.add_argument("--seq_len", type=int, default=256)
-    parser.add_argument("--lr", type=float, default=6e-4)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seq_len", type=positive, default=256, help="tokens of each sequence")
+    parser.add_argument("--lr", type=float, default=6e-4, help="learning rate at its highest")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and tokens")
     parser.add_argument("--no_compile", action="store_true", help="do not compile the fast path")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where")
     parser.add_argument("--output", required=True, help="folder for curves.json and curves.png")
     args = parser.parse_args(arguments)
     torch.set_float32_matmul_precision("high")  # as `fit` does

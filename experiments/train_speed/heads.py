@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from experiments.train_speed.options import positive
+from experiments.options import parser_for, positive
 from lit_t6.bench.facts import check_device, facts, write_json
 from lit_t6.bench.read_rate import measure_read_rates
 from lit_t6.bench.timing import Call, num_sets, time_calls
@@ -316,16 +316,16 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit status: 1 if something was wrong.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_for("experiments.train_speed.heads", __doc__)
     parser.add_argument("--output", required=True, type=Path, help="folder for heads.json and heads.md")
     spelled = ", ".join("x".join(map(str, x[:3])) + ":" + ",".join(map(str, x.ranks)) for x in SHAPES)
     what = "sequences x tokens of each x heads : ranks of queries (0: dense, and turned), keys and values; may be given"
     what += f" several times (default: {spelled}; a small one on a CPU)"
     parser.add_argument("--shape", type=_shape, action="append", metavar="BxTxH:Q,K,V", help=what)
     parser.add_argument("--seed", type=int, help="of random numbers (default: by the clock; it is written down)")
-    what = "tokens of all that are compared with float64, evenly spread (default: %(default)s)"
+    what = "tokens of all that are compared with float64, evenly spread"
     parser.add_argument("--check_tokens", type=positive, default=2048, metavar="N", help=what)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where")
     options = parser.parse_args(arguments)
     try:
         check_device(options.device)

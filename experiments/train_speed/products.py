@@ -3,7 +3,6 @@
 python -m experiments.train_speed.products --output experiments/train_speed/results_products
 """
 
-import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from experiments.options import parser_for, positive
 from lit_t6.bench.facts import facts, write_json
 from lit_t6.bench.timing import num_sets, time_calls
 from lit_t6.bench.training.case import OURS, Case
@@ -199,13 +199,15 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_for("experiments.train_speed.products", __doc__)
     parser.add_argument("--output", required=True, type=Path, help="folder for products.json and products.md")
     parser.add_argument("--config", default="configs/paper/medium-tpa.yaml", help="file of a model")
-    parser.add_argument("--batch", type=int, default=20, help="sequences of a step")
-    parser.add_argument("--seq_len", type=int, default=1024, help="tokens of each")
-    parser.add_argument("--precision", choices=("bf16-mixed", "32-true"), default="bf16-mixed")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch", type=positive, default=20, help="sequences of a step")
+    parser.add_argument("--seq_len", type=positive, default=1024, help="tokens of each")
+    parser.add_argument(
+        "--precision", choices=("bf16-mixed", "32-true"), default="bf16-mixed", help="as `fit` takes it"
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where")
     options = parser.parse_args(arguments)
     torch.set_float32_matmul_precision("high")
     config = ModelReader().read([f"--config={options.config}"]).resolved().to_dict()

@@ -1,0 +1,55 @@
+"""Every program in `experiments` explains itself."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import experiments
+from experiments.options import parser_for
+
+FOLDER = Path(experiments.__file__).parent
+PROGRAMS = sorted(
+    ".".join(("experiments", *path.relative_to(FOLDER).with_suffix("").parts))
+    for path in FOLDER.rglob("*.py")
+    if '__name__ == "__main__"' in path.read_text()
+)
+
+
+def test_there_are_programs():
+    assert {"experiments.shakespeare.run", "experiments.train_speed.heads"} <= set(PROGRAMS)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_names_the_program_and_every_option(program, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(program).main(["--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: python -m {program} ")
+    assert f"\npython -m {program}" in said, "how it is usually started"
+    options = said.split("\noptions:\n")[1].split("\n\n")[0]
+    for lines in re.split(r"\n  (?=-)", options):
+        assert re.search(r" {2,}\w|\n {4,}\w", lines), f"nothing is said of {lines.split()[0]}"
+
+
+def test_defaults_are_shown_unless_they_say_nothing():
+    parser = parser_for("a.b", "What it does.\n\na line", "an end")
+    parser.add_argument("--sizes", nargs="+", default=[1, 2], help="of something")
+    parser.add_argument("--share", default="5%", help="of all")
+    parser.add_argument("--name", help="of it (default: none)")
+    parser.add_argument("--quiet", action="store_true", help="nothing is said")
+    said = parser.format_help()
+    assert "What it does.\n\na line" in said
+    assert "of something (default: 1 2)" in said
+    assert "of all (default: 5%)" in said
+    assert "nothing is said\n" in said
+    assert said.count("(default") == 3
+
+
+def test_what_a_program_does_not_know_does_not_start_it(capsys):
+    with pytest.raises(SystemExit):
+        importlib.import_module("experiments.shakespeare.run").main(["dta"])
+    assert "argument what: invalid choice: 'dta'" in capsys.readouterr().err
