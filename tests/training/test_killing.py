@@ -19,7 +19,7 @@ def curves(folder):
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 
-@pytest.mark.parametrize(("number", "kills"), [(signal.SIGKILL, 20), (signal.SIGTERM, 20)])
+@pytest.mark.parametrize(("number", "kills"), [(signal.SIGKILL, 20), (signal.SIGTERM, 10)])
 def test_a_run_killed_at_random_moments_ends_as_the_undisturbed_one(tmp_path, prepared, number, kills):
     run_and_kill(fit_words(prepared, tmp_path / "straight"), tmp_path / "straight", 0)
     saves = (1, 5) if number == signal.SIGKILL else (1, 3)  # after SIGTERM, what was done since the last save is kept
