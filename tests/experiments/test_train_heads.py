@@ -4,8 +4,8 @@ from functools import partial
 import pytest
 import torch
 
-from experiments.train_speed import heads
-from experiments.train_speed.heads import Drawn, Shape, Truth
+from experiments.train_speed import heads, heads_truth
+from experiments.train_speed.heads_truth import Drawn, Shape, Truth
 from lit_t6.bench.timing import time_calls
 
 from ..ops.seeds import INTERPRETED
@@ -74,13 +74,13 @@ def test_tokens_that_are_compared_are_spread_over_all():
 @INTERPRETED
 @pytest.mark.usefixtures("_once")
 def test_what_is_wrong_has_no_time(tmp_path, monkeypatch):
-    right = heads.form_heads_backward
+    right = heads_truth.form_heads_backward
 
     def spoilt(grads, pairs, rope, into, turns_dense):
         right(grads, pairs, rope, into, turns_dense)
         into[1][0].mul_(1.1)
 
-    monkeypatch.setattr(heads, "form_heads_backward", spoilt)
+    monkeypatch.setattr(heads_truth, "form_heads_backward", spoilt)
     assert heads.main([f"--output={tmp_path}", "--device=cpu", "--shape=1x3x2:1,1,1"]) == 1
     ways = json.loads((tmp_path / "heads.json").read_text())["results"][0]["ways"]
     assert "ms" in ways["forward"]
