@@ -8,7 +8,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         said, default = action.help or "", action.default
-        if "(default" in said or "%(default)" in said or default in (None, False, argparse.SUPPRESS):
+        if "(default" in said or default is None or default is False or default == argparse.SUPPRESS:
             return said
         typed = default if isinstance(default, list) else [default]
         return f"{said} (default: {' '.join(map(str, typed)).replace('%', '%%')})"

@@ -183,6 +183,8 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
             f"--devices {options.devices}: expected 1 and larger numbers, as 1 2 4. With less than two GPUs, "
             "--accelerator cpu shows how it goes; see experiments/multi_gpu/README.md."
         )
+    if options.warmup < 0:
+        parser.error(f"--warmup {options.warmup}: expected a number from 0 on.")
     if not options.warmup + options.log_every <= options.steps:
         parser.error(f"--steps {options.steps}: leaves nothing to time after --warmup {options.warmup}.")
     if not options.log_every <= options.loss_steps <= options.steps:

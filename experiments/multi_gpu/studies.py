@@ -18,7 +18,7 @@ from experiments.multi_gpu.attempts import Attempts
 from experiments.multi_gpu.cases import CHECKOUT
 from experiments.multi_gpu.studies_result import Result, problems, table, timeline
 from experiments.multi_gpu.utilisation import GpuUse
-from experiments.options import parser_for
+from experiments.options import parser_for, positive
 from lit_t6.bench.facts import check_same, facts, write_json
 from lit_t6.sweeps import typed_settings
 from lit_t6.sweeps.begun import FOLDER
@@ -192,12 +192,12 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--pair_batch",
-        type=int,
+        type=positive,
         default=16,
         help="sequences that each of a trial's two GPUs takes at once: half of the overlay's data.batch_size, so that "
         "a step has as many as with one",
     )
-    parser.add_argument("--workers", type=int, default=2, help="trials at a time where there is no GPU")
+    parser.add_argument("--workers", type=positive, default=2, help="trials at a time where there is no GPU")
     parser.add_argument(
         "--seconds",
         type=float,

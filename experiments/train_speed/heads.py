@@ -3,13 +3,15 @@
 python -m experiments.train_speed.heads --output experiments/train_speed/results_heads
 
 Random factors lie in rows, as a projection leaves them in training. Before something is timed, and as it was timed,
-some tokens of it are compared with float64; of what is wrong there is no time, and the exit status is 1.
+some tokens of it are compared with float64 (of heads as they were timed, queries); of what is wrong there is no time,
+and the exit status is 1.
 
 forward      factors → queries, keys and values
 back, rows   gradients of queries, keys and values → gradients of the factors
 back, tiles  the same, but the gradient of queries comes in float32, as our kernel of attention sums it up
 
-The floor is the time of reading and writing each number once, at the best rate of kernels that only read.
+The floor is the time of reading and writing each number once, angles included, at the best rate of kernels that only
+read.
 
 Letters: B sequences, T tokens of each, H heads, D = 64 their size, R rank, C numbers of a row, N tokens that are
 compared.
@@ -64,15 +66,15 @@ def measure(
     found: dict[str, dict[str, float | str]] = {}
     for way in WAYS:
         in_tiles = way == "back, tiles"
-        calls: list[Call] = [partial(_first_of, each, shape) for each in sets]
-        if way != "forward":
-            calls = [partial(each.back, shape, in_tiles) for each in sets]
+        kept: list[list[Tensor]] = [[] for _ in sets]
+        calls: list[Call] = [partial(each.back, shape, in_tiles) for each in sets]
+        if way == "forward":
+            calls = [partial(_queries, each, shape, heads) for each, heads in zip(sets, kept, strict=True)]
+        sets[0].room.fill_(float("nan"))
         try:
             truth.check(way, sets[0].forward(shape) if way == "forward" else sets[0].back(shape, in_tiles))
-            sets[0].room.zero_()
             timing = time_calls(calls, device)
-            if way != "forward":  # of what it forms, all but the first is gone
-                truth.check(way, timing.output)
+            truth.check(way, timing.output)
         except AssertionError as error:
             found[way] = {"wrong": str(error)}
             continue
@@ -82,8 +84,10 @@ def measure(
     return found
 
 
-def _first_of(drawn: Drawn, shape: Shape) -> Tensor:
-    return drawn.forward(shape)[0]
+def _queries(drawn: Drawn, shape: Shape, kept: list[Tensor]) -> Tensor:
+    """Queries; they, keys and values are kept, so that the next call writes into other memory."""
+    kept[:] = drawn.forward(shape)
+    return kept[0]
 
 
 def table(shape: Shape, found: Mapping[str, Mapping[str, Any]]) -> str:

@@ -57,19 +57,19 @@ class Shape(NamedTuple):
         return sum(self.ranks) * (self.heads + SIZE) + self.is_dense * self.heads * SIZE
 
     def nbytes(self, itemsize: int) -> dict[str, int]:
-        """What each way has to read and write.
+        """What each way has to read and write: of the angles, those of one sequence.
 
         Args:
             itemsize: bytes of a number, but of gradients in tiles, which are of float32.
         """
-        tokens = self.batch * self.length
+        tokens, angles = self.batch * self.length, self.length * SIZE * 4
         heads = self.heads * SIZE  # of one token, of queries, for one
         rows = self.width * itemsize
         # The way back needs no dense queries: what it forms of them depends on their gradient alone.
         factors = rows - self.is_dense * heads * itemsize
         back = factors + rows
-        in_rows, of_queries = tokens * (back + 3 * heads * itemsize), tokens * heads * (4 - itemsize)
-        return dict(zip(WAYS, (tokens * (rows + 3 * heads * itemsize), in_rows, in_rows + of_queries), strict=True))
+        forward, in_rows = (angles + tokens * (x + 3 * heads * itemsize) for x in (rows, back))
+        return dict(zip(WAYS, (forward, in_rows, in_rows + tokens * heads * (4 - itemsize)), strict=True))
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Drawn:
         return form_heads(self.pairs(shape), self.rope, turns_dense=True)
 
     def back(self, shape: Shape, in_tiles: bool) -> Tensor:
-        """The gradient of the rows; of columns behind the factors zeros."""
+        """The gradient of the rows, of which columns behind the factors are left as they are."""
         grads = (self.tiles if in_tiles else self.grads[0], *self.grads[1:])
         into = cut(self.room, shape.ranks, shape.heads, SIZE)[0]
         form_heads_backward(grads, self.pairs(shape), self.rope, into, turns_dense=True)
@@ -148,16 +148,18 @@ class Truth:
 
         Args:
             way: which.
-            found: queries, keys and values, or the gradient of the rows.
+            found: queries, or they, keys and values; or the gradient of the rows.
 
         Raises:
             AssertionError: it is less exact than it has to be, or somewhere not finite.
         """
         values = [found] if isinstance(found, Tensor) else found
+        if way != "forward":
+            values = [values[0][..., : self.shape.width]]
         assert all(x.isfinite().all() for x in values), f"{way}: not finite"
         exact, reference = (self._by_pytorch(way, dtype) for dtype in (torch.float64, self.drawn.rows.dtype))
         if way == "forward":
-            some = {name: self._some(x) for name, x in zip(NAMES, values, strict=True)}
+            some = {name: self._some(x) for name, x in zip(NAMES, values, strict=False)}
         else:
             some = self._named(self._some(values[0]))
         for name, value in some.items():

@@ -59,7 +59,7 @@ class Block(nn.Module):
     def compute_apart(
         self, x: Tensor, update: Tensor, positions: Tensor | None, document_ids: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """What a call computes, in training, its last sum not formed: the next block forms it with what its norm reads.
+        """What a call without a cache computes, its last sum not formed: the next block forms it beside its norm.
 
         Args:
             x: summand of what a call takes, (B, T, C).

@@ -104,9 +104,9 @@ class T6Model(nn.Module):
             x = self.embedding(tokens)
             run = _compiled_block(for_one_token=cache is not None) if compiled else None
             recompute = recompute if torch.is_grad_enabled() else "none"
-            if run and cache is None and recompute == "none" and all(map(_is_plain, self.blocks)):
+            if run and cache is None and recompute == "none" and _are_plain(self.blocks):
                 # One graph's last sum is another's first, so that one kernel forms it and the norm: a pass less.
-                update = _no_update(x)
+                update = _NoUpdate.apply(x)
                 for block in self.blocks:
                     x, update = run(block, x, positions, document_ids, update=update)
                 return self.norm(x + update)
@@ -223,21 +223,30 @@ def _run_block(
     recompute: Recompute = "none",
     update: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
+    """`Block.compute`, or, where an update is given, `Block.compute_apart`: functions are compiled, not methods."""
     if update is not None:
         return block.compute_apart(x, update, positions, document_ids)
     return block.compute(x, positions, document_ids, cache, recompute)
 
 
-def _is_plain(block: nn.Module) -> bool:
-    """Whether nobody waits for what a call of it gives."""
-    return type(block) is Block and is_unwatched(block)
+def _are_plain(blocks: nn.ModuleList) -> bool:
+    """Whether a call of each is what its class computes, and nobody waits for what it gives."""
+    hooked = torch.nn.modules.module._has_any_global_hook()
+    return not hooked and all(type(block) is Block and is_unwatched(block) for block in blocks)
 
 
-def _no_update(x: Tensor) -> Tensor:
-    """Zeros that are to a compiler as the first block's update is: another kind would be another graph."""
-    device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-    return torch.zeros_like(x, dtype=dtype, requires_grad=x.requires_grad).clone()
+class _NoUpdate(torch.autograd.Function):
+    """Zeros that are to a compiler as a block's update is, which another kind of tensor would be compiled for again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        return torch.zeros_like(x, dtype=dtype)
+
+    @staticmethod
+    def backward(ctx: Any, _grad: Tensor) -> None:
+        return None
 
 
 @functools.cache

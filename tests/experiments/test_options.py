@@ -15,6 +15,7 @@ PROGRAMS = sorted(
     for path in FOLDER.rglob("*.py")
     if '__name__ == "__main__"' in path.read_text()
 )
+TITLES = ("positional arguments", "options")
 
 
 def test_there_are_programs():
@@ -30,8 +31,8 @@ def test_help_names_the_program_and_every_option(program, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert said.startswith(f"usage: python -m {program} ")
     assert f"\npython -m {program}" in said, "how it is usually started"
-    options = said.split("\noptions:\n")[1].split("\n\n")[0]
-    for lines in re.split(r"\n  (?=-)", options):
+    parts = [said.split(f"\n{title}:\n")[1].split("\n\n")[0] for title in TITLES if f"\n{title}:\n" in said]
+    for lines in re.split(r"\n  (?=\S)", "\n".join(parts)):
         assert re.search(r" {2,}\w|\n {4,}\w", lines), f"nothing is said of {lines.split()[0]}"
 
 
@@ -40,13 +41,15 @@ def test_defaults_are_shown_unless_they_say_nothing():
     parser.add_argument("--sizes", nargs="+", default=[1, 2], help="of something")
     parser.add_argument("--share", default="5%", help="of all")
     parser.add_argument("--name", help="of it (default: none)")
+    parser.add_argument("--seed", type=int, default=0, help="of it all")
     parser.add_argument("--quiet", action="store_true", help="nothing is said")
     said = parser.format_help()
     assert "What it does.\n\na line" in said
     assert "of something (default: 1 2)" in said
     assert "of all (default: 5%)" in said
     assert "nothing is said\n" in said
-    assert said.count("(default") == 3
+    assert "of it all (default: 0)" in said
+    assert said.count("(default") == 4
 
 
 def test_what_a_program_does_not_know_does_not_start_it(capsys):

@@ -1,5 +1,4 @@
 import json
-from functools import partial
 
 import pytest
 import torch
@@ -13,8 +12,13 @@ from ..ops.seeds import INTERPRETED
 
 @pytest.fixture
 def _once(monkeypatch):
-    """What is timed is timed once."""
-    monkeypatch.setattr(heads, "time_calls", partial(time_calls, replays=1))
+    """What is timed is timed once; what stands in its result before is NaN, as on a GPU."""
+
+    def timed(calls, device):
+        calls[0]().fill_(float("nan"))
+        return time_calls(calls, device, replays=1)
+
+    monkeypatch.setattr(heads, "time_calls", timed)
 
 
 @INTERPRETED
@@ -38,15 +42,15 @@ def test_a_table_is_written(tmp_path, capsys):
 
 def test_what_is_read_and_written_is_counted():
     drawn = Drawn.of(shape := Shape(2, 128, 5, (3, 2, 1)), torch.bfloat16, torch.Generator())
-    factors = 2 * 128 * 6 * (5 + 64) * 2
-    each = drawn.grads[0].nbytes
-    expected = factors + 3 * each, 2 * factors + 3 * each, 2 * factors + drawn.tiles.tiles.nbytes + 2 * each
+    factors, angles = 2 * 128 * 6 * (5 + 64) * 2, sum(x.nbytes for x in drawn.rope)
+    each, tiles = drawn.grads[0].nbytes, drawn.tiles.tiles.nbytes
+    expected = (angles + 3 * each + factors, angles + 3 * each + 2 * factors, angles + tiles + 2 * each + 2 * factors)
     assert shape.nbytes(2) == dict(zip(heads.WAYS, expected, strict=True))
 
 
 def test_dense_queries_are_read_and_written_forward_and_only_their_gradient_back():
-    factors, each = 2 * 128 * 3 * (5 + 64) * 2, 2 * 128 * 5 * 64 * 2
-    expected = factors + 4 * each, 2 * factors + 4 * each, 2 * factors + 5 * each
+    factors, each, angles = 2 * 128 * 3 * (5 + 64) * 2, 2 * 128 * 5 * 64 * 2, 128 * 64 * 4
+    expected = angles + factors + 4 * each, angles + 2 * factors + 4 * each, angles + 2 * factors + 5 * each
     assert Shape(2, 128, 5, (0, 2, 1)).nbytes(2) == dict(zip(heads.WAYS, expected, strict=True))
 
 
@@ -69,6 +73,26 @@ def test_tokens_that_are_compared_are_spread_over_all():
     drawn = Drawn.of(shape := Shape(2, 5, 1, (1, 1, 1)), torch.float32, torch.Generator())
     assert Truth(shape, drawn, 4).tokens.tolist() == [0, 3, 6, 9]
     assert Truth(shape, drawn, 99).tokens.tolist() == list(range(10))
+
+
+@INTERPRETED
+@pytest.mark.usefixtures("_once")
+@pytest.mark.parametrize("which", ["form_heads", "form_heads_backward"])
+def test_what_is_wrong_only_as_it_is_timed_has_no_time(tmp_path, monkeypatch, which):
+    right, calls = getattr(heads_truth, which), []
+
+    def later_spoilt(*given, **settings):
+        found = right(*given, **settings)
+        calls.append(type(given[0][0]))
+        if calls.count(calls[-1]) == 1:  # to be checked, before it is timed
+            return found
+        (found[0] if which == "form_heads" else found[0][0]).mul_(1.1)
+        return found
+
+    monkeypatch.setattr(heads_truth, which, later_spoilt)
+    ways = heads.measure(Shape(1, 3, 2, (1, 1, 1)), torch.float32, 0, 3, "cpu", 1.0)
+    wrong = ["forward"] if which == "form_heads" else ["back, rows", "back, tiles"]
+    assert [way for way, each in ways.items() if "wrong" in each] == wrong
 
 
 @INTERPRETED

@@ -59,3 +59,15 @@ def test_a_block_of_another_kind_is_called(counter):
     with torch.no_grad():
         plain = model.loss(tokens, targets)
         assert torch.equal(model.loss(tokens, targets, compiled=True), plain)
+
+
+def test_a_hook_on_all_modules_is_told_of_blocks(counter):
+    model = make_model()
+    tokens, targets, _ = draw()
+    seen = []
+    hook = torch.nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(type(module)))
+    try:
+        model.loss(tokens, targets, compiled=True)
+    finally:
+        hook.remove()
+    assert seen.count(t6.Block) == len(model.blocks)

@@ -32,6 +32,6 @@ def exact_difference(values, base):
         count = len(apart)
         mean = mpmath.fsum(apart) / count
         error = mpmath.sqrt(mpmath.fsum((x - mean) ** 2 for x in apart) / (count - 1) / count)
-        quantile = mpmath.findroot(lambda t: _tail(t, count - 1) - mpmath.mpf("0.05"), 3)
+        quantile = mpmath.findroot(lambda t: _tail(t, count - 1) - mpmath.mpf("0.05"), (1.9, 13), solver="anderson")
         low, high = mean - quantile * error, mean + quantile * error
         return Exact(float(_tail(abs(mean / error), count - 1)), float(low), float(high))

@@ -38,14 +38,16 @@ def test_against_fifty_digits():
     values, base = [1.05, 1.14, 1.27, 1.18, 1.2], [1.0, 1.1, 1.2, 1.14, 1.19]
     difference = paired(dict(enumerate(values)), dict(enumerate(base)))
     exact = exact_difference(values, base)
-    assert difference.p == pytest.approx(exact.p, rel=1e-10)
-    assert (difference.of.low, difference.of.high) == pytest.approx((exact.low, exact.high), rel=1e-10)
+    assert difference.p == pytest.approx(exact.p, rel=1e-12)
+    assert (difference.of.low, difference.of.high) == pytest.approx((exact.low, exact.high), rel=1e-12)
+    of, itself = estimate(values), exact_difference(values, [0.0] * 5)
+    assert (of.low, of.high) == pytest.approx((itself.low, itself.high), rel=1e-12)
     for freedom in (1, 2, 5, 40, 999):
         for probability in (0.6, 0.9, 0.975, 0.9999):
             quantile = t_quantile(probability, freedom)
-            assert exact_two_sided(quantile, freedom) == pytest.approx(2 * (1 - probability), rel=1e-9)
+            assert exact_two_sided(quantile, freedom) == pytest.approx(2 * (1 - probability), rel=1e-11)
         for t in (1e-6, 0.5, 3.0, 40.0):
-            assert two_sided(t, freedom) == pytest.approx(exact_two_sided(t, freedom), rel=1e-9)
+            assert two_sided(t, freedom) == pytest.approx(exact_two_sided(t, freedom), rel=1e-11)
 
 
 def test_one_value_has_no_interval_and_none_no_mean():
