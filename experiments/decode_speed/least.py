@@ -11,7 +11,7 @@ import torch
 import triton
 from torch import Tensor
 
-from experiments.options import parser_for, positive
+from experiments.options import add_device, parser_for, positive
 from lit_t6.bench.facts import check_device
 from lit_t6.bench.grid import Point
 from lit_t6.bench.kernels.read import _sum_blocks_kernel
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--num_heads", type=positive, nargs="+", default=[16, 32, 48], help="heads of 64")
     parser.add_argument("--batch", type=positive, nargs="+", default=[1, 16], help="sequences")
     parser.add_argument("--cache", type=positive, nargs="+", default=[4096], help="tokens of each sequence")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where")
+    add_device(parser)
     options = parser.parse_args(arguments)
     check_device(options.device)
     if problem := no_gpu(torch.device(options.device)):

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from experiments.multi_gpu.agreement import Found, check, of_one_device
 from experiments.multi_gpu.cases import CHECKOUT, Case, plan, run_case, run_on_each, synthetic_data
-from experiments.options import parser_for, positive
+from experiments.options import parser_for, positive, seconds
 from lit_t6.bench.facts import facts, write_json
 from lit_t6.sweeps.devices import visible_gpus
 
@@ -172,16 +172,16 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--log_every", type=positive, default=5, help="steps that one record of the speed is a mean of")
     parser.add_argument("--compile", choices=("true", "false"), help="in place of what the file says")
     parser.add_argument("--data", help="a prepared folder; drawn words if not given")
-    parser.add_argument("--seconds", type=float, default=1800, help="after which no case begins or goes on")
-    parser.add_argument("--case_seconds", type=float, default=240, help="that one case may take")
+    parser.add_argument("--seconds", type=seconds, default=1800, help="after which no case begins or goes on")
+    parser.add_argument("--case_seconds", type=seconds, default=240, help="that one case may take")
     options = parser.parse_args(arguments)
     if options.devices is None:
         there = torch.cuda.device_count() if options.accelerator == "gpu" else 2
         options.devices = [number for number in (1, 2, 4, 8) if number <= there]
     if len(options.devices) < 2 or options.devices != sorted(set(options.devices)) or options.devices[0] != 1:
         parser.error(
-            f"--devices {options.devices}: expected 1 and larger numbers, as 1 2 4. With less than two GPUs, "
-            "--accelerator cpu shows how it goes; see experiments/multi_gpu/README.md."
+            f"--devices {options.devices or '(none are there)'}: expected 1 and larger numbers, as 1 2 4. With less "
+            "than two GPUs, --accelerator cpu shows how it goes; see experiments/multi_gpu/README.md."
         )
     if options.warmup < 0:
         parser.error(f"--warmup {options.warmup}: expected a number from 0 on.")

@@ -18,7 +18,7 @@ from experiments.multi_gpu.attempts import Attempts
 from experiments.multi_gpu.cases import CHECKOUT
 from experiments.multi_gpu.studies_result import Result, problems, table, timeline
 from experiments.multi_gpu.utilisation import GpuUse
-from experiments.options import parser_for, positive
+from experiments.options import parser_for, positive, seconds
 from lit_t6.bench.facts import check_same, facts, write_json
 from lit_t6.sweeps import typed_settings
 from lit_t6.sweeps.begun import FOLDER
@@ -200,7 +200,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=positive, default=2, help="trials at a time where there is no GPU")
     parser.add_argument(
         "--seconds",
-        type=float,
+        type=seconds,
         default=1800,
         help="that a part may take; then its trials save, and it goes on next time",
     )

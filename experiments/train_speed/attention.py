@@ -24,9 +24,9 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from experiments.options import parser_for, positive
+from experiments.options import add_device, make_folder, parser_for, positive
 from experiments.train_speed.attention_truth import DTYPE, SCALE, Heads, Truth
-from lit_t6.bench.facts import check_device, facts, write_json
+from lit_t6.bench.facts import facts, write_json
 from lit_t6.bench.timing import Timing, num_sets, time_calls
 from lit_t6.ops import fused
 from lit_t6.ops.dense.hopper import SIZE, QueryGradient
@@ -251,12 +251,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="of random heads (default: by the clock; it is written down)")
     what = "heads of all sequences that are compared with float64, evenly spread"
     parser.add_argument("--check_heads", type=positive, default=16, metavar="N", help=what)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where")
+    add_device(parser)
     options = parser.parse_args(arguments)
-    try:
-        check_device(options.device)
-    except ValueError as error:
-        parser.error(str(error))
     device = torch.device(options.device)
     usable = fused.usable(DTYPE, device)
     backends = options.backend or usable
@@ -267,8 +263,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings = vars(options) | {"output": str(options.output), "shape": shapes, "backend": backends, "seed": seed}
     about = facts(options.device, program="-m experiments.train_speed.attention")
     peak = peak_flops(device)
-    folder = options.output.expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(parser, options.output)
     results: list[dict[str, Any]] = []
     for shape in shapes:
         found = measure_all(shape, backends, seed, options.check_heads, options.device)

@@ -14,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from experiments.options import parser_for, positive
+from experiments.options import add_device, make_folder, parser_for, positive, warn_of_cpu
 from lit_t6.bench.facts import facts, write_json
 from lit_t6.bench.training.checks import reference_of
 from lit_t6.model import T6Config
@@ -112,9 +112,12 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--lr", type=float, default=6e-4, help="learning rate at its highest")
     parser.add_argument("--seed", type=int, default=0, help="of weights and tokens")
     parser.add_argument("--no_compile", action="store_true", help="do not compile the fast path")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where")
-    parser.add_argument("--output", required=True, help="folder for curves.json and curves.png")
+    add_device(parser)
+    parser.add_argument("--output", required=True, type=Path, help="folder for curves.json and curves.png")
     args = parser.parse_args(arguments)
+    folder = make_folder(parser, args.output)
+    small = "--config configs/quickstart.yaml --steps 5 --batch 1 --seq_len 64"
+    warn_of_cpu(args.device, args.batch * args.seq_len, small)
     torch.set_float32_matmul_precision("high")  # as `fit` does
     config = replace(ModelReader().read(["--config", args.config]).resolved(), max_seq_len=args.seq_len)
     runs = {
@@ -128,7 +131,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         curves[name] = train(settings, compiled, mixed, args)
         print(f"{name}: {curves[name][0]:.4f} → {curves[name][-1]:.4f} ({time.monotonic() - began:.0f} s)", flush=True)
     found = {
-        "settings": vars(args) | {"attention": config.attention.label},
+        "settings": vars(args) | {"output": str(args.output), "attention": config.attention.label},
         "facts": facts(args.device, program="-m experiments.train_speed.curves"),
         "fast_and_reference": differences(curves["fast"], curves["reference"]),
         "float32_and_reference": differences(curves["reference in float32"], curves["reference"]),
@@ -137,8 +140,6 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     for what in ("fast_and_reference", "float32_and_reference"):
         apart = {key: f"{value:.2e}" for key, value in found[what].items()}
         print(f"{what.replace('_', ' ')}: at most {apart['largest']} nats apart, on average {apart['mean']}")
-    folder = Path(args.output).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "curves.json", found)
     draw(curves, f"{Path(args.config).stem}, {found['facts']['same']['device']}", folder / "curves.png")
     print(f"written: {folder / 'curves.json'}, curves.png")

@@ -28,9 +28,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.options import parser_for, positive
+from experiments.options import add_device, make_folder, parser_for, positive
 from experiments.train_speed.heads_truth import DENSE, WAYS, Drawn, Shape, Truth
-from lit_t6.bench.facts import check_device, facts, write_json
+from lit_t6.bench.facts import facts, write_json
 from lit_t6.bench.read_rate import measure_read_rates
 from lit_t6.bench.timing import Call, num_sets, time_calls
 from lit_t6.ops.device import no_gpu
@@ -106,6 +106,16 @@ def table(shape: Shape, found: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join([*lines, *([""] if failed else []), *failed]) + "\n"
 
 
+def brief(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """The times of a shape in a few words.
+
+    Args:
+        found: as of `measure`.
+    """
+    said = (f"wrong: {each['wrong']}" if "wrong" in each else f"{1000 * each['ms']:.1f} µs" for each in found.values())
+    return " | ".join(said)
+
+
 def tables(results: Sequence[Mapping[str, Any]], device: str, dtype: str, rate: float) -> str:
     """All of it in Markdown.
 
@@ -150,12 +160,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="of random numbers (default: by the clock; it is written down)")
     what = "tokens of all that are compared with float64, evenly spread"
     parser.add_argument("--check_tokens", type=positive, default=2048, metavar="N", help=what)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where")
+    add_device(parser, "where; a CPU needs TRITON_INTERPRET=1 in the environment, and tells no speed of use")
     options = parser.parse_args(arguments)
-    try:
-        check_device(options.device)
-    except ValueError as error:
-        parser.error(str(error))
     if problem := no_gpu(torch.device(options.device)):
         parser.error(problem)
     on_gpu = torch.device(options.device).type == "cuda"
@@ -163,10 +169,9 @@ def main(arguments: list[str] | None = None) -> int:
     shapes = options.shape or (SHAPES if on_gpu else CPU_SHAPES)
     seed = time.time_ns() % 2**32 if options.seed is None else options.seed
     about = facts(options.device, program="-m experiments.train_speed.heads")
+    folder = make_folder(parser, options.output)
     rates = measure_read_rates(options.device)
     rate = max(rates.values())
-    folder = options.output.expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
     settings = vars(options) | {"output": str(options.output), "shape": shapes, "seed": seed, "dtype": str(dtype)}
     results: list[dict[str, Any]] = []
     for shape in shapes:
@@ -176,7 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
         write_json(folder / "heads.json", whole)
         told = tables(results, about["same"]["device"], str(dtype).removeprefix("torch."), rate)
         (folder / "heads.md").write_text(told)
-        print(table(shape, found), file=sys.stderr, flush=True)
+        print(f"{shape}: {brief(found)}", file=sys.stderr, flush=True)
     print(told)
     return int(any("wrong" in each for result in results for each in result["ways"].values()))
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from experiments.options import parser_for, positive
+from experiments.options import add_device, make_folder, parser_for, positive, warn_of_cpu
 from lit_t6.bench.facts import facts, write_json
 from lit_t6.bench.timing import num_sets, time_calls
 from lit_t6.bench.training.case import OURS, Case
@@ -207,8 +207,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--precision", choices=("bf16-mixed", "32-true"), default="bf16-mixed", help="as `fit` takes it"
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where")
+    add_device(parser)
     options = parser.parse_args(arguments)
+    folder = make_folder(parser, options.output)
+    warn_of_cpu(
+        options.device, options.batch * options.seq_len, "--config configs/quickstart.yaml --batch 1 --seq_len 16"
+    )
     torch.set_float32_matmul_precision("high")
     config = ModelReader().read([f"--config={options.config}"]).resolved().to_dict()
     counted = products_of(config, options.batch, options.seq_len, options.precision, options.device)
@@ -218,8 +222,6 @@ def main(arguments: list[str] | None = None) -> int:
         found.append({**vars(product), "flops": product.flops, "count": count, "ms": ms})
         print(f"{product.m} × {product.k} × {product.n}: {ms}", file=sys.stderr, flush=True)
     about = facts(options.device, program="-m experiments.train_speed.products")
-    folder = options.output.expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(
         folder / "products.json",
         {"settings": {**vars(options), "output": str(options.output)}, "facts": about, "products": found},

@@ -1,5 +1,6 @@
 """Every program in `experiments` explains itself."""
 
+import argparse
 import importlib
 import re
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import experiments
-from experiments.options import parser_for
+from experiments.options import parser_for, seconds, warn_of_cpu
 
 FOLDER = Path(experiments.__file__).parent
 PROGRAMS = sorted(
@@ -56,3 +57,27 @@ def test_what_a_program_does_not_know_does_not_start_it(capsys):
     with pytest.raises(SystemExit):
         importlib.import_module("experiments.shakespeare.run").main(["dta"])
     assert "argument what: invalid choice: 'dta'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["0", "-5", "nan", "inf", "soon"])
+def test_a_time_is_more_than_nothing(word):
+    assert seconds("0.5") == 0.5
+    with pytest.raises(argparse.ArgumentTypeError, match=f"'{word}', expected seconds, more than 0"):
+        seconds(word)
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_measured(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for program in ("heads", "attention", "products", "curves"):
+        words = [f"--output={tmp_path / 'file' / 'folder'}", "--device=cpu"]
+        with pytest.raises(SystemExit):
+            importlib.import_module(f"experiments.train_speed.{program}").main(words)
+        assert "no such folder can be made: Not a directory." in capsys.readouterr().err
+
+
+def test_who_measures_much_on_a_cpu_is_told_how_to_measure_little(capsys):
+    warn_of_cpu("cpu", 20 * 1024, "--batch 1")
+    assert "On a CPU this takes long; to see how it goes: --batch 1\n" in capsys.readouterr().err
+    warn_of_cpu("cpu", 16, "--batch 1")
+    warn_of_cpu("cuda", 20 * 1024, "--batch 1")
+    assert capsys.readouterr().err == ""

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import torch
@@ -34,8 +35,9 @@ def test_a_table_is_written(tmp_path, capsys):
         assert list(result["ways"]) == list(heads.WAYS)
         for each in result["ways"].values():
             assert each["of_floor"] == pytest.approx(each["nbytes"] / rate / each["ms"] / 1e6)
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert (tmp_path / "heads.md").read_text().strip() == out.strip()
+    assert re.search(r"2 × 3 tokens, 5 heads of 64, ranks \(3, 2, 1\): [\d.]+ µs \| [\d.]+ µs \| [\d.]+ µs\n", err)
     assert "2 × 3 tokens, 5 heads of 64, ranks (3, 2, 1):" in out
     assert "1 × 4 tokens, 2 heads of 64, KV only, ranks 1, 2:" in out
 
