@@ -3,6 +3,7 @@
 import argparse
 import math
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -82,6 +83,16 @@ def add_device(parser: argparse.ArgumentParser, about: str = "where: cuda, cuda:
 
     there = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", type=device, default=there, help=about)
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add --seed: one by the clock, unless it is typed.
+
+    Args:
+        parser: to add it to.
+    """
+    what = "of random numbers (default: by the clock; it is written down)"
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32, help=what)
 
 
 def warn_of_cpu(device: str, tokens: int, small: str) -> None:

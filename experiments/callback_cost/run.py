@@ -17,7 +17,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from experiments.options import parser_for, positive
+from experiments.options import make_folder, parser_for, positive
 from lit_t6 import LitT6, T6Config, TokenDataModule
 from lit_t6.training import OptimizerConfig, SaveForResume, SaveOnInterrupt, TrainingProgress, ValidateAtEnd
 from lit_t6.training.callbacks import FactorDiagnostics, SampleWriter
@@ -141,7 +141,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="a JSON file; printed only if not given")
     options = parser.parse_args(arguments)
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(parser, options.output.parent)
     settings = yaml.safe_load(Path(options.config).read_text(encoding="utf-8"))
     torch.set_float32_matmul_precision("high")
     runs: dict[str, list[dict[str, Any]]] = {"without": [], "with": []}

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from experiments.options import parser_for, positive
+from experiments.options import make_folder, parser_for, positive
 from lit_t6.bench.read_rate import measure_read_rates
 from lit_t6.model import DecodeStep, SamplingConfig, T6Model
 from lit_t6.model_reader import ModelReader
@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="a JSON file; printed only if not given")
     args = parser.parse_args(arguments)
     if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(parser, args.output.parent)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16
     rate = max(measure_read_rates(device).values())

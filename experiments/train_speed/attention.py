@@ -15,7 +15,6 @@ Letters: B sequences, T tokens of each, H heads, D = 64 their size.
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from experiments.options import add_device, make_folder, parser_for, positive
+from experiments.options import add_device, add_seed, make_folder, parser_for, positive
 from experiments.train_speed.attention_truth import DTYPE, SCALE, Heads, Truth
 from lit_t6.bench.facts import facts, write_json
 from lit_t6.bench.timing import Timing, num_sets, time_calls
@@ -248,7 +247,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--shape", type=_shape, action="append", metavar="BxTxH", help=what)
     what = "whose kernels, hopper being ours; may be given several times (default: all that take bfloat16 there)"
     parser.add_argument("--backend", choices=get_args(fused.Backend), action="append", help=what)
-    parser.add_argument("--seed", type=int, help="of random heads (default: by the clock; it is written down)")
+    add_seed(parser)
     what = "heads of all sequences that are compared with float64, evenly spread"
     parser.add_argument("--check_heads", type=positive, default=16, metavar="N", help=what)
     add_device(parser)
@@ -259,14 +258,13 @@ def main(arguments: list[str] | None = None) -> int:
     if strange := [backend for backend in backends if backend not in usable]:
         parser.error(f"backend {strange[0]} does not run on {device}; those that do: {', '.join(usable) or 'none'}")
     shapes = options.shape or (CPU_SHAPES if device.type == "cpu" else SHAPES)
-    seed = time.time_ns() % 2**32 if options.seed is None else options.seed
-    settings = vars(options) | {"output": str(options.output), "shape": shapes, "backend": backends, "seed": seed}
+    settings = vars(options) | {"output": str(options.output), "shape": shapes, "backend": backends}
     about = facts(options.device, program="-m experiments.train_speed.attention")
     peak = peak_flops(device)
     folder = make_folder(parser, options.output)
     results: list[dict[str, Any]] = []
     for shape in shapes:
-        found = measure_all(shape, backends, seed, options.check_heads, options.device)
+        found = measure_all(shape, backends, options.seed, options.check_heads, options.device)
         results.append({"shape": shape, "flops": shape.flops, "backends": found})
         whole = {"settings": settings, "facts": about, "peak_flops": peak, "results": results}
         write_json(folder / "attention.json", whole)

@@ -21,6 +21,17 @@ _LOGITS = 2**25
 """Of a chunk of queries, when the truth is computed: 256 MiB in float64, and a few such arrays at once."""
 
 
+def evenly_spread(num: int, every: int, device: torch.device) -> Tensor:
+    """Which of so many to look at, the first and the last among them, (up to `num`,).
+
+    Args:
+        num: how many, if there are as many.
+        every: of how many.
+        device: where the result lies.
+    """
+    return torch.linspace(0, every - 1, min(num, every), dtype=torch.float64).round().long().to(device)
+
+
 class Heads(NamedTuple):
     """Queries, keys, values and the gradient of the result, (B, T, H, D) each; or of some heads, (N, T, D)."""
 
@@ -87,8 +98,7 @@ class Truth:
             num: how many heads.
         """
         batch, _, heads, _ = drawn.shape
-        evenly = torch.linspace(0, batch * heads - 1, min(num, batch * heads), dtype=torch.float64)
-        which = evenly.round().long().to(drawn.q.device)
+        which = evenly_spread(num, batch * heads, drawn.q.device)
         sequences, heads_of = which // heads, which % heads
         given = Heads(*(x[sequences, :, heads_of] for x in drawn))
         return cls(sequences, heads_of, by_products(given, torch.float64), by_products(given, DTYPE))

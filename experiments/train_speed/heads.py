@@ -19,7 +19,6 @@ compared.
 
 import argparse
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.options import add_device, make_folder, parser_for, positive
+from experiments.options import add_device, add_seed, make_folder, parser_for, positive
 from experiments.train_speed.heads_truth import DENSE, WAYS, Drawn, Shape, Truth
 from lit_t6.bench.facts import facts, write_json
 from lit_t6.bench.read_rate import measure_read_rates
@@ -65,16 +64,13 @@ def measure(
     truth = Truth(shape, sets[0], num_checked)
     found: dict[str, dict[str, float | str]] = {}
     for way in WAYS:
-        in_tiles = way == "back, tiles"
         kept: list[list[Tensor]] = [[] for _ in sets]
-        calls: list[Call] = [partial(each.back, shape, in_tiles) for each in sets]
-        if way == "forward":
-            calls = [partial(_queries, each, shape, heads) for each, heads in zip(sets, kept, strict=True)]
+        calls: list[Call] = [partial(_compute, way, shape, *each) for each in zip(sets, kept, strict=True)]
         sets[0].room.fill_(float("nan"))
         try:
-            truth.check(way, sets[0].forward(shape) if way == "forward" else sets[0].back(shape, in_tiles))
+            truth.check(way, sets[0].compute(way, shape))
             timing = time_calls(calls, device)
-            truth.check(way, timing.output)
+            truth.check(way, [timing.output])
         except AssertionError as error:
             found[way] = {"wrong": str(error)}
             continue
@@ -84,9 +80,9 @@ def measure(
     return found
 
 
-def _queries(drawn: Drawn, shape: Shape, kept: list[Tensor]) -> Tensor:
-    """Queries; they, keys and values are kept, so that the next call writes into other memory."""
-    kept[:] = drawn.forward(shape)
+def _compute(way: str, shape: Shape, drawn: Drawn, kept: list[Tensor]) -> Tensor:
+    """The first of what a way gives; all of it is kept, so that the next call writes into other memory."""
+    kept[:] = drawn.compute(way, shape)
     return kept[0]
 
 
@@ -157,7 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
     what = "sequences x tokens of each x heads : ranks of queries (0: dense, and turned), keys and values; may be given"
     what += f" several times (default: {spelled}; a small one on a CPU)"
     parser.add_argument("--shape", type=_shape, action="append", metavar="BxTxH:Q,K,V", help=what)
-    parser.add_argument("--seed", type=int, help="of random numbers (default: by the clock; it is written down)")
+    add_seed(parser)
     what = "tokens of all that are compared with float64, evenly spread"
     parser.add_argument("--check_tokens", type=positive, default=2048, metavar="N", help=what)
     add_device(parser, "where; a CPU needs TRITON_INTERPRET=1 in the environment, and tells no speed of use")
@@ -167,15 +163,14 @@ def main(arguments: list[str] | None = None) -> int:
     on_gpu = torch.device(options.device).type == "cuda"
     dtype = torch.bfloat16 if on_gpu else torch.float32  # an interpreter's bfloat16 is not that of a GPU
     shapes = options.shape or (SHAPES if on_gpu else CPU_SHAPES)
-    seed = time.time_ns() % 2**32 if options.seed is None else options.seed
     about = facts(options.device, program="-m experiments.train_speed.heads")
     folder = make_folder(parser, options.output)
     rates = measure_read_rates(options.device)
     rate = max(rates.values())
-    settings = vars(options) | {"output": str(options.output), "shape": shapes, "seed": seed, "dtype": str(dtype)}
+    settings = vars(options) | {"output": str(options.output), "shape": shapes, "dtype": str(dtype)}
     results: list[dict[str, Any]] = []
     for shape in shapes:
-        found = measure(shape, dtype, seed, options.check_tokens, options.device, rate)
+        found = measure(shape, dtype, options.seed, options.check_tokens, options.device, rate)
         results.append({"shape": shape, "ways": found})
         whole = {"settings": settings, "facts": about, "read_rates_gb_per_s": rates, "results": results}
         write_json(folder / "heads.json", whole)

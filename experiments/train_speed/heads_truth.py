@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from experiments.train_speed.attention_truth import evenly_spread
 from lit_t6.ops.alignment import ALIGNMENT
 from lit_t6.ops.dense.hopper import KEYS, QUERIES, SIZE, QueryGradient
 from lit_t6.ops.rope import apply_rope, rope_angles
@@ -116,16 +117,23 @@ class Drawn:
         """The factors."""
         return cut(self.rows, shape.ranks, shape.heads, SIZE)[0]
 
-    def forward(self, shape: Shape) -> list[Tensor]:
-        """Queries, keys and values."""
-        return form_heads(self.pairs(shape), self.rope, turns_dense=True)
+    def compute(self, way: str, shape: Shape) -> list[Tensor]:
+        """What one of the `WAYS` gives.
 
-    def back(self, shape: Shape, in_tiles: bool) -> Tensor:
-        """The gradient of the rows, of which columns behind the factors are left as they are."""
-        grads = (self.tiles if in_tiles else self.grads[0], *self.grads[1:])
+        Args:
+            way: which.
+            shape: that was drawn.
+
+        Returns:
+            Queries, keys and values; or the gradient of the rows, of which columns behind the factors are left as they
+            are.
+        """
+        if way == "forward":
+            return form_heads(self.pairs(shape), self.rope, turns_dense=True)
+        grads = (self.tiles if way == "back, tiles" else self.grads[0], *self.grads[1:])
         into = cut(self.room, shape.ranks, shape.heads, SIZE)[0]
         form_heads_backward(grads, self.pairs(shape), self.rope, into, turns_dense=True)
-        return self.room
+        return [self.room]
 
 
 class Truth:
@@ -138,24 +146,20 @@ class Truth:
     """
 
     def __init__(self, shape: Shape, drawn: Drawn, num_tokens: int) -> None:
-        every = shape.batch * shape.length
-        evenly = torch.linspace(0, every - 1, min(num_tokens, every), dtype=torch.float64)
         self.shape, self.drawn = shape, drawn
-        self.tokens = evenly.round().long().to(drawn.rows.device)
+        self.tokens = evenly_spread(num_tokens, shape.batch * shape.length, drawn.rows.device)
 
-    def check(self, way: str, found: Sequence[Tensor] | Tensor) -> None:
+    def check(self, way: str, found: Sequence[Tensor]) -> None:
         """Compare what one of the `WAYS` gave.
 
         Args:
             way: which.
-            found: queries, or they, keys and values; or the gradient of the rows.
+            found: as of `Drawn.compute`; of heads, queries alone will do.
 
         Raises:
             AssertionError: it is less exact than it has to be, or somewhere not finite.
         """
-        values = [found] if isinstance(found, Tensor) else found
-        if way != "forward":
-            values = [values[0][..., : self.shape.width]]
+        values = found if way == "forward" else [found[0][..., : self.shape.width]]
         assert all(x.isfinite().all() for x in values), f"{way}: not finite"
         exact, reference = (self._by_pytorch(way, dtype) for dtype in (torch.float64, self.drawn.rows.dtype))
         if way == "forward":

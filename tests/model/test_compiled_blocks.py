@@ -6,16 +6,15 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from lit_t6.model import t6
 
+from .captured import capture_blocks
 from .test_recompute import check_equal, draw, make_model, step
 
 
 @pytest.fixture
 def counter(monkeypatch):
     """Counts graphs, which run as they are."""
-    torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
-    captured = torch.compile(t6._run_block, backend=counter, fullgraph=True)
-    monkeypatch.setattr(t6, "_compiled_block", lambda for_one_token: captured)
+    capture_blocks(monkeypatch, counter)
     return counter
 
 

@@ -10,12 +10,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lit_t6.attention import MultiHeadConfig, TPAConfig
-from lit_t6.model import T6Config, T6Model, t6
+from lit_t6.model import T6Config, T6Model
 from lit_t6.model.recompute import check_recompute
 from lit_t6.ops import fused
 from lit_t6.ops.dense import packed
 
 from ..ops.seeds import INTERPRETED, QUIET
+from .captured import capture_blocks
 
 MECHANISMS = {
     "TPA": TPAConfig(5, 16),
@@ -54,10 +55,7 @@ def step(model, documents=False, mixed=False, size=(3, 32), **options):
 
 @pytest.fixture
 def _captured(monkeypatch):
-    """Blocks are captured whole and run as they are: nothing waits for a compiler."""
-    torch._dynamo.reset()
-    captured = torch.compile(t6._run_block, backend="aot_eager", fullgraph=True)
-    monkeypatch.setattr(t6, "_compiled_block", lambda for_one_token: captured)
+    capture_blocks(monkeypatch)
 
 
 def check_equal(found, expected):

@@ -6,9 +6,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lit_t6 import LitT6, T6Config, TokenDataModule
 from lit_t6.attention import MultiHeadConfig, TPAConfig
-from lit_t6.model import t6
 from lit_t6.training import OptimizerConfig, read_checkpoint
 
+from ..model.captured import capture_blocks
 from .runs import SMALL, fit, make_trainer
 
 
@@ -154,10 +154,7 @@ def test_a_run_without_an_end_is_refused(tmp_path, prepared):
 
 
 def test_compiled_training_takes_the_same_steps(tmp_path, prepared, monkeypatch):
-    torch._dynamo.reset()
-    # The graph is captured and run as it is; the slow test has it compiled.
-    captured = torch.compile(t6._run_block, backend="aot_eager", fullgraph=True)
-    monkeypatch.setattr(t6, "_compiled_block", lambda for_one_token: captured)
+    capture_blocks(monkeypatch)  # the slow test has them compiled
     results = []
     for compile in (False, True):
         torch.manual_seed(0)
