@@ -27,10 +27,11 @@ def check(kernel, signature, constants):
 
 if __name__ == "__main__":
     given = dict.fromkeys(("q", "k", "v", "do"), tile(64)) | {"lines": tile(2, "fp32")}
-    found = {"dq_ptr": "*fp32", "dk_ptr": "*bf16", "dv_ptr": "*bf16"}
+    found = {"dq_ptr": "*fp32", "stored_ptr": "*i32", "dk_ptr": "*bf16", "dv_ptr": "*bf16"}
     sizes = {"M": hopper.QUERIES, "D": hopper.SIZE}
     settings = {"STAGES": hopper._BACK_STAGES, "REGISTERS": hopper._BACK_REGISTERS}
-    check(_dense_attention_bwd_kernel, {**given, **found, **ENDS}, {**sizes, **settings})
+    for stores in (True, False):
+        check(_dense_attention_bwd_kernel, {**given, **found, **ENDS}, {**sizes, **settings, "STORES": stores})
     print("back")
     for name, (_, (keys, stages, groups, registers)) in zip(("forward", "long"), hopper._FORWARD, strict=True):
         given = {"q": tile(64), "k": tile(keys), "v": tile(keys), "out_ptr": "*bf16", "lse_ptr": "*fp32"}

@@ -1,4 +1,4 @@
-"""What tests of decode kernels share: random shapes at some sizes, and caches that must not be read too far."""
+"""What tests of kernels share: random shapes at some sizes, caches that must not be read too far, poisoned memory."""
 
 import multiprocessing
 import random
@@ -23,6 +23,17 @@ def poison(kept: Tensor, lengths: Sequence[int]) -> None:
     """Fill what is behind the end of each row (B, M, …) with NaN."""
     for row, valid in enumerate(lengths):
         kept[row, valid:] = NAN
+
+
+def poison_new_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fill what `torch.empty` gives with NaN, whole numbers with another one: all of it has to be written."""
+    empty = torch.empty
+
+    def poisoned(*size: Any, **how: Any) -> Tensor:
+        new = empty(*size, **how)
+        return new.fill_(NAN if new.is_floating_point() else 7)
+
+    monkeypatch.setattr(torch, "empty", poisoned)
 
 
 def check_seed(

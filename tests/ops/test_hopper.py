@@ -15,19 +15,13 @@ from lit_t6.ops.dense.work_lists import deal, dealt
 from lit_t6.testing import assert_as_exact_as
 
 from .query_tiles import in_tiles, place
-from .seeds import INTERPRETED, QUIET
+from .seeds import INTERPRETED, QUIET, poison_new_memory
 
 pytestmark = QUIET
 CUDA = torch.device("cuda", 0)
 needs_hopper = pytest.mark.skipif(
     not torch.cuda.is_available() or torch.cuda.get_device_capability() != (9, 0), reason="needs a Hopper GPU"
 )
-
-
-def poison_new_memory(monkeypatch):
-    """Fill it with NaN: all of it has to be written."""
-    empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *size, **how: empty(*size, **how).fill_(float("nan")))
 
 
 @pytest.mark.parametrize(
@@ -42,6 +36,25 @@ def test_every_row_is_dealt_once_and_shares_are_even(rows, heads, programs):
     tiles = [sum(lengths[row] for _, row in share) for share in shares]
     if rows * heads > 10 * programs:
         assert max(tiles) < 1.03 * sum(tiles) / programs
+
+
+@pytest.mark.parametrize(("rows", "heads", "programs"), [(8, 940, 132), (8, 320, 132), (64, 272, 132), (1, 300, 132)])
+def test_a_heads_longest_row_is_done_before_its_others_begin(rows, heads, programs):
+    lengths = [2.0 * (rows - row) for row in range(rows)]
+    shares = deal(lengths, heads, programs, programs)
+    assert sorted(which for share in shares for which in share) == [
+        (head, row) for head in range(heads) for row in range(rows)
+    ]
+    begun, done, waited = {}, {}, 0.0
+    for share in shares:
+        time = 0.0
+        for head, row in share:
+            begun[head, row], time = time, time + lengths[row]
+            done[head, row] = time
+            if row and (head, 0) in share:
+                assert share.index((head, 0)) < share.index((head, row)), "nothing waits for itself"
+    waited = sum(max(0.0, done[head, 0] - begun[head, row]) for head, row in begun if row)
+    assert waited < 1e-3 * sum(lengths) * heads
 
 
 def test_a_list_is_laid_out_as_the_kernels_read_it():
@@ -67,7 +80,8 @@ def test_sums_beforehand(batch, length, heads, monkeypatch):
     poison_new_memory(monkeypatch)
     out, grad = torch.randn(2, batch, length, heads, 64)
     lse = torch.randn(batch, heads, length)
-    lines = hopper.sums(grad, out, lse)
+    lines, stored = hopper.sums(grad, out, lse)
+    assert stored.tolist() == [0] * (batch * heads)
     assert lines.shape == (batch, heads, -(-length // 128) * 2, 2, 64)
     lse2, delta = (x.flatten(2) for x in lines.unbind(3))
     exact = (out.double() * grad.double()).sum(-1).transpose(1, 2)

@@ -9,7 +9,7 @@ from lit_t6.ops.tpa.packed_attention import _packed_attention, cut, packed_atten
 from lit_t6.testing import assert_as_exact_as
 
 from .query_tiles import give_tiles
-from .seeds import INTERPRETED, QUIET
+from .seeds import INTERPRETED, QUIET, poison_new_memory
 
 pytestmark = QUIET
 CASES = {
@@ -169,8 +169,7 @@ BOTH = pytest.mark.parametrize("case", [CASES["odd"], DENSE["odd"]], ids=["facto
 @BOTH
 def test_every_gradient_is_written(case, monkeypatch):
     """What lay in memory before does not show."""
-    empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *size, **how: empty(*size, **how).fill_(float("nan")))
+    poison_new_memory(monkeypatch)
     rows, sizes = draw(**case)
     rows.requires_grad_()
     packed_attention(rows, *sizes).sum().backward()

@@ -26,6 +26,9 @@ _WARPS = 4  # of a warp group
 _BACK_STAGES, _BACK_REGISTERS = 4, (208, 72)
 _FORWARD = ((1536, (64, 4, 4, 112)), (2**31, (128, 2, 3, 160)))
 """Keys of a tile, stages, warp groups and their registers, up to a length: few queries leave large tiles half empty."""
+_MIN_HEADS = 2
+"""Of all sequences, for each multiprocessor: from then on a head's first row of tiles on the way back is done so long
+before its others that it stores their gradient of queries, and they add to it. Of fewer heads it starts with zeros."""
 _MAX_INT = 2**31
 
 
@@ -156,24 +159,27 @@ def attention_backward(
     from lit_t6.ops.dense.kernels.attention_backward import _dense_attention_bwd_kernel
 
     grad = grad.contiguous()
-    lines = sums(grad, out.contiguous(), lse)
+    lines, stored = sums(grad, out.contiguous(), lse)
     num_tiles = lines.shape[2]
-    tiles = torch.zeros(batch, heads, num_tiles, QUERIES * size, dtype=torch.float32, device=q.device)
+    programs = num_multiprocessors(q.device)
+    stores = batch * heads >= _MIN_HEADS * programs
+    new = torch.empty if stores else torch.zeros
+    tiles = new(batch, heads, num_tiles, QUERIES * size, dtype=torch.float32, device=q.device)
     of_k, of_v = (torch.empty(shape, dtype=q.dtype, device=q.device) for _ in range(2))
     lengths = tuple(float(num_tiles - first) for first in range(0, num_tiles, KEYS // QUERIES))
-    programs = num_multiprocessors(q.device)
     with _compiling():
         _dense_attention_bwd_kernel[(programs,)](
             *(_tiled(x, QUERIES) for x in (q, k, v, grad)),
-            *(_descriptor(lines.view(-1, QUERIES), 2), tiles, of_k, of_v, length, heads, scale),
-            *dealt(q.device, lengths, batch * heads, programs),
-            *(QUERIES, size, _BACK_STAGES, _BACK_REGISTERS),
+            *(_descriptor(lines.view(-1, QUERIES), 2), tiles, stored, of_k, of_v, length, heads, scale),
+            *dealt(q.device, lengths, batch * heads, programs, programs if stores else 0),
+            *(QUERIES, size, _BACK_STAGES, _BACK_REGISTERS, stores),
             num_warps=_WARPS,
+            launch_cooperative_grid=stores,  # programs wait for others: all have to be there at once
         )
     return QueryGradient(tiles, shape, scale), of_k, of_v
 
 
-def sums(grad: Tensor, out: Tensor, lse: Tensor) -> Tensor:
+def sums(grad: Tensor, out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
     """What the way back needs beforehand of each query.
 
     Args:
@@ -183,17 +189,18 @@ def sums(grad: Tensor, out: Tensor, lse: Tensor) -> Tensor:
 
     Returns:
         (B, H, tiles, 2, 64) float32: of each tile's queries the logarithms to the base of 2, infinite behind the last
-        one, and Σ out · grad.
+        one, and Σ out · grad. And a zero for each head, (B·H,) int32.
     """
     from lit_t6.ops.dense.kernels.attention_sums import _dense_attention_sums_kernel  # needs Triton
 
     batch, length, heads, size = out.shape
     num_tiles = -(-length // KEYS) * (KEYS // QUERIES)
     lines = torch.empty(batch, heads, num_tiles, 2, QUERIES, dtype=torch.float32, device=out.device)
+    stored = torch.empty(batch * heads, dtype=torch.int32, device=out.device)
     _dense_attention_sums_kernel[(batch * heads * num_tiles,)](
-        out, grad, lse.contiguous(), lines, length, heads, num_tiles, D=size, ROWS=QUERIES
+        out, grad, lse.contiguous(), lines, stored, length, heads, num_tiles, D=size, ROWS=QUERIES
     )
-    return lines
+    return lines, stored
 
 
 def _checked_shape(q: Tensor) -> tuple[int, int, int, int]:

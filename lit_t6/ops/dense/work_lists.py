@@ -13,7 +13,7 @@ _BEHIND = 1
 """Rows behind the last one of each program, which are none."""
 
 
-def deal(lengths: Sequence[float], heads: int, programs: int) -> list[list[tuple[int, int]]]:
+def deal(lengths: Sequence[float], heads: int, programs: int, lead: int = 0) -> list[list[tuple[int, int]]]:
     """Rows of tiles, as (head, row), that each program takes, one after the other.
 
     Programs work at the same heads, so that what one reads is in the cache for the next. The last rows are dealt out
@@ -23,9 +23,15 @@ def deal(lengths: Sequence[float], heads: int, programs: int) -> list[list[tuple
         lengths: of a head's rows, in tiles.
         heads: of all sequences, B·H.
         programs: that share them.
+        lead: how many heads on a head's longest row is dealt before its others, which then need not wait for it.
     """
-    rows = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    order = [(head, row) for head in range(heads) for row in rows]
+    longest, *others = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    order: list[tuple[int, int]] = []
+    for turn in range(heads + lead):
+        if turn < heads:
+            order.append((turn, longest))
+        if turn >= lead:
+            order += [(turn - lead, row) for row in others]
     last = max(0, len(order) - _ROWS_BY_LENGTH * programs)
     order[last:] = sorted(order[last:], key=lambda which: -lengths[which[1]])
     shares: list[list[tuple[int, int]]] = [[] for _ in range(programs)]
@@ -38,7 +44,9 @@ def deal(lengths: Sequence[float], heads: int, programs: int) -> list[list[tuple
 
 
 @functools.cache
-def dealt(device: torch.device, lengths: tuple[float, ...], heads: int, programs: int) -> tuple[Tensor, Tensor]:
+def dealt(
+    device: torch.device, lengths: tuple[float, ...], heads: int, programs: int, lead: int = 0
+) -> tuple[Tensor, Tensor]:
     """Where each program's rows begin, (programs,), and the rows of all, (…, 2), as kernels read them: int32.
 
     They are made once, in milliseconds, and copied to the device, which cannot be part of a CUDA graph, and kept, as
@@ -49,10 +57,11 @@ def dealt(device: torch.device, lengths: tuple[float, ...], heads: int, programs
         lengths: as of `deal`, and the next two alike.
         heads: likewise.
         programs: likewise.
+        lead: likewise.
     """
     starts: list[int] = []
     every: list[tuple[int, int]] = []
-    for share in deal(lengths, heads, programs):
+    for share in deal(lengths, heads, programs, lead):
         starts.append(len(every))
         every += [*share, *[(-1, 0)] * _BEHIND]
     whole = torch.int32

@@ -26,7 +26,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from lit_t6.ops.dense.kernels.warp_groups import barrier, load_async, row_of, store_rows
+from lit_t6.ops.dense.kernels.warp_groups import barrier, load_async, row_of, store_rows, wait_for
 
 
 @gluon.jit
@@ -152,11 +152,13 @@ def _of_keys(
 @gluon.jit
 def _of_queries(
     dq_ptr,
+    stored_ptr,
     buffers,
     barriers,
     work,
     M: gl.constexpr,
     D: gl.constexpr,
+    STORES: gl.constexpr,
 ):
     _, _, _, k_s, _, ds_s = buffers
     _, _, full_k, empty_k, full_ds, empty_ds = barriers
@@ -173,6 +175,9 @@ def _of_queries(
     turn = 0
     while head >= 0:
         ring = turn & 1
+        if STORES:
+            if row > 0:
+                wait_for(stored_ptr + head)
         mbarrier.wait(full_k.index(ring), (turn >> 1) & 1)
         for i in range(2 * row, tiles):
             buffer = tile & 1
@@ -189,9 +194,19 @@ def _of_queries(
             x = gl.reshape(dq, [M // 16, 2, 8, D // 16, 2, 4, 2])
             x = gl.reshape(gl.permute(x, [0, 1, 3, 2, 5, 4, 6]), [M * D])
             x = gl.convert_layout(x, ORDER, assert_trivial=True)
-            gl.atomic_add(dq_ptr + (head.to(gl.int64) * tiles + i) * (M * D) + inside, x, sem="relaxed")
+            places = dq_ptr + (head.to(gl.int64) * tiles + i) * (M * D) + inside
+            if STORES:
+                if row == 0:
+                    gl.store(places, x)
+                else:
+                    gl.atomic_add(places, x, sem="relaxed")
+            else:
+                gl.atomic_add(places, x, sem="relaxed")
             tile += 1
         barrier()
+        if STORES:
+            if row == 0:
+                gl.atomic_xchg(stored_ptr + head, 1, sem="release")
         mbarrier.arrive(empty_k.index(ring), count=1)
         at += 1
         turn += 1
@@ -205,7 +220,8 @@ def _dense_attention_bwd_kernel(
     v,
     do,
     lines,  # of lse₂ and δ, in turn, (B·H·tiles·2, M) float32; lse₂ behind the last position is infinite
-    dq_ptr,  # (B, H, tiles, M·D) float32, zeros
+    dq_ptr,  # (B, H, tiles, M·D) float32, zeros unless STORES
+    stored_ptr,  # (B·H,) int32, zeros: whether the first row has stored
     dk_ptr,  # (B, T, H, D), contiguous
     dv_ptr,
     length,  # T
@@ -217,6 +233,7 @@ def _dense_attention_bwd_kernel(
     D: gl.constexpr,
     STAGES: gl.constexpr,
     REGISTERS: gl.constexpr,  # of a thread that has keys, and of one that has queries
+    STORES: gl.constexpr,  # whether a head's first row of tiles, which has all queries, stores what others add to
 ):
     dtype: gl.constexpr = q.dtype
     TURNED: gl.constexpr = gl.NVMMASharedLayout.get_default_for([M, M], dtype)
@@ -252,7 +269,7 @@ def _dense_attention_bwd_kernel(
         [
             (_of_keys, (0, dk_ptr, dv_ptr, scale, buffers, barriers, work, M, D, STAGES)),
             (_of_keys, (1, dk_ptr, dv_ptr, scale, buffers, barriers, work, M, D, STAGES)),
-            (_of_queries, (dq_ptr, buffers, barriers, work, M, D)),
+            (_of_queries, (dq_ptr, stored_ptr, buffers, barriers, work, M, D, STORES)),
             (_load, ((q, k, v, do, lines), buffers, barriers, work, M, D, STAGES)),
         ],
         [4, 4, 1],

@@ -13,6 +13,7 @@ def _dense_attention_sums_kernel(
     do_ptr,  # its gradient, likewise
     lse_ptr,  # logarithms of sums of exponentials (B, H, T)
     lines_ptr,  # (B, H, tiles, 2, ROWS): the logarithms to the base of 2, and sums of the result times its gradient
+    stored_ptr,  # (B·H,) int32, set to 0
     length,  # T
     num_heads,  # H
     tiles,
@@ -32,6 +33,8 @@ def _dense_attention_sums_kernel(
     lines_ptr += (head * tiles + tile) * (2 * ROWS) + inside
     tl.store(lines_ptr, lse * 1.4426950408889634)
     tl.store(lines_ptr + ROWS, tl.sum(out * grad, 1))
+    if tile == 0:
+        tl.store(stored_ptr + head, 0)
 
 
 @triton.jit

@@ -28,6 +28,19 @@ def row_of(
 
 
 @gluon.jit
+def wait_for(
+    ptr,  # of a whole number, which another program sets
+):
+    """Wait until it is not 0; what was written before it was set can be read then."""
+    seen = 0
+    while seen == 0:
+        seen = gl.inline_asm_elementwise(
+            "ld.acquire.gpu.global.b32 $0, [$1];", "=r,l", [ptr], dtype=gl.int32, is_pure=False, pack=1
+        )
+    barrier()
+
+
+@gluon.jit
 def store_rows(
     ptr,  # (B, T, H, D), contiguous
     x,  # (ROWS, D)
