@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from experiments.train_speed.attention_truth import evenly_spread
-from lit_t6.ops.alignment import ALIGNMENT
 from lit_t6.ops.dense.hopper import KEYS, QUERIES, SIZE, QueryGradient
 from lit_t6.ops.rope import apply_rope, rope_angles
 from lit_t6.ops.tpa.factors import materialise
 from lit_t6.ops.tpa.heads import Pair, form_heads, form_heads_backward
-from lit_t6.ops.tpa.packed_attention import cut
+from lit_t6.ops.tpa.packed_rows import cut, num_columns
 from lit_t6.testing import assert_as_exact_as
 
 WAYS = ("forward", "back, rows", "back, tiles")
@@ -103,9 +102,8 @@ class Drawn:
         device = generator.device
         batch, length, heads, _ = shape
         size = batch, length, heads, SIZE
-        step = ALIGNMENT // dtype.itemsize  # a projection's rows are filled up
         normal = partial(torch.randn, device=device, dtype=dtype, generator=generator)
-        rows = normal(batch, length, -(-shape.width // step) * step)
+        rows = normal(batch, length, num_columns(shape.ranks, heads, SIZE))
         num_tiles = -(-length // KEYS) * (KEYS // QUERIES)
         of_tiles = batch, heads, num_tiles, QUERIES * SIZE
         tiles = torch.randn(of_tiles, device=device, generator=generator)
@@ -113,7 +111,7 @@ class Drawn:
         angles = rope_angles(torch.arange(length, device=device), SIZE)
         return cls(rows, grads, QueryGradient(tiles, size, SCALE), torch.zeros_like(rows), angles)
 
-    def pairs(self, shape: Shape) -> tuple[Pair, Pair, Pair]:
+    def pairs(self, shape: Shape) -> list[Pair]:
         """The factors."""
         return cut(self.rows, shape.ranks, shape.heads, SIZE)[0]
 
@@ -129,10 +127,10 @@ class Drawn:
             are.
         """
         if way == "forward":
-            return form_heads(self.pairs(shape), self.rope, turns_dense=True)
+            return form_heads(self.pairs(shape), self.rope, True, shape.heads)
         grads = (self.tiles if way == "back, tiles" else self.grads[0], *self.grads[1:])
-        into = cut(self.room, shape.ranks, shape.heads, SIZE)[0]
-        form_heads_backward(grads, self.pairs(shape), self.rope, into, turns_dense=True)
+        into, _ = cut(self.room, shape.ranks, shape.heads, SIZE)
+        form_heads_backward(grads, self.pairs(shape), self.rope, into, True, shape.heads)
         return [self.room]
 
 
@@ -159,13 +157,13 @@ class Truth:
         Raises:
             AssertionError: it is less exact than it has to be, or somewhere not finite.
         """
-        values = found if way == "forward" else [found[0][..., : self.shape.width]]
+        values = found if way == "forward" else [x for pair in self._cut(found[0]) for x in pair if x is not None]
         assert all(x.isfinite().all() for x in values), f"{way}: not finite"
         exact, reference = (self._by_pytorch(way, dtype) for dtype in (torch.float64, self.drawn.rows.dtype))
         if way == "forward":
-            some = {name: self._some(x) for name, x in zip(NAMES, values, strict=False)}
+            some = {name: self._some(x) for name, x in zip(NAMES, found, strict=False)}
         else:
-            some = self._named(self._some(values[0]))
+            some = self._named(self._some(found[0]))
         for name, value in some.items():
             assert_as_exact_as(value, reference[name], exact[name], f"{way}: {name}")
 
@@ -173,10 +171,14 @@ class Truth:
         """Of (B, T, …) the tokens that are compared, (N, 1, …)."""
         return x.flatten(0, 1)[self.tokens].unsqueeze(1)
 
+    def _cut(self, rows: Tensor) -> list[Pair]:
+        """Factors, of a those of heads."""
+        pairs, _ = cut(rows, self.shape.ranks, self.shape.heads, SIZE)
+        return [(None if a is None else a[..., : self.shape.heads], b) for a, b in pairs]
+
     def _named(self, rows: Tensor) -> dict[str, Tensor]:
         """The parts of rows (N, 1, C)."""
-        parts = cut(rows, self.shape.ranks, self.shape.heads, SIZE)[0]
-        pairs = dict(zip(NAMES, parts, strict=True))
+        pairs = dict(zip(NAMES, self._cut(rows), strict=True))
         of_a = {f"a of {name}": a for name, (a, _) in pairs.items() if a is not None}
         return of_a | {name if a is None else f"b of {name}": b for name, (a, b) in pairs.items()}
 
@@ -187,7 +189,7 @@ class Truth:
         if dtype == torch.float64:
             cos, sin = cos.double(), sin.double()
         heads = []
-        for name, (a, b) in zip(NAMES, cut(rows, self.shape.ranks, self.shape.heads, SIZE)[0], strict=True):
+        for name, (a, b) in zip(NAMES, self._cut(rows), strict=True):
             turned = b if name == "values" else apply_rope(b, cos, sin)
             heads.append(turned if a is None else materialise(a, turned))
         if way == "forward":

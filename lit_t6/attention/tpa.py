@@ -5,8 +5,10 @@ rank.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_t6.attention.base import AttentionModule
@@ -29,6 +31,7 @@ from lit_t6.ops import (
 )
 from lit_t6.ops.alignment import AlignedLinear, is_unwatched
 from lit_t6.ops.tpa.api import attend_by_factors, attend_packed
+from lit_t6.ops.tpa.packed_rows import cut, pack
 
 Parts = dict[str, Tensor]
 """Dense parts and factors by name ("q", "a_k", "b_v", …), each (B, T or M, count, size)."""
@@ -95,9 +98,17 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
 
     def _cut(self, rows: Tensor) -> Parts:
         """Everything that is made from each token, before RoPE, out of the rows of `factors`."""
-        pieces, rows = self.config.pieces(), rows[..., : self.factors.out_features]
+        pieces = self.config.pieces()
         parts = {name: part.unflatten(-1, pieces[name]) for name, part in self.split(rows, -1).items()}
         return {name: activated(part, name, self.config.head_activation) for name, part in parts.items()}
+
+    def _named(self, pairs: Sequence[tuple[Tensor | None, Tensor]]) -> Parts:
+        """Factors of queries, keys and values, whose a may have zeros behind the heads, as `_cut` gives them."""
+        heads = self.config.heads()
+        parts: Parts = {}
+        for letter, (a, b) in zip("qkv", pairs, strict=True):
+            parts |= {letter: b} if a is None else {f"a_{letter}": a[..., :heads], f"b_{letter}": b}
+        return parts
 
     def _complete(self, parts: Parts) -> Parts:
         """With static factors, as stride-0 expands, and shared ones."""
@@ -159,15 +170,16 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
         if cache is not None and not cache.is_empty and self._projects_queries:
             return self._decode(self._append(x, cache), cache)
         positions = self.token_positions(x, positions, cache)
-        packs = cache is None and document_ids is None and self._packs
-        rows = self.factors.filled(x) if packs else self.factors(x)
-        if packs:
+        if cache is None and document_ids is None and self._packs:
             ranks = (config.rank_q if config.factorized == "qkv" else 0, config.rank_k, config.rank_v)
             sizes = ranks, config.heads(), config.head_dim
+            rows = F.linear(x, pack(self.factors.weight, *sizes))
             read = attend_packed(rows, *sizes, self.rope.tables(x.shape[1], x.device, positions))
             if read is not None:
                 return read
-        parts = self._complete(self._cut(rows))
+            parts = self._named(cut(rows, *sizes)[0])
+        else:
+            parts = self._complete(self._cut(self.factors(x)))
         if cache is None and config.impl != "reference":
             read = self._attend_by_factors(parts, positions, document_ids)
             if read is not None:

@@ -101,19 +101,29 @@ class T6Model(nn.Module):
             if cache.fixed:
                 cache.count(tokens.shape[1])
         with torch.set_grad_enabled(torch.is_grad_enabled() and cache is None):
-            x = self.embedding(tokens)
             run = _compiled_block(for_one_token=cache is not None) if compiled else None
             recompute = recompute if torch.is_grad_enabled() else "none"
-            if run and cache is None and recompute == "none" and _are_plain(self.blocks):
+            if run and cache is None and recompute == "none" and self._is_plain:
                 # One graph's last sum is another's first, so that one kernel forms it and the norm: a pass less.
+                embed, end = _compiled_ends()
+                x = embed(self.embedding, tokens)
                 update = _NoUpdate.apply(x)
                 for block in self.blocks:
                     x, update = run(block, x, positions, document_ids, update=update)
-                return self.norm(x + update)
+                return end(self.norm, x, update)
+            x = self.embedding(tokens)
             for index, block in enumerate(self.blocks):
                 layer = None if cache is None else cache.layers[index]
                 x = block(x, positions, document_ids, layer, recompute, run)
             return self.norm(x)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether a call of each part is what its class computes, and nobody waits for what it gives."""
+        if torch.nn.modules.module._has_any_global_hook():
+            return False
+        ours = type(self.embedding) is nn.Embedding and all(type(block) is Block for block in self.blocks)
+        return ours and all(map(is_unwatched, (self.embedding, *self.blocks, self.norm)))
 
     def forward(
         self,
@@ -229,12 +239,6 @@ def _run_block(
     return block.compute(x, positions, document_ids, cache, recompute)
 
 
-def _are_plain(blocks: nn.ModuleList) -> bool:
-    """Whether a call of each is what its class computes, and nobody waits for what it gives."""
-    hooked = torch.nn.modules.module._has_any_global_hook()
-    return not hooked and all(type(block) is Block and is_unwatched(block) for block in blocks)
-
-
 class _NoUpdate(torch.autograd.Function):
     """Zeros that are to a compiler as a block's update is, which another kind of tensor would be compiled for again."""
 
@@ -247,6 +251,22 @@ class _NoUpdate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, _grad: Tensor) -> None:
         return None
+
+
+def _embed(embedding: nn.Embedding, tokens: Tensor) -> Tensor:
+    return embedding(tokens)
+
+
+def _end(norm: nn.Module, x: Tensor, update: Tensor) -> Tensor:
+    return norm(x + update)
+
+
+@functools.cache
+def _compiled_ends() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What stands before the blocks and behind them: the sum and the norm become one kernel, and gradients of words
+    are added where they belong, without sorting them first.
+    """
+    return torch.compile(_embed), torch.compile(_end)
 
 
 @functools.cache

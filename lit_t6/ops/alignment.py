@@ -53,15 +53,10 @@ class AlignedLinear(nn.Linear):
     """nn.Linear whose rows of results lie at aligned places where that pays (`padding`); quick for few tokens."""
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = self.filled(x)
-        return rows if rows.shape[-1] == self.out_features else rows[..., : self.out_features]
-
-    def filled(self, x: Tensor) -> Tensor:
-        """The results, with columns of zeros behind them where that pays."""
         if self.bias is None and takes(x, self.weight):
             return token_linear(x, self.weight)
         fill = padding(self.out_features, x)
         if not fill:
             return F.linear(x, self.weight, self.bias)
         assert self.bias is None
-        return F.linear(x, F.pad(self.weight, (0, 0, 0, fill)))
+        return F.linear(x, F.pad(self.weight, (0, 0, 0, fill)))[..., : self.out_features]

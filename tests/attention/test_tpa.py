@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from lit_t6.attention import TPAConfig, tpa
-from lit_t6.ops import alignment, apply_rope, rope_angles
+from lit_t6.ops import apply_rope, rope_angles
+from lit_t6.ops.tpa.packed_rows import num_columns
 from lit_t6.testing import assert_as_exact_as
 
 from ..ops.seeds import INTERPRETED
@@ -70,14 +71,12 @@ def test_by_kernels_a_whole_sequence_gives_what_products_give(mechanism, positio
 
 
 @INTERPRETED
-@pytest.mark.parametrize("fill", [0, 11])
 @pytest.mark.parametrize("factorized", ["qkv", "kv"])
-def test_the_rows_of_the_projection_are_attended_to_as_they_are(monkeypatch, fill, factorized):
+def test_the_rows_of_the_projection_are_attended_to_as_they_are(monkeypatch, factorized):
     """Where nobody looks at it; else, here with a hook, parts are cut out. Results are the same, of six to the bit."""
     calls = []
     packed = tpa.attend_packed
     monkeypatch.setattr(tpa, "attend_packed", lambda *rows: calls.append(rows[0].shape[-1]) or packed(*rows))
-    monkeypatch.setattr(alignment, "padding", lambda size, x: fill)
     module = TPAConfig(3, 8, factorized=factorized, impl="triton").build(20)
     torch.nn.init.normal_(module.out.weight)
     x, towards = torch.randn(2, 2, 5, 20)
@@ -87,7 +86,8 @@ def test_the_rows_of_the_projection_are_attended_to_as_they_are(monkeypatch, fil
             module.factors.register_forward_hook(lambda *_: None)
         out = module(x)
         found.append([out, *torch.autograd.grad(out, list(module.parameters()), towards)])
-    assert calls == [module.config.num_columns + fill]
+    config = module.config
+    assert calls == [num_columns((config.rank_q * (factorized == "qkv"), config.rank_k, config.rank_v), 3, 8)]
     if factorized == "qkv":
         assert all(map(torch.equal, *found))
     for actual, expected in zip(*found, strict=True):

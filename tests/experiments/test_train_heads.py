@@ -101,8 +101,8 @@ def test_what_is_wrong_only_as_it_is_timed_has_no_time(tmp_path, monkeypatch, wh
 def test_what_is_wrong_has_no_time(tmp_path, monkeypatch):
     right = heads_truth.form_heads_backward
 
-    def spoilt(grads, pairs, rope, into, turns_dense):
-        right(grads, pairs, rope, into, turns_dense)
+    def spoilt(grads, pairs, rope, into, *settings):
+        right(grads, pairs, rope, into, *settings)
         into[1][0].mul_(1.1)
 
     monkeypatch.setattr(heads_truth, "form_heads_backward", spoilt)

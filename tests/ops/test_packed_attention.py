@@ -5,7 +5,8 @@ import torch
 
 from lit_t6.ops import apply_rope, dense_attention, fused, materialise, rope_angles
 from lit_t6.ops.tpa.factor_attention import factor_attention
-from lit_t6.ops.tpa.packed_attention import _packed_attention, cut, packed_attention
+from lit_t6.ops.tpa.packed_attention import _packed_attention, packed_attention
+from lit_t6.ops.tpa.packed_rows import cut, num_columns, pack
 from lit_t6.testing import assert_as_exact_as
 
 from .query_tiles import give_tiles
@@ -13,44 +14,74 @@ from .seeds import INTERPRETED, QUIET, poison_new_memory
 
 pytestmark = QUIET
 CASES = {
-    "trained": dict(batch=1, length=9, num_heads=47, head_dim=64, ranks=(6, 2, 2), fill=42),
-    "odd": dict(batch=2, length=7, num_heads=7, head_dim=10, ranks=(5, 1, 3), fill=3),
-    "nothing behind": dict(batch=3, length=1, num_heads=4, head_dim=16, ranks=(2, 2, 2), fill=0),
+    "trained": dict(batch=1, length=9, num_heads=47, head_dim=64, ranks=(6, 2, 2)),
+    "odd": dict(batch=2, length=7, num_heads=7, head_dim=10, ranks=(5, 1, 3)),
+    "one token": dict(batch=3, length=1, num_heads=4, head_dim=16, ranks=(2, 2, 2)),
 }
 DENSE = {
-    "trained": dict(batch=1, length=9, num_heads=29, head_dim=64, ranks=(0, 2, 2), fill=12),
-    "rows of 16 bytes": dict(batch=2, length=5, num_heads=22, head_dim=64, ranks=(0, 2, 2), fill=0),
-    "odd": dict(batch=2, length=5, num_heads=3, head_dim=16, ranks=(0, 1, 3), fill=3),
-    "odd, of 64": dict(batch=2, length=5, num_heads=3, head_dim=64, ranks=(0, 2, 1), fill=5),
-    "two tokens": dict(batch=3, length=2, num_heads=4, head_dim=24, ranks=(0, 2, 2), fill=0),
+    "trained": dict(batch=1, length=9, num_heads=29, head_dim=64, ranks=(0, 2, 2)),
+    "rows of 16 bytes": dict(batch=2, length=5, num_heads=22, head_dim=64, ranks=(0, 2, 2)),
+    "odd": dict(batch=2, length=5, num_heads=3, head_dim=16, ranks=(0, 1, 3)),
+    "odd, of 64": dict(batch=2, length=5, num_heads=3, head_dim=64, ranks=(0, 2, 1)),
+    "two tokens": dict(batch=3, length=2, num_heads=4, head_dim=24, ranks=(0, 2, 2)),
 }
 """Of dense queries."""
 
 
-def draw(batch, length, num_heads, head_dim, ranks, fill, dtype=torch.float32, device="cpu"):
-    columns = sum(ranks) * (num_heads + head_dim) + (0 if ranks[0] else num_heads * head_dim) + fill
-    rows = torch.randn(batch, length, columns, dtype=dtype, device=device)
-    return rows, (ranks, num_heads, head_dim)
+def draw(batch, length, num_heads, head_dim, ranks, dtype=torch.float32, device="cpu"):
+    """Rows whose places behind the heads are as a product leaves them, zeros; those behind all are not to be read."""
+    sizes = ranks, num_heads, head_dim
+    rows = torch.randn(batch, length, num_columns(*sizes), dtype=dtype, device=device)
+    pairs, rest = cut(rows, *sizes)
+    rest.fill_(float("nan"))
+    for a, _ in pairs:
+        if a is not None:
+            a[..., num_heads:] = 0
+    return rows, sizes
+
+
+def factors_of(rows, ranks, num_heads, head_dim):
+    """a and b of queries, keys and values, of the heads alone."""
+    pairs, _ = cut(rows, ranks, num_heads, head_dim)
+    return [x for a, b in pairs for x in (None if a is None else a[..., :num_heads], b)]
 
 
 def check(case, dtype, device):
     """Results and gradients are those of six factors, to the last bit: it is the same arithmetic."""
     torch.manual_seed(0)
     rows, sizes = draw(**CASES[case], dtype=dtype, device=device)
-    fill = CASES[case]["fill"]
-    rows[..., rows.shape[-1] - fill :] = float("nan")  # not read
     rope = rope_angles(torch.arange(rows.shape[1], device=device), sizes[2])
     packed, apart = (rows.clone().requires_grad_() for _ in range(2))
     out = packed_attention(packed, *sizes, rope)
-    pairs, _ = cut(apart, *sizes)
-    expected = factor_attention(*(factor for pair in pairs for factor in pair), rope)
+    expected = factor_attention(*factors_of(apart, *sizes), rope)
     assert torch.equal(out, expected)
     towards = torch.randn_like(out)
     out.backward(towards)
     expected.backward(towards)
-    assert torch.equal(packed.grad, apart.grad)
+    assert torch.equal(packed.grad, apart.grad)  # of the zeros too
     assert packed.grad.is_contiguous()
-    assert not packed.grad[..., rows.shape[-1] - fill :].any()
+
+
+@pytest.mark.parametrize("ranks", [(5, 1, 3), (0, 2, 1)])
+def test_weights_are_packed_as_rows_are_cut(ranks):
+    """Each part is the product with its own rows of the weight; places behind the heads are 0."""
+    num_heads, head_dim = 13, 10
+    shapes = [(num_heads, head_dim)] if not ranks[0] else []
+    shapes += [(rank, size) for size in (num_heads, head_dim) for rank in ranks if rank]
+    parts = [torch.randn(rank * size, 6) for rank, size in shapes]
+    x = torch.randn(2, 3, 6)
+    packed = pack(torch.cat(parts), ranks, num_heads, head_dim)
+    assert packed.shape[0] == num_columns(ranks, num_heads, head_dim)
+    found = factors_of(x @ packed.T, ranks, num_heads, head_dim)
+    order = [1, 2, 4, 3, 5] if not ranks[0] else [0, 2, 4, 1, 3, 5]  # queries, a, then b
+    for at, shape, part in zip(order, shapes, parts, strict=True):
+        torch.testing.assert_close(found[at], (x @ part.T).unflatten(-1, shape))
+    pairs, rest = cut(x @ packed.T, ranks, num_heads, head_dim)
+    assert not rest.any()
+    for a, _ in pairs:
+        if a is not None:
+            assert a.shape[-1] == 16
+            assert not a[..., num_heads:].any()
 
 
 @INTERPRETED
@@ -78,16 +109,13 @@ def test_on_a_gpu_tiles_of_gradients_go_into_rows_too(dtype, length, monkeypatch
 
 
 def plain(rows, ranks, num_heads, head_dim, rope):
-    """Of dense queries, by products and PyTorch's attention, in whatever type; factors are cut out here."""
-    shapes = [(num_heads, head_dim), *((r, n) for n in (num_heads, head_dim) for r in ranks[1:])]
-    sizes = [count * size for count, size in shapes]
-    parts = rows[..., : sum(sizes)].split(sizes, -1)
-    q, a_k, a_v, b_k, b_v = (part.unflatten(-1, shape) for part, shape in zip(parts, shapes, strict=True))
+    """Of dense queries, by products and PyTorch's attention, in whatever type."""
+    _, q, a_k, b_k, a_v, b_v = factors_of(rows, ranks, num_heads, head_dim)
     return dense_attention(apply_rope(q, *rope), materialise(a_k, apply_rope(b_k, *rope)), materialise(a_v, b_v))
 
 
 def run(function, rows, sizes, dtype, rope):
-    """The result, and the gradient of each part of the rows and of what is behind."""
+    """The result, and the gradient of each part of the rows."""
     leaf = rows.to(dtype).requires_grad_()
     out = function(leaf, *sizes, rope)
     towards = torch.linspace(-1, 1, out.numel(), dtype=torch.float64, device=out.device).view_as(out).to(dtype)
@@ -95,8 +123,10 @@ def run(function, rows, sizes, dtype, rope):
     assert grad.is_contiguous()
     pairs, rest = cut(grad, *sizes)
     assert not rest.any()
+    for a, _ in pairs:
+        assert a is None or not a[..., sizes[1] :].any()
     names = ["q", "a_k", "b_k", "a_v", "b_v"]
-    return {"out": out.detach()} | dict(zip(names, [x for pair in pairs for x in pair if x is not None], strict=True))
+    return {"out": out.detach()} | dict(zip(names, factors_of(grad, *sizes)[1:], strict=True))
 
 
 def check_dense(case, dtype, device, each=False, **change):
@@ -135,8 +165,7 @@ def test_dense_queries_need_not_turn():
     rows, sizes = draw(**DENSE["odd"])
     packed, apart = (rows.clone().requires_grad_() for _ in range(2))
     out = packed_attention(packed, *sizes)
-    pairs, _ = cut(apart, *sizes)
-    expected = factor_attention(*(factor for pair in pairs for factor in pair))
+    expected = factor_attention(*factors_of(apart, *sizes))
     assert torch.equal(out, expected)
     out.sum().backward()
     expected.sum().backward()

@@ -18,6 +18,7 @@ from lit_t6.ops.tpa.factors import (
     materialise,
     outer_features,
 )
+from lit_t6.ops.tpa.packed_rows import cut
 from lit_t6.ops.tpa.reference import tpa_attention_reference, tpa_decode_reference
 
 
@@ -206,8 +207,7 @@ def attend_packed(
     """`attend_by_factors` of factors beside each other in the rows of one product; None where the kernels cannot.
 
     Args:
-        rows: (B, T, C): a_q, a_k, a_v, b_q, b_k, b_v, and columns behind them that are not read. With dense queries: q,
-            a_k, a_v, b_k, b_v, and those.
+        rows: (B, T, C), as `lit_t6.ops.tpa.packed_rows.cut` takes them.
         ranks: Rq, Rk, Rv. An Rq of 0: queries are dense.
         num_heads: H.
         head_dim: D, of values too.
@@ -215,10 +215,11 @@ def attend_packed(
     """
     if not HAS_TRITON:
         return None
-    from lit_t6.ops.tpa.packed_attention import cut, packed_attention  # needs Triton
+    from lit_t6.ops.tpa.packed_attention import packed_attention  # needs Triton
 
     pairs, _ = cut(rows, ranks, num_heads, head_dim)
-    if _factor_attention_cannot(*(factor for pair in pairs for factor in pair), masked=False) is not None:
+    factors = [x for a, b in pairs for x in (None if a is None else a[..., :num_heads], b)]
+    if _factor_attention_cannot(*factors, masked=False) is not None:
         return None
     return packed_attention(rows, ranks, num_heads, head_dim, rope)
 

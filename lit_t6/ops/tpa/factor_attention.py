@@ -93,7 +93,9 @@ def tables(cos: Tensor | None, sin: Tensor | None) -> Tables:
     return None if cos is None or sin is None else (cos, sin)
 
 
-def attend(pairs: Sequence[Pair], rope: Tables, scale: float, turns_dense: bool = False) -> tuple[Tensor, Tensor]:
+def attend(
+    pairs: Sequence[Pair], rope: Tables, scale: float, turns_dense: bool = False, num_heads: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Attention by factors, without gradients: the result and the logarithms of sums of exponentials.
 
     Args:
@@ -101,8 +103,9 @@ def attend(pairs: Sequence[Pair], rope: Tables, scale: float, turns_dense: bool 
         rope: likewise.
         scale: of the logits.
         turns_dense: as of `form_heads`.
+        num_heads: likewise.
     """
-    q, k, v = form_heads(pairs, rope, turns_dense)
+    q, k, v = form_heads(pairs, rope, turns_dense, num_heads)
     return fused.attend(q, k, v, scale, fused.backend_for(q))
 
 
@@ -115,6 +118,7 @@ def attend_backward(
     scale: float,
     into: Sequence[Pair] | None = None,
     turns_dense: bool = False,
+    num_heads: int | None = None,
 ) -> Sequence[Pair]:
     """Gradients of `attend`, as `form_heads_backward` gives them.
 
@@ -127,12 +131,13 @@ def attend_backward(
         scale: likewise.
         into: as of `form_heads_backward`.
         turns_dense: as of `attend`.
+        num_heads: likewise.
     """
-    q, k, v = form_heads(pairs, rope, turns_dense)
+    q, k, v = form_heads(pairs, rope, turns_dense, num_heads)
     left_as_they_are = pairs[0][0] is None and not turns_dense
     backward = fused.attend_backward if left_as_they_are else fused.attend_backward_in_tiles
     grads = backward(grad, q, k, v, out, lse, scale, fused.backend_for(q))
-    return form_heads_backward(grads, pairs, rope, into, turns_dense)
+    return form_heads_backward(grads, pairs, rope, into, turns_dense, num_heads)
 
 
 @torch.library.custom_op("lit_t6::factor_attention", mutates_args=())

@@ -1,6 +1,6 @@
 """Queries, keys and values from factors and back by kernels: what they are started with.
 
-Letters: B batch, T positions, R rank, H heads, D head size.
+Letters: B batch, T positions, R rank, H heads, D head size, A numbers of a row of a: of H heads, and zeros behind them.
 """
 
 import math
@@ -17,7 +17,7 @@ from lit_t6.ops.tpa.kernels.heads import _tpa_heads_bwd_kernel, _tpa_heads_fwd_k
 Tables = tuple[Tensor, Tensor] | None
 """Cosines and sines from `rope_angles`, (T, D / 2) or (B or 1, T, D / 2), with which b is turned; None: not at all."""
 Pair = tuple[Tensor | None, Tensor]
-"""a (B, T, R, H) and b (B, T, R, D), of one type; or None and heads (B, T, H, D), which are left as they are, but for
+"""a (B, T, R, A) and b (B, T, R, D), of one type; or None and heads (B, T, H, D), which are left as they are, but for
 queries that are to be turned."""
 
 _TILE = 2048
@@ -26,26 +26,29 @@ _BACK_TILE, _BACK_REGISTERS = 1024, 128
 """On the way back two tiles are there at once; and registers of a thread where they suffice, for more programs."""
 
 
-def form_heads(pairs: Sequence[Pair], rope: Tables, turns_dense: bool = False) -> list[Tensor]:
+def form_heads(
+    pairs: Sequence[Pair], rope: Tables, turns_dense: bool = False, num_heads: int | None = None
+) -> list[Tensor]:
     """(1/R) Σ_r a_r ⊗ b_r of queries, keys and values, (B, T, H, D) each, contiguous.
 
     Args:
         pairs: factors of queries, keys and values.
         rope: how b of queries and keys are turned.
         turns_dense: whether queries that are given are turned too; only where keys or values have factors.
+        num_heads: H, if rows of a have zeros behind those of heads; A if not given.
     """
     dense = turns_dense and pairs[0][0] is None
     parts = _parts(pairs)
     there = [part for part in parts if isinstance(part, tuple)]
     assert there or not dense, "the kernel turns queries beside factors"
     left = _left(pairs, turns_dense)
-    heads = [b.contiguous() if is_left else _room(a, b) for is_left, (a, b) in zip(left, pairs, strict=True)]
+    heads = [b.contiguous() if is_left else _room(a, b, num_heads) for is_left, (a, b) in zip(left, pairs, strict=True)]
     if there:
-        grid, tables, constants = _settings(there, parts, rope)
+        grid, tables, constants = _settings(there, parts, rope, num_heads)
         _tpa_heads_fwd_kernel[grid](
             *(tuple(heads), tuple(_part(x) for x in parts), *tables),
             **constants,
-            DENSE=_step(parts[0]) if dense and isinstance(parts[0], Tensor) else 0,
+            DENSE=dense,
         )
     return heads
 
@@ -56,6 +59,7 @@ def form_heads_backward(
     rope: Tables,
     into: Sequence[Pair] | None = None,
     turns_dense: bool = False,
+    num_heads: int | None = None,
 ) -> Sequence[Pair]:
     """Gradients of a and b of queries, keys and values, contiguous; of heads that are given, None and theirs.
 
@@ -65,8 +69,9 @@ def form_heads_backward(
         pairs: as `form_heads` took them.
         rope: likewise.
         into: where the gradients are written, of each a and b, if no heads are given but those that are turned: slices
-            of the rows of a contiguous (B, T, C), for one.
+            of the rows of a contiguous (B, T, C), for one. What is behind the heads of a is filled with zeros.
         turns_dense: as `form_heads` took it.
+        num_heads: likewise.
     """
     dense = turns_dense and pairs[0][0] is None
     parts = _parts(pairs)
@@ -76,14 +81,14 @@ def form_heads_backward(
         for is_left, grad, (a, b) in zip(_left(pairs, turns_dense), grads, pairs, strict=True)
     ]
     if there:
-        grid, tables, constants = _settings(there, parts, rope, back=True)
+        grid, tables, constants = _settings(there, parts, rope, num_heads, found)
         _tpa_heads_bwd_kernel[grid](
             tuple(_gradient(grad) for grad in grads),
             tuple(_part(x) for x in parts),
             tuple(_into(a, b) for a, b in found),
             *tables,
             **constants,
-            DENSE=_step(pairs[0][1], found[0][1]) if dense else 0,
+            DENSE=dense,
             IN_TILES=isinstance(grads[0], QueryGradient),
         )
     return found
@@ -99,15 +104,16 @@ def _left(pairs: Sequence[Pair], turns_dense: bool) -> list[bool]:
     return [a is None and not (turns_dense and i == 0) for i, (a, _) in enumerate(pairs)]
 
 
-def _room(a: Tensor | None, b: Tensor) -> Tensor:
+def _room(a: Tensor | None, b: Tensor, num_heads: int | None) -> Tensor:
     """For heads."""
-    num_heads = b.shape[2] if a is None else a.shape[3]
-    return b.new_empty(*b.shape[:2], num_heads, b.shape[3])
+    heads = b.shape[2] if a is None else num_heads or a.shape[3]
+    return b.new_empty(*b.shape[:2], heads, b.shape[3])
 
 
-def _step(*heads: Tensor) -> int:
-    """What divides the strides of their tokens, up to what makes rows of 16 bytes; a compiler looks for 16 only."""
-    return math.gcd(16, *(x.stride(i) for x in heads for i in (0, 1)))
+def _step(parts: Sequence[Any]) -> int:
+    """What divides all strides but those of 1, up to what makes rows of 16 bytes; a compiler looks for 16 only."""
+    tensors = [x for part in parts for x in (part if isinstance(part, tuple) else (part,)) if x is not None]
+    return math.gcd(16, *(x.stride(i) for x in tensors for i in range(3)))
 
 
 def _of_given(grad: Tensor | QueryGradient) -> tuple[None, Tensor]:
@@ -147,21 +153,29 @@ def _dense_rows(x: Tensor) -> Tensor:
 
 
 def _settings(
-    there: Sequence[tuple[Tensor, Tensor]], parts: Sequence[Any], rope: Tables, back: bool = False
+    there: Sequence[tuple[Tensor, Tensor]],
+    parts: Sequence[Any],
+    rope: Tables,
+    num_heads: int | None,
+    into: Sequence[Pair] = (),
 ) -> tuple[tuple[int, int], tuple[Tensor | int, ...], dict[str, Any]]:
-    """Grid, arguments from the tables on, and constants."""
+    """Grid, arguments from the tables on, and constants; those of the way back, if gradients go into something."""
     a, b = there[0]
+    back, heads = bool(into), num_heads or a.shape[3]
     batch, length, _, size = b.shape
     ranks = tuple(part[0].shape[2] if isinstance(part, tuple) else 0 for part in parts)
     # Tensor cores take eight columns, and sixteen rows.
     block_d, block_r = max(16, next_power_of_2(size)), max(8 if back else 16, next_power_of_2(max(ranks)))
     tile = _BACK_TILE if back else _TILE
-    block_h = max(16, min(tile // block_d, next_power_of_2(a.shape[3])))
+    block_h = max(16, min(tile // block_d, next_power_of_2(heads)))
     exact = a.dtype == torch.float32
     constants = {
         "RANKS": ranks,
         "ROTATED": rope is not None,
-        "SHAPE": (a.shape[3], size, block_h, block_d, block_r, "ieee" if exact else "tf32"),
+        "SHAPE": (
+            *(heads, size, block_h, block_d, block_r, "ieee" if exact else "tf32"),
+            *(a.shape[3], _step([*parts, *into])),
+        ),
         "num_warps": max(1, block_r * block_d * a.itemsize // (2 * _TILE)),
     }
     if back and a.is_cuda and block_r * block_d <= 512 and not exact:

@@ -1,7 +1,7 @@
 """`factor_attention` of factors that lie beside each other in the rows of one matrix product, as they are trained.
 
 Its gradient is one matrix of the same rows, which the kernel writes in place: gradients of six slices would be copied
-into it, and filled up with zeros behind them. Dense queries lie there too, and are turned by the same kernels.
+into it. Dense queries lie there too, and are turned by the same kernels.
 
 Letters: B batch, T positions, C columns, R rank, H heads, D head size.
 """
@@ -12,35 +12,8 @@ import torch
 from torch import Tensor
 
 from lit_t6.ops.tpa.factor_attention import attend, attend_backward, tables
-from lit_t6.ops.tpa.heads import Pair, Tables
-
-
-def cut(rows: Tensor, ranks: Sequence[int], num_heads: int, head_dim: int) -> tuple[tuple[Pair, Pair, Pair], Tensor]:
-    """The factors in rows, as views, and what lies behind them.
-
-    Args:
-        rows: (B, T, C): a_q, a_k, a_v, b_q, b_k, b_v, and columns that are no factors. With dense queries: q, a_k, a_v,
-            b_k, b_v, and those.
-        ranks: Rq, Rk, Rv. An Rq of 0: queries are dense.
-        num_heads: H.
-        head_dim: D.
-
-    Returns:
-        a (B, T, R, H) and b (B, T, R, D) of queries, keys and values, of dense queries None and they, (B, T, H, D); and
-        (B, T, the columns left).
-    """
-    dense = not ranks[0]
-    made = ranks[1:] if dense else ranks
-    shapes = [(num_heads, head_dim)] if dense else []
-    shapes += [(rank, size) for size in (num_heads, head_dim) for rank in made]
-    sizes = [rank * size for rank, size in shapes]
-    *parts, rest = rows.split([*sizes, rows.shape[-1] - sum(sizes)], -1)
-    views = [part.unflatten(-1, shape) for part, shape in zip(parts, shapes, strict=True)]
-    if dense:
-        q, a_k, a_v, b_k, b_v = views
-        return ((None, q), (a_k, b_k), (a_v, b_v)), rest
-    a_q, a_k, a_v, b_q, b_k, b_v = views
-    return ((a_q, b_q), (a_k, b_k), (a_v, b_v)), rest
+from lit_t6.ops.tpa.heads import Tables
+from lit_t6.ops.tpa.packed_rows import cut
 
 
 def packed_attention(
@@ -54,7 +27,7 @@ def packed_attention(
     """Causal attention of every head over the whole sequence, differentiable; `why_not` of `cut` says if it can.
 
     Args:
-        rows: (B, T, C), contiguous, as `cut` takes them.
+        rows: (B, T, C), contiguous, as `cut` of `packed_rows` takes them.
         ranks: likewise.
         num_heads: H.
         head_dim: D.
@@ -79,7 +52,7 @@ def _packed_attention(
     sin: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    return attend(cut(rows, ranks, num_heads, head_dim)[0], tables(cos, sin), scale, turns_dense=True)
+    return attend(cut(rows, ranks, num_heads, head_dim)[0], tables(cos, sin), scale, True, num_heads)
 
 
 @_packed_attention.register_fake
@@ -103,10 +76,10 @@ def _packed_attention_backward(
 ) -> Tensor:
     num_heads = out.shape[2]
     found = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device)
+    pairs, _ = cut(rows, ranks, num_heads, head_dim)
     into, rest = cut(found, ranks, num_heads, head_dim)
     rest.zero_()
-    pairs, _ = cut(rows, ranks, num_heads, head_dim)
-    attend_backward(grad, out, lse, pairs, tables(cos, sin), scale, into, turns_dense=True)
+    attend_backward(grad, out, lse, pairs, tables(cos, sin), scale, into, True, num_heads)
     return found
 
 

@@ -175,7 +175,7 @@ def _of_queries(
     turn = 0
     while head >= 0:
         ring = turn & 1
-        if STORES:
+        if STORES:  # noqa: SIM102, which of them is known when compiling
             if row > 0:
                 wait_for(stored_ptr + head)
         mbarrier.wait(full_k.index(ring), (turn >> 1) & 1)
@@ -204,7 +204,7 @@ def _of_queries(
                 gl.atomic_add(places, x, sem="relaxed")
             tile += 1
         barrier()
-        if STORES:
+        if STORES:  # noqa: SIM102, which of them is known when compiling
             if row == 0:
                 gl.atomic_xchg(stored_ptr + head, 1, sem="release")
         mbarrier.arrive(empty_k.index(ring), count=1)

@@ -20,8 +20,10 @@ def _dense_attention_sums_kernel(
     D: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    tile = tl.program_id(0) % tiles
-    head = (tl.program_id(0) // tiles).to(tl.int64)
+    # Heads of the same tokens lie beside each other: programs that run at the same time read one piece of memory.
+    tile = tl.program_id(0) // num_heads % tiles
+    batch = (tl.program_id(0) // num_heads // tiles).to(tl.int64)
+    head = batch * num_heads + tl.program_id(0) % num_heads
     inside = tl.arange(0, ROWS)
     tokens = tile * ROWS + inside
     mask = tokens < length

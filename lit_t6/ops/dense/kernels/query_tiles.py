@@ -23,3 +23,17 @@ def _column_in_tile(n, TOGETHER: tl.constexpr = 16):
 def _feature_of(n, TOGETHER: tl.constexpr = 16):
     """Which feature that is."""
     return n // TOGETHER * TOGETHER + n % 4 // 2 * 8 + n % TOGETHER // 4 * 2 + n % 2
+
+
+@triton.jit
+def _as_in_tiles(rows, SIZE: tl.constexpr, COLUMNS: tl.constexpr):
+    """(SIZE, COLUMNS): rows of features 0, 1, 2, … in the order in which features lie."""
+    apart = tl.reshape(rows, (SIZE // 16, 2, 4, 2, COLUMNS))
+    return tl.reshape(tl.permute(apart, (0, 2, 1, 3, 4)), (SIZE, COLUMNS))
+
+
+@triton.jit
+def _not_as_in_tiles(rows, SIZE: tl.constexpr, COLUMNS: tl.constexpr):
+    """The other way round."""
+    apart = tl.reshape(rows, (SIZE // 16, 4, 2, 2, COLUMNS))
+    return tl.reshape(tl.permute(apart, (0, 2, 1, 3, 4)), (SIZE, COLUMNS))

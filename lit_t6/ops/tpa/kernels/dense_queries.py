@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from lit_t6.ops.dense.kernels.query_tiles import _column_in_tile, _feature_of
-from lit_t6.ops.tpa.kernels.tiles import _load_tile, _start_in_tiles, _token
+from lit_t6.ops.tpa.kernels.tiles import _load_tile, _multiple_of, _start_in_tiles, _token
 
 
 @triton.jit
@@ -25,7 +25,6 @@ def _turn_heads(
     sin,
     batch,
     token,
-    DENSE: tl.constexpr,
     ROTATED: tl.constexpr,
     SHAPE: tl.constexpr,
 ):
@@ -33,9 +32,10 @@ def _turn_heads(
     SIZE: tl.constexpr = SHAPE[1]
     BLOCK_H: tl.constexpr = SHAPE[2]
     HALF: tl.constexpr = (SIZE + 1) // 2
+    STEP: tl.constexpr = SHAPE[7]
     pairs = tl.arange(0, SHAPE[3] // 2)
     in_first, in_second = pairs < HALF, pairs < SIZE // 2
-    start = part[0] + tl.multiple_of(batch * part[2] + token * part[3], DENSE)
+    start = part[0] + _multiple_of(batch * part[2] + token * part[3], STEP)
     if ROTATED:
         cosines = tl.load(cos + pairs, mask=in_second, other=0.0)[None, :]
         sines = tl.load(sin + pairs, mask=in_second, other=0.0)[None, :]
@@ -62,7 +62,6 @@ def _turn_gradients(
     batch,
     token,
     at,
-    DENSE: tl.constexpr,
     ROTATED: tl.constexpr,
     IN_TILES: tl.constexpr,
     SHAPE: tl.constexpr,
@@ -71,6 +70,7 @@ def _turn_gradients(
     SIZE: tl.constexpr = SHAPE[1]
     BLOCK_H: tl.constexpr = SHAPE[2]
     HALF: tl.constexpr = (SIZE + 1) // 2
+    STEP: tl.constexpr = SHAPE[7]
     dtype = gradients[0].dtype.element_ty
     pairs = tl.arange(0, SHAPE[3] // 2)
     in_first, in_second = pairs < HALF, pairs < SIZE // 2
@@ -85,7 +85,7 @@ def _turn_gradients(
     if ROTATED:
         cosines = tl.load(cos + turned, mask=in_second, other=0.0)[None, :]
         sines = tl.load(sin + turned, mask=in_second, other=0.0)[None, :]
-    into = gradients[0] + tl.multiple_of(at * gradients[2], DENSE)
+    into = gradients[0] + _multiple_of(at * gradients[2], STEP)
     # Tiles are on their way to the program while those before them are turned.
     heads = tl.arange(0, BLOCK_H)
     next_x = _load_tile(start, heads, stride_h, heads < NUM_HEADS, columns, 1, in_first)

@@ -26,6 +26,12 @@ def _token(token, batch, tensor, stride_b, stride_t):
 
 
 @triton.jit
+def _multiple_of(x, STEP: tl.constexpr):
+    """What is known to be one; 1 may be a constant."""
+    return x if STEP == 1 else tl.multiple_of(x, STEP)
+
+
+@triton.jit
 def _load_tile(start, rows, row_stride, rows_there, columns, column_stride, columns_there):
     mask = rows_there[:, None] & columns_there[None, :]
     places = rows.to(tl.int64)[:, None] * row_stride + columns[None, :] * column_stride
