@@ -57,6 +57,35 @@ def test_blocks_of_a_short_cache_of_factors(monkeypatch, heads, tokens):
     assert [plan["BLOCK_M"] for plan in plans] == [tokens]  # 256 tokens for eight multiprocessors: a CPU counts so
 
 
+@INTERPRETED
+@pytest.mark.parametrize(
+    ("heads", "rank", "length", "plan"),
+    [
+        (34, 2, 2**17, (64, 3)),
+        (34, 2, 2**18, (32, 3)),
+        (47, 2, 2**18, (32, 3)),
+        (48, 1, 2**18, (64, 3)),
+        (34, 3, 2**18, (32, 3)),
+    ],
+)
+def test_two_programs_share_a_multiprocessor_over_a_long_cache(monkeypatch, heads, rank, length, plan):
+    """If each has room for three blocks of 32 tokens, or of 64 as before."""
+    flash_decode = importlib.import_module("lit_t6.ops.tpa.flash_decode")
+    plans = []
+
+    def stop(*args, **options):
+        plans.append(blocks(*args, **options))
+        raise InterruptedError
+
+    monkeypatch.setattr(flash_decode, "blocks", stop)
+    half = torch.float16
+    queries = [torch.zeros(1, 1, rank, size, dtype=half) for size in (heads, 64)]
+    cached = [torch.zeros(1, 1, rank, size, dtype=half).expand(-1, length, -1, -1) for size in (heads, 64)]
+    with pytest.raises(InterruptedError):
+        tpa_decode(*queries, *cached, *cached, lengths=torch.tensor([length]), zero_padding=True, impl="triton")
+    assert [(each["BLOCK_M"], each["NUM_STAGES"]) for each in plans] == [plan]
+
+
 def test_positions_are_those_that_a_cache_has_room_for():
     cache = torch.zeros(2, 50, 3, 8)
     assert positions(cache[:, :7], None) == 50

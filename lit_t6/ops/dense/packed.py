@@ -13,10 +13,6 @@ from lit_t6.ops import fused
 from lit_t6.ops.dense import causal
 from lit_t6.ops.implementation import HAS_TRITON
 
-COPIES_VALUES = False
-"""Whether values are copied out of the rows. As views of them they keep 3·H·D numbers of a token for the way back; as
-copies, made by the same launch, H·D."""
-
 
 def is_for(rows: Tensor, num_heads: int) -> bool:
     """Whether rows (B, T, 3·H·D) are trained with as `causal.is_for` says, where kernels can be had."""
@@ -29,7 +25,7 @@ def packed_causal_attention(
     num_heads: int,
     rope: tuple[Tensor, Tensor],
     scale: float | None = None,
-    copies_values: bool | None = None,
+    copies_values: bool = False,
 ) -> Tensor:
     """Causal attention with RoPE on queries and keys, differentiable once.
 
@@ -38,7 +34,8 @@ def packed_causal_attention(
         num_heads: H.
         rope: cosines and sines (T, D / 2) or (B or 1, T, D / 2), float32, as `apply_rope` takes them.
         scale: of the logits; 1/√D if not given.
-        copies_values: `COPIES_VALUES` if not given.
+        copies_values: whether values are copied out of the rows. As views of them they keep 3·H·D numbers of a token
+            for the way back; as copies, made by the same launch, H·D.
 
     Returns:
         (B, T, H, D), in autocast's type where it is on.
@@ -47,11 +44,10 @@ def packed_causal_attention(
     if torch.is_autocast_enabled(device):  # whose rules do not reach into operators of ours
         rows = rows.to(torch.get_autocast_dtype(device))
     rows = rows.contiguous()
-    copies = COPIES_VALUES if copies_values is None else copies_values
     # An operator of its own, without a gradient: what it gives is not kept where blocks are recomputed.
-    q, k, v = _rope_rows(rows.detach(), num_heads, *rope, copies)
+    q, k, v = _rope_rows(rows.detach(), num_heads, *rope, copies_values)
     factor = q.shape[-1] ** -0.5 if scale is None else scale
-    return _packed(rows, q, k, v if copies else None, *rope, factor)[0]
+    return _packed(rows, q, k, v if copies_values else None, *rope, factor)[0]
 
 
 @torch.library.custom_op("lit_t6::rope_rows", mutates_args=())

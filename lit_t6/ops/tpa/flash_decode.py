@@ -11,7 +11,7 @@ import triton
 from torch import Tensor
 from triton import next_power_of_2
 
-from lit_t6.ops.device import early_start
+from lit_t6.ops.device import early_start, shared_memory
 from lit_t6.ops.splits import MAX_LENGTH, MAX_QUERIES, Parts, blocks, layout, positions, refusal
 from lit_t6.ops.tpa.factors import materialise
 from lit_t6.ops.tpa.kernels.decode import _tpa_decode_fwd_kernel
@@ -23,6 +23,10 @@ _ROWS = 128
 """Heads times queries that one program takes at most."""
 _ROWS_FIRST = ((64, 3), (32, 5), (32, 3), (16, 3), (16, 2), (16, 1))
 """Tokens of a block, and blocks that are read ahead, of tiles whose rows come first."""
+_LONG = 2**18
+"""Positions from which on two programs share a multiprocessor, if rows come first and there is room."""
+_LEAST_SHARED = 32 * 3
+"""Tokens in shared memory of each: of smaller blocks, or fewer that are read ahead, it is not known to pay."""
 _LARGE_BLOCKS_ROWS_FIRST, _LARGE_BLOCKS_ROWS_LAST = 4.0, 0.2
 """Blocks a multiprocessor from which on large ones are taken: of 64 tokens if rows come first, and else of up to 128.
 Of those even a short cache has enough: many small parts would take long to merge."""
@@ -92,7 +96,10 @@ def flash_decode(
     rows_first = _rows_come_first(rows, b_k.itemsize, zero_padding or not _reads_padding(num_heads, layouts))
     preferences: dict[str, Any] = dict(programs=_LARGE_BLOCKS_ROWS_LAST)
     if rows_first:
-        preferences = dict(choices=_ROWS_FIRST, programs=_LARGE_BLOCKS_ROWS_FIRST)
+        half = shared_memory(b_k.device) // 2
+        shares = num_cached >= _LONG and _LEAST_SHARED * bytes_per_token <= half
+        room = half if shares else None
+        preferences = dict(choices=_ROWS_FIRST, room=room, programs=_LARGE_BLOCKS_ROWS_FIRST)
     plan = blocks(rows, bytes_per_token, b_k.itemsize, num_rows, num_cached, b_k.device, **preferences)
     shape = (batch, num_queries, num_heads, value_dim)
     parts = Parts.planned(plan, bytes_per_token, num_rows, num_cached, shape, b_k.device)
