@@ -17,7 +17,7 @@ from lit_t6.ops.dense.hopper import KEYS, QUERIES, SIZE, QueryGradient
 from lit_t6.ops.rope import apply_rope, rope_angles
 from lit_t6.ops.tpa.factors import materialise
 from lit_t6.ops.tpa.heads import Pair, form_heads, form_heads_backward
-from lit_t6.ops.tpa.packed_rows import cut, num_columns
+from lit_t6.ops.tpa.packed_rows import cut, num_packed_columns
 from lit_t6.testing import assert_as_exact_as
 
 WAYS = ("forward", "back, rows", "back, tiles")
@@ -103,7 +103,7 @@ class Drawn:
         batch, length, heads, _ = shape
         size = batch, length, heads, SIZE
         normal = partial(torch.randn, device=device, dtype=dtype, generator=generator)
-        rows = normal(batch, length, num_columns(shape.ranks, heads, SIZE))
+        rows = normal(batch, length, num_packed_columns(shape.ranks, heads, SIZE))
         num_tiles = -(-length // KEYS) * (KEYS // QUERIES)
         of_tiles = batch, heads, num_tiles, QUERIES * SIZE
         tiles = torch.randn(of_tiles, device=device, generator=generator)

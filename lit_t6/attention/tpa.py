@@ -30,6 +30,7 @@ from lit_t6.ops import (
     tpa_decode,
 )
 from lit_t6.ops.alignment import AlignedLinear, is_unwatched
+from lit_t6.ops.token_linear import takes
 from lit_t6.ops.tpa.api import attend_by_factors, attend_packed
 from lit_t6.ops.tpa.packed_rows import cut, pack
 
@@ -170,7 +171,7 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
         if cache is not None and not cache.is_empty and self._projects_queries:
             return self._decode(self._append(x, cache), cache)
         positions = self.token_positions(x, positions, cache)
-        if cache is None and document_ids is None and self._packs:
+        if cache is None and document_ids is None and self._packs and not takes(x, self.factors.weight):
             ranks = (config.rank_q if config.factorized == "qkv" else 0, config.rank_k, config.rank_v)
             sizes = ranks, config.heads(), config.head_dim
             rows = F.linear(x, pack(self.factors.weight, *sizes))

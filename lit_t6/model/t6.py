@@ -93,7 +93,7 @@ class T6Model(nn.Module):
             positions: likewise.
             cache: likewise.
             document_ids: likewise.
-            compiled: all blocks run as one compiled one.
+            compiled: all blocks run as one compiled one; the embedding, on a GPU, and the last norm are compiled too.
             recompute: what each block computes again where gradients are wanted.
         """
         if cache is not None:
@@ -106,7 +106,8 @@ class T6Model(nn.Module):
             if run and cache is None and recompute == "none" and self._is_plain:
                 # One graph's last sum is another's first, so that one kernel forms it and the norm: a pass less.
                 embed, end = _compiled_ends()
-                x = embed(self.embedding, tokens)
+                # A CPU's compiled way back adds in any order, and training there is the same to the last bit.
+                x = embed(self.embedding, tokens) if tokens.is_cuda else self.embedding(tokens)
                 update = _NoUpdate.apply(x)
                 for block in self.blocks:
                     x, update = run(block, x, positions, document_ids, update=update)
@@ -254,17 +255,21 @@ class _NoUpdate(torch.autograd.Function):
 
 
 def _embed(embedding: nn.Embedding, tokens: Tensor) -> Tensor:
+    """(B, T) → (B, T, C)."""
     return embedding(tokens)
 
 
 def _end(norm: nn.Module, x: Tensor, update: Tensor) -> Tensor:
+    """Two summands and their norm, (B, T, C)."""
     return norm(x + update)
 
 
 @functools.cache
 def _compiled_ends() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """What stands before the blocks and behind them: the sum and the norm become one kernel, and gradients of words
-    are added where they belong, without sorting them first.
+    """`_embed` and `_end`, of all models.
+
+    The last sum and the norm become one kernel, and the gradients of tokens are added to the embedding's by atomics, in
+    any order, unless deterministic algorithms are asked for: without sorting them first, as PyTorch does.
     """
     return torch.compile(_embed), torch.compile(_end)
 

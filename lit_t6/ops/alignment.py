@@ -22,7 +22,7 @@ def aligned(x: Tensor) -> Tensor:
     return x if all(start * x.itemsize % ALIGNMENT == 0 for start in starts) else x.contiguous()
 
 
-_COLUMNS = 64
+COLUMNS = 64
 """Matrix products on a GPU are fastest when each size is a multiple of this."""
 
 
@@ -35,7 +35,7 @@ def padding(size: int, x: Tensor) -> int:
     if not x.is_cuda or not torch.is_grad_enabled() or size * 2 % ALIGNMENT == 0:
         return 0
     half = x.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled("cuda")
-    return -size % _COLUMNS if half else 0
+    return -size % COLUMNS if half else 0
 
 
 def is_plain(*layers: nn.Module) -> bool:

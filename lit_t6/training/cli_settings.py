@@ -29,7 +29,7 @@ def build_model(
 
     Args:
         optimizer: AdamW and its learning-rate schedule.
-        compile: compile the blocks of the model with torch.compile; what is compiled is kept for the next run.
+        compile: compile the model with torch.compile, block by block; what is compiled is kept for the next run.
         recompute: activation checkpointing, for batches and sequences that do not fit: "selective" keeps of a block
             its input, that of the feed-forward and what attention computed, and makes the rest again on the way back;
             "full" keeps the input alone and takes a whole forward pass more. The numbers stay the same. Try

@@ -56,7 +56,7 @@ class LitT6(L.LightningModule):
     Args:
         config: of the model; also in the plain form that `T6Config.to_dict` gives, as checkpoints hold it.
         optimizer: of the training; also as a plain dictionary.
-        compile: compile the blocks of the model with torch.compile, once for all of them.
+        compile: compile the model with torch.compile, its blocks once for all of them.
         recompute: what of each block the backward pass computes again, for less memory; see `lit_t6.model.Recompute`.
 
     Raises:

@@ -5,7 +5,7 @@ import torch
 
 from lit_t6.attention import TPAConfig, tpa
 from lit_t6.ops import apply_rope, rope_angles
-from lit_t6.ops.tpa.packed_rows import num_columns
+from lit_t6.ops.tpa.packed_rows import num_packed_columns
 from lit_t6.testing import assert_as_exact_as
 
 from ..ops.seeds import INTERPRETED
@@ -87,9 +87,27 @@ def test_the_rows_of_the_projection_are_attended_to_as_they_are(monkeypatch, fac
         out = module(x)
         found.append([out, *torch.autograd.grad(out, list(module.parameters()), towards)])
     config = module.config
-    assert calls == [num_columns((config.rank_q * (factorized == "qkv"), config.rank_k, config.rank_v), 3, 8)]
+    assert calls == [num_packed_columns((config.rank_q * (factorized == "qkv"), config.rank_k, config.rank_v), 3, 8)]
     if factorized == "qkv":
         assert all(map(torch.equal, *found))
+    for actual, expected in zip(*found, strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("factorized", ["qkv", "kv"])
+def test_what_kernels_cannot_take_is_cut_out_of_packed_rows(monkeypatch, factorized):
+    """Deterministic algorithms on a GPU, for one."""
+    calls = []
+    monkeypatch.setattr(tpa, "attend_packed", lambda *given: calls.append(given))
+    module = TPAConfig(3, 8, factorized=factorized).build(20)
+    torch.nn.init.normal_(module.out.weight)
+    x, towards = torch.randn(2, 2, 5, 20)
+    found = []
+    for packs in (False, True):
+        monkeypatch.setattr(type(module), "_packs", packs)
+        out = module(x)
+        found.append([out, *torch.autograd.grad(out, list(module.parameters()), towards)])
+    assert len(calls) == 1
     for actual, expected in zip(*found, strict=True):
         torch.testing.assert_close(actual, expected)
 

@@ -9,8 +9,8 @@ from lit_t6.model import t6
 from .captured import capture_blocks
 from .test_recompute import check_equal, draw, make_model, step
 
-GRAPHS = 3
-"""The embedding, all blocks, the last sum and the norm."""
+GRAPHS = 2
+"""All blocks; the last sum and the norm. The embedding is compiled on a GPU alone: a CPU would add in any order."""
 
 
 @pytest.fixture

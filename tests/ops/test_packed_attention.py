@@ -6,7 +6,7 @@ import torch
 from lit_t6.ops import apply_rope, dense_attention, fused, materialise, rope_angles
 from lit_t6.ops.tpa.factor_attention import factor_attention
 from lit_t6.ops.tpa.packed_attention import _packed_attention, packed_attention
-from lit_t6.ops.tpa.packed_rows import cut, num_columns, pack
+from lit_t6.ops.tpa.packed_rows import cut, num_packed_columns, pack
 from lit_t6.testing import assert_as_exact_as
 
 from .query_tiles import give_tiles
@@ -31,7 +31,7 @@ DENSE = {
 def draw(batch, length, num_heads, head_dim, ranks, dtype=torch.float32, device="cpu"):
     """Rows whose places behind the heads are as a product leaves them, zeros; those behind all are not to be read."""
     sizes = ranks, num_heads, head_dim
-    rows = torch.randn(batch, length, num_columns(*sizes), dtype=dtype, device=device)
+    rows = torch.randn(batch, length, num_packed_columns(*sizes), dtype=dtype, device=device)
     pairs, rest = cut(rows, *sizes)
     rest.fill_(float("nan"))
     for a, _ in pairs:
@@ -71,7 +71,7 @@ def test_weights_are_packed_as_rows_are_cut(ranks):
     parts = [torch.randn(rank * size, 6) for rank, size in shapes]
     x = torch.randn(2, 3, 6)
     packed = pack(torch.cat(parts), ranks, num_heads, head_dim)
-    assert packed.shape[0] == num_columns(ranks, num_heads, head_dim)
+    assert packed.shape[0] == num_packed_columns(ranks, num_heads, head_dim)
     found = factors_of(x @ packed.T, ranks, num_heads, head_dim)
     order = [1, 2, 4, 3, 5] if not ranks[0] else [0, 2, 4, 1, 3, 5]  # queries, a, then b
     for at, shape, part in zip(order, shapes, parts, strict=True):

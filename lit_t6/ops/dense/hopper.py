@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from lit_t6.ops.alignment import ALIGNMENT
@@ -27,8 +28,8 @@ _BACK_STAGES, _BACK_REGISTERS = 4, (208, 72)
 _FORWARD = ((1536, (64, 4, 4, 112)), (2**31, (128, 2, 3, 160)))
 """Keys of a tile, stages, warp groups and their registers, up to a length: few queries leave large tiles half empty."""
 _MIN_HEADS = 2
-"""Of all sequences, for each multiprocessor: from then on a head's first row of tiles on the way back is done so long
-before its others that it stores their gradient of queries, and they add to it. Of fewer heads it starts with zeros."""
+"""B·H for each multiprocessor: from then on a head's first row of tiles on the way back is done so long before its
+others that it stores the gradient of queries, and they add to it. Of fewer heads it starts with zeros."""
 _MAX_INT = 2**31
 
 
@@ -162,7 +163,8 @@ def attention_backward(
     lines, stored = sums(grad, out.contiguous(), lse)
     num_tiles = lines.shape[2]
     programs = num_multiprocessors(q.device)
-    stores = batch * heads >= _MIN_HEADS * programs
+    # All programs have to be there at once, which they are not while a collective holds multiprocessors.
+    stores = batch * heads >= _MIN_HEADS * programs and not _shares_its_work()
     new = torch.empty if stores else torch.zeros
     tiles = new(batch, heads, num_tiles, QUERIES * size, dtype=torch.float32, device=q.device)
     of_k, of_v = (torch.empty(shape, dtype=q.dtype, device=q.device) for _ in range(2))
@@ -174,7 +176,7 @@ def attention_backward(
             *dealt(q.device, lengths, batch * heads, programs, programs if stores else 0),
             *(QUERIES, size, _BACK_STAGES, _BACK_REGISTERS, stores),
             num_warps=_WARPS,
-            launch_cooperative_grid=stores,  # programs wait for others: all have to be there at once
+            launch_cooperative_grid=stores,  # programs wait for others
         )
     return QueryGradient(tiles, shape, scale), of_k, of_v
 
@@ -201,6 +203,11 @@ def sums(grad: Tensor, out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
         out, grad, lse.contiguous(), lines, stored, length, heads, num_tiles, D=size, ROWS=QUERIES
     )
     return lines, stored
+
+
+def _shares_its_work() -> bool:
+    """Whether other processes train the same model."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def _checked_shape(q: Tensor) -> tuple[int, int, int, int]:

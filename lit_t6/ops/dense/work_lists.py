@@ -23,7 +23,11 @@ def deal(lengths: Sequence[float], heads: int, programs: int, lead: int = 0) -> 
         lengths: of a head's rows, in tiles.
         heads: of all sequences, B·H.
         programs: that share them.
-        lead: how many heads on a head's longest row is dealt before its others, which then need not wait for it.
+        lead: a head's longest row is dealt with the others of the head that many before it, so that it is done when its
+            own others, which may wait for it, begin; 0: right before them.
+
+    A row that waits for its head's longest one cannot wait for ever, if all programs are there at once: in the order in
+    which rows are dealt, and so in each program's list, the longest row of a head stands before its others.
     """
     longest, *others = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     order: list[tuple[int, int]] = []

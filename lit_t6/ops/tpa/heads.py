@@ -162,6 +162,8 @@ def _settings(
     """Grid, arguments from the tables on, and constants; those of the way back, if gradients go into something."""
     a, b = there[0]
     back, heads = bool(into), num_heads or a.shape[3]
+    assert {x.shape[3] for x, _ in there} == {a.shape[3]}, "rows of a are equally long"
+    assert heads <= a.shape[3] <= heads + -heads % 16, "tiles of 16 heads reach to the end of a row of a"
     batch, length, _, size = b.shape
     ranks = tuple(part[0].shape[2] if isinstance(part, tuple) else 0 for part in parts)
     # Tensor cores take eight columns, and sixteen rows.

@@ -12,45 +12,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lit_t6.ops.alignment import ALIGNMENT
+from lit_t6.ops.alignment import ALIGNMENT, COLUMNS
 
 _STEP = ALIGNMENT // 2
-"""Numbers of half precision that rows of a are multiples of."""
-_COLUMNS = 64
-"""What C is a multiple of: matrix products are fastest then, and compilers fill up to it by copies."""
+"""Numbers of half precision that A is a multiple of."""
 
 
 def pack(weight: Tensor, ranks: Sequence[int], num_heads: int, head_dim: int) -> Tensor:
     """The rows of a weight in another order and filled up, so that its product with tokens is as `cut` takes it.
 
     Args:
-        weight: (its rows, any): rows of a_q, a_k, a_v, b_q, b_k, b_v; with dense queries q, a_k, a_v, b_k, b_v. Of each
-            a R · H, of each b R · D, of q H · D.
+        weight: (out_features, in_features): rows of a_q, a_k, a_v, b_q, b_k, b_v; with dense queries q, a_k, a_v, b_k,
+            b_v. Of each a R · H, of each b R · D, of q H · D.
         ranks: Rq, Rk, Rv. An Rq of 0: queries are dense.
         num_heads: H.
         head_dim: D.
 
     Returns:
-        (C, any).
+        (C, in_features).
     """
-    dense = 0 if ranks[0] else num_heads * head_dim
-    q, a, b = weight.split([dense, sum(ranks) * num_heads, sum(ranks) * head_dim])
+    q, a, b = weight.split([_dense(ranks) * num_heads * head_dim, sum(ranks) * num_heads, sum(ranks) * head_dim])
     a = F.pad(a.unflatten(0, (-1, num_heads)), (0, 0, 0, -num_heads % _STEP)).flatten(0, 1)
-    rows = torch.cat([q, b, a] if dense else [b, a])
-    return F.pad(rows, (0, 0, 0, -len(rows) % _COLUMNS))
+    rows = torch.cat([q, b, a])
+    return F.pad(rows, (0, 0, 0, -len(rows) % COLUMNS))
 
 
-def num_columns(ranks: Sequence[int], num_heads: int, head_dim: int) -> int:
-    """C.
+def num_packed_columns(ranks: Sequence[int], num_heads: int, head_dim: int) -> int:
+    """C, a multiple of `COLUMNS`: products are fast then, and compilers add no copies that fill up to it.
 
     Args:
         ranks: as of `pack`.
         num_heads: H.
         head_dim: D.
     """
-    dense = 0 if ranks[0] else num_heads * head_dim
-    columns = dense + sum(ranks) * (head_dim + num_heads + -num_heads % _STEP)
-    return columns + -columns % _COLUMNS
+    columns = sum(count * size for count, size in _shapes(ranks, num_heads, head_dim))
+    return columns + -columns % COLUMNS
 
 
 def cut(
@@ -68,15 +64,21 @@ def cut(
         a (B, T, R, A) and b (B, T, R, D) of queries, keys and values, of dense queries None and they, (B, T, H, D).
         What is behind the H heads of a row of a is 0. And (B, T, the columns left).
     """
-    dense = not ranks[0]
-    made = ranks[1:] if dense else ranks
-    shapes = [(num_heads, head_dim)] if dense else []
-    shapes += [(rank, size) for size in (head_dim, num_heads + -num_heads % _STEP) for rank in made]
-    sizes = [rank * size for rank, size in shapes]
+    shapes = _shapes(ranks, num_heads, head_dim)
+    sizes = [count * size for count, size in shapes]
     *parts, rest = rows.split([*sizes, rows.shape[-1] - sum(sizes)], -1)
-    views = [part.unflatten(-1, shape) for part, shape in zip(parts, shapes, strict=True)]
-    if dense:
-        q, b_k, b_v, a_k, a_v = views
-        return [(None, q), (a_k, b_k), (a_v, b_v)], rest
-    b_q, b_k, b_v, a_q, a_k, a_v = views
-    return [(a_q, b_q), (a_k, b_k), (a_v, b_v)], rest
+    b_q, b_k, b_v, *a = (part.unflatten(-1, shape) for part, shape in zip(parts, shapes, strict=True))
+    *of_queries, a_k, a_v = a
+    return [(of_queries[0] if of_queries else None, b_q), (a_k, b_k), (a_v, b_v)], rest
+
+
+def _dense(ranks: Sequence[int]) -> bool:
+    return not ranks[0]
+
+
+def _shapes(ranks: Sequence[int], num_heads: int, head_dim: int) -> list[tuple[int, int]]:
+    """Of what lies in a row, one after the other: how many, and of what size."""
+    filled = num_heads + -num_heads % _STEP
+    of_queries = num_heads if _dense(ranks) else ranks[0]
+    of_b = [(count, head_dim) for count in (of_queries, *ranks[1:])]
+    return of_b + [(rank, filled) for rank in ranks if rank]

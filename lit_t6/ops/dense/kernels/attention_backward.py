@@ -10,11 +10,13 @@ so that Pᵀ and dSᵀ go from the accumulators of two products into two others 
 takes dS from shared memory. lse₂ and δ, the sums of dO ⊙ O, are made beforehand (`attention_sums.py`).
 
 A row of tiles is one head's N keys with all queries that see them. Two warp groups have half of its keys each, with
-their dK and dV; a third one sums up dQ, which nobody waits for; one warp loads. The second half of the keys is seen by
+their dK and dV; a third one sums up dQ; one warp loads. The second half of the keys is seen by
 none of the first M queries: the warp groups take turns at having it.
 
 dQ is summed over keys by atomics in float32, in the order in which the registers hold it, 16 bytes an atomic and whole
-lines of memory a warp: where a number stands then, `QueryGradient` says (`lit_t6/ops/dense/hopper.py`).
+lines of memory a warp: where a number stands then, `QueryGradient` says (`lit_t6/ops/dense/hopper.py`). With STORES, a
+head's row 0, which all queries see, stores it and sets a flag, and the warp group that sums up dQ waits for that before
+the first atomic of another row: lists of work must have row 0 before the others (`work_lists.deal`).
 """
 
 from triton.experimental import gluon

@@ -26,14 +26,14 @@ def _feature_of(n, TOGETHER: tl.constexpr = 16):
 
 
 @triton.jit
-def _as_in_tiles(rows, SIZE: tl.constexpr, COLUMNS: tl.constexpr):
-    """(SIZE, COLUMNS): rows of features 0, 1, 2, … in the order in which features lie."""
+def _to_tile_order(rows, SIZE: tl.constexpr, COLUMNS: tl.constexpr):
+    """(SIZE, COLUMNS), a row of a feature: from the usual order to that in which features lie."""
     apart = tl.reshape(rows, (SIZE // 16, 2, 4, 2, COLUMNS))
     return tl.reshape(tl.permute(apart, (0, 2, 1, 3, 4)), (SIZE, COLUMNS))
 
 
 @triton.jit
-def _not_as_in_tiles(rows, SIZE: tl.constexpr, COLUMNS: tl.constexpr):
-    """The other way round."""
+def _from_tile_order(rows, SIZE: tl.constexpr, COLUMNS: tl.constexpr):
+    """(SIZE, COLUMNS), a row of a feature: from the order in which features lie to the usual one."""
     apart = tl.reshape(rows, (SIZE // 16, 4, 2, 2, COLUMNS))
     return tl.reshape(tl.permute(apart, (0, 2, 1, 3, 4)), (SIZE, COLUMNS))

@@ -1,9 +1,9 @@
 """What kernels of attention on Hopper GPUs do alike, in Gluon: Triton's lower language, in which layouts are our own.
 
 The warps of a program have different work (warp specialization): one warp loads tiles by the bulk tensor copy engine,
-warp groups of four multiply them. They wait for each other at barriers in shared memory only: whether a buffer is full,
-whether it is empty. A buffer's n-th use, from 0, waits for phase n & 1 of "full", and for the other one of "empty".
-Because no warp group waits for another one, one's exponentials are taken while another's products are formed.
+warp groups of four multiply them. In a program they wait for each other at barriers in shared memory only: whether a
+buffer is full, whether it is empty. A buffer's n-th use, from 0, waits for phase n & 1 of "full", and for the other one
+of "empty". So one's exponentials are taken while another's products are formed. For another program they wait by flags.
 
 There are as many programs as multiprocessors. A list says which rows of tiles each takes, one after the other.
 

@@ -18,7 +18,7 @@ same order. Halves of a head stay halves. Those of dense queries are put in orde
 import triton
 import triton.language as tl
 
-from lit_t6.ops.dense.kernels.query_tiles import _as_in_tiles, _column_in_tile, _not_as_in_tiles
+from lit_t6.ops.dense.kernels.query_tiles import _column_in_tile, _from_tile_order, _to_tile_order
 from lit_t6.ops.tpa.kernels.dense_queries import _turn_gradients, _turn_heads
 from lit_t6.ops.tpa.kernels.tiles import (
     _features,
@@ -119,7 +119,7 @@ def _factor_gradients(
         turned = b.to(tl.float32) * cosines[:, None] + partner.to(tl.float32) * sines[:, None]
         b = turned.to(b.dtype)
     if IN_TILES:
-        b = _as_in_tiles(b, BLOCK_D, BLOCK_R)
+        b = _to_tile_order(b, BLOCK_D, BLOCK_R)
     grad_a = gradients[0] + _multiple_of(at * gradients[2], STEP)
     grad_b = gradients[1] + _multiple_of(at * gradients[4], STEP)
     rank_a, rank_b = _multiple_of(gradients[3], STEP), _multiple_of(gradients[5], STEP)
@@ -138,7 +138,7 @@ def _factor_gradients(
         tile, a = next_tile, next_a
     of_b *= 1.0 / RANK
     if IN_TILES:
-        of_b = _not_as_in_tiles(of_b, BLOCK_D, BLOCK_R)
+        of_b = _from_tile_order(of_b, BLOCK_D, BLOCK_R)
     if ROTATED:
         HALF: tl.constexpr = BLOCK_D // 2
         first_half, second_half = tl.split(tl.permute(tl.reshape(of_b, (2, HALF, BLOCK_R)), (1, 2, 0)))
