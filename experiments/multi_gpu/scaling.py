@@ -14,8 +14,9 @@ import torch
 from matplotlib.figure import Figure
 
 from experiments.multi_gpu.agreement import Found, check, of_one_device
-from experiments.multi_gpu.cases import CHECKOUT, Case, plan, run_case, run_on_each, synthetic_data
+from experiments.multi_gpu.cases import Case, plan, run_case, run_on_each
 from experiments.options import parser_for, positive, seconds
+from experiments.trained import CHECKOUT, synthetic_data
 from lit_t6.bench.facts import facts, write_json
 from lit_t6.sweeps.devices import visible_gpus
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.multi_gpu.attempts import Attempts
-from experiments.multi_gpu.cases import CHECKOUT
 from experiments.multi_gpu.studies_result import Result, problems, table, timeline
 from experiments.multi_gpu.utilisation import GpuUse
 from experiments.options import parser_for, positive, seconds
+from experiments.trained import CHECKOUT
 from lit_t6.bench.facts import check_same, facts, write_json
 from lit_t6.sweeps import typed_settings
 from lit_t6.sweeps.begun import FOLDER

@@ -118,7 +118,6 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     folder = make_folder(parser, args.output)
     small = "--config configs/quickstart.yaml --steps 5 --batch 1 --seq_len 64"
     warn_of_cpu(args.device, args.batch * args.seq_len, small)
-    torch.set_float32_matmul_precision("high")  # as `fit` does
     config = replace(ModelReader().read(["--config", args.config]).resolved(), max_seq_len=args.seq_len)
     runs = {
         "fast": (config, not args.no_compile, True),
@@ -128,6 +127,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     curves: dict[str, list[float]] = {}
     for name, (settings, compiled, mixed) in runs.items():
         began = time.monotonic()
+        torch.set_float32_matmul_precision("high" if mixed else "highest")  # "high" as `fit` does
         curves[name] = train(settings, compiled, mixed, args)
         print(f"{name}: {curves[name][0]:.4f} → {curves[name][-1]:.4f} ({time.monotonic() - began:.0f} s)", flush=True)
     found = {
@@ -135,9 +135,10 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "facts": facts(args.device, program="-m experiments.train_speed.curves"),
         "fast_and_reference": differences(curves["fast"], curves["reference"]),
         "float32_and_reference": differences(curves["reference in float32"], curves["reference"]),
+        "fast_and_float32": differences(curves["fast"], curves["reference in float32"]),
         "curves": curves,
     }
-    for what in ("fast_and_reference", "float32_and_reference"):
+    for what in ("fast_and_reference", "float32_and_reference", "fast_and_float32"):
         apart = {key: f"{value:.2e}" for key, value in found[what].items()}
         print(f"{what.replace('_', ' ')}: at most {apart['largest']} nats apart, on average {apart['mean']}")
     write_json(folder / "curves.json", found)

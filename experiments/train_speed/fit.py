@@ -4,10 +4,10 @@ python -m experiments.train_speed.fit --output experiments/train_speed/results_f
 
 Trains a model by `fit`, validated and saved every few steps as any run is, in a folder that is thrown away; then
 measures the bare step of the same model and batch, as `python cli.py bench train` does, its correctness first. Both are
-processes of their own, one after the other. If one of them fails, the exit status is 1.
+processes of their own, one after the other. What an earlier run wrote there, fit.json and fit.md, is written over. If
+one of the two fails, the exit status is 1.
 """
 
-import os
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
@@ -17,17 +17,19 @@ from typing import Any
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
-from experiments.multi_gpu.cases import CHECKOUT, LOG_CHARACTERS, figures, synthetic_data
 from experiments.options import add_device, make_folder, parser_for, positive, seconds, warn_of_cpu
+from experiments.trained import figures, run_cli, synthetic_data
 from lit_t6.bench.facts import facts, write_json
 from lit_t6.bench.training.case import OURS, Case
-from lit_t6.bench.training.process import run_case, wait_for
+from lit_t6.bench.training.process import run_case
+from lit_t6.data import read_manifest
+from lit_t6.model import T6Config
 from lit_t6.model_reader import ModelReader
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training by `fit`.
+    """A training by `fit`, compiled on a GPU.
 
     Args:
         config: file of a model and its recipe.
@@ -47,6 +49,30 @@ class Run:
     warmup: int
     device: str
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it runs on one."""
+        return torch.device(self.device).type == "cuda"
+
+    @property
+    def index(self) -> int:
+        """Which GPU."""
+        return torch.device(self.device).index or 0
+
+    def between(self, records: list[int]) -> tuple[int, int, int]:
+        """What the cost of checks is told from.
+
+        Args:
+            records: the steps behind which the speed is recorded, rising.
+
+        Returns:
+            The first and the last record behind the warm-up that are not at a check, and how many checks lie between.
+        """
+        counted = [step for step in records if step >= self.warmup and step % self.check_every]
+        if not counted:
+            return 0, 0, 0
+        return counted[0], counted[-1], counted[-1] // self.check_every - counted[0] // self.check_every
+
     def words(self, data: Path, folder: Path) -> list[str]:
         """Those of `python cli.py`.
 
@@ -54,13 +80,15 @@ class Run:
             data: prepared.
             folder: of curves and checkpoints.
         """
-        kind = torch.device(self.device)
         typed = {
             "data.path": data,
             "data.batch_size": self.batch,
             "data.global_batch_size": self.batch,
-            "trainer.accelerator": "gpu" if kind.type == "cuda" else "cpu",
-            "trainer.devices": f"[{kind.index or 0}]" if kind.type == "cuda" else 1,
+            "model.compile": str(self.on_gpu).lower(),
+            "model.recompute": "none",
+            "trainer.precision": "bf16-mixed" if self.on_gpu else "32-true",
+            "trainer.accelerator": "gpu" if self.on_gpu else "cpu",
+            "trainer.devices": f"[{self.index}]" if self.on_gpu else 1,
             "trainer.max_steps": self.steps,
             "trainer.log_every_n_steps": self.log_every,
             "trainer.val_check_interval": self.check_every,
@@ -71,6 +99,26 @@ class Run:
             "auto_resume": "false",
         }
         return ["fit", f"--config={self.config}", *(f"--{name}={value}" for name, value in typed.items())]
+
+    def case(self, config: T6Config) -> Case:
+        """The bare step of the same.
+
+        Args:
+            config: of the model, its head count known.
+        """
+        return Case(
+            name=Path(self.config).stem,
+            code=OURS,
+            config=config.to_dict(),
+            batch=self.batch,
+            seq_len=config.max_seq_len,
+            steps=self.steps - self.warmup,
+            warmup=self.warmup,
+            precision="bf16-mixed" if self.on_gpu else "32-true",
+            compile=self.on_gpu,
+            seed=0,
+            device=f"cuda:{self.index}" if self.on_gpu else self.device,
+        )
 
 
 def fit(run: Run, data: Path | None, limit: float) -> dict[str, Any]:
@@ -87,26 +135,20 @@ def fit(run: Run, data: Path | None, limit: float) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory(prefix="lit_t6_fit_", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        if data is None:
-            data = synthetic_data(folder)
-        log = folder / "log"
-        paths = [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "XDG_CACHE_HOME": str(folder / "cache")}
-        words = [sys.executable, str(CHECKOUT / "cli.py"), *run.words(data, folder)]
-        with log.open("wb") as output:
-            status = wait_for(words, environment, output, limit, CHECKOUT)
+        words = run.words(data or synthetic_data(folder), folder)
+        if failed := run_cli(words, folder / "log", limit, {"XDG_CACHE_HOME": str(folder / "cache")}):
+            return failed
         place = folder / "run" / "version_0"
         saved = {file.name: file.stat().st_size for file in sorted((place / "checkpoints").glob("*.ckpt"))}
-        if status == 0 and saved:
-            found = figures(place, run.warmup)
-            if found["tokens_per_sec"] is not None:
-                return {"status": "measured", **found, "checks": checks(place, run), "checkpoints": saved}
-        why = {None: f"it took longer than {limit:.0f} s", 0: "there is no checkpoint or no record of the speed"}
-        text = log.read_text(errors="replace")[-LOG_CHARACTERS:]
-        return {"status": "failed", "why": why.get(status, f"it ended with status {status}"), "log": text}
+        return {
+            "status": "measured",
+            **figures(place, run.warmup),
+            "checks": checks(place, run),
+            "checkpoints": saved,
+        }
 
 
-def checks(place: Path, run: Run) -> dict[str, float] | None:
+def checks(place: Path, run: Run) -> dict[str, float]:
     """What validations and checkpoints cost, by the clock.
 
     Args:
@@ -114,51 +156,22 @@ def checks(place: Path, run: Run) -> dict[str, float] | None:
         run: that wrote it.
 
     Returns:
-        `number` of them, between two records of which none is written at a check, `seconds` of each, and
-        `tokens_per_sec` over all that time; None if no check lies between records.
+        `number` of them between two records, `seconds` of each, and `tokens_per_sec` over all that time.
     """
     events = EventAccumulator(str(place)).Reload()
     written = {event.step + 1: event.wall_time for event in events.Scalars("perf/step_ms")}
-    counted = [step for step in sorted(written) if step >= run.warmup and step % run.check_every]
-    number = counted[-1] // run.check_every - counted[0] // run.check_every if counted else 0
-    if not number:
-        return None
-    first, last = counted[0], counted[-1]
     step_ms = {event.step + 1: event.value for event in events.Scalars("perf/step_ms")}
-    trained = sum(step_ms[step] * run.log_every for step in step_ms if first < step <= last) / 1000
-    whole = written[last] - written[first]
     tokens = {event.step + 1: event.value for event in events.Scalars("progress/tokens")}
-    rate = (tokens[last] - tokens[first]) / whole
-    return {"number": number, "seconds": (whole - trained) / number, "tokens_per_sec": rate}
-
-
-def bare(run: Run, limit: float) -> dict[str, Any]:
-    """Measure the step alone, after its check.
-
-    Args:
-        run: whose step.
-        limit: seconds that it may take.
-
-    Returns:
-        As of `lit_t6.bench.training.process.run_case`.
-    """
-    config = ModelReader().read(["--config", run.config]).resolved()
-    on_gpu = torch.device(run.device).type == "cuda"
-    device = f"cuda:{torch.device(run.device).index or 0}" if on_gpu else run.device
-    case = Case(
-        name=Path(run.config).stem,
-        code=OURS,
-        config=config.to_dict(),
-        batch=run.batch,
-        seq_len=config.max_seq_len,
-        steps=max(1, run.steps - run.warmup),
-        warmup=run.warmup,
-        precision="bf16-mixed" if on_gpu else "32-true",
-        compile=on_gpu,
-        seed=0,
-        device=device,
-    )
-    return run_case(case, limit)
+    records = sorted(written)
+    first, last, number = run.between(records)
+    before = dict(zip(records[1:], records, strict=False))
+    trained = sum(step_ms[step] * (step - before[step]) for step in records if first < step <= last) / 1000
+    whole = written[last] - written[first]
+    return {
+        "number": number,
+        "seconds": (whole - trained) / number,
+        "tokens_per_sec": (tokens[last] - tokens[first]) / whole,
+    }
 
 
 def table(found: dict[str, Any]) -> str:
@@ -168,23 +181,21 @@ def table(found: dict[str, Any]) -> str:
         found: as written to fit.json.
     """
     run, trained, alone = found["run"], found["fit"], found["bare"]
+    kept, bare = trained["checks"], alone["tokens_per_sec"]
+    sizes = ", ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in trained["checkpoints"].items())
     lines = [
         f"{Path(run['config']).stem}, {run['batch']} sequences a step, {found['facts']['same']['device']}",
         "",
         "| | tokens/s | of the bare step |",
         "|---|---:|---:|",
-        f"| the bare step | {alone['tokens_per_sec']:,.0f} | |",
+        f"| the bare step | {bare:,.0f} | |",
         f"| `fit`, between checks | {trained['tokens_per_sec']:,.0f} | {found['of_bare']:.3f} |",
+        f"| `fit`, checks included | {kept['tokens_per_sec']:,.0f} | {kept['tokens_per_sec'] / bare:.3f} |",
+        "",
+        f"A check, validation and checkpoint, is every {run['check_every']} steps and takes {kept['seconds']:.1f} s.",
+        f"Checkpoints: {sizes}.",
     ]
-    kept = trained["checks"]
-    if kept is not None:
-        share = kept["tokens_per_sec"] / alone["tokens_per_sec"]
-        lines.append(
-            f"| `fit`, checks every {run['check_every']} steps | {kept['tokens_per_sec']:,.0f} | {share:.3f} |"
-        )
-        lines += ["", f"A check, validation and checkpoint, takes {kept['seconds']:.1f} s."]
-    sizes = ", ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in trained["checkpoints"].items())
-    return "\n".join([*lines, "", f"Checkpoints: {sizes}."]) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -208,35 +219,45 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=seconds, default=300, help="that each of the two may take")
     add_device(parser)
     args = parser.parse_args(arguments)
-    if args.steps < args.warmup + 2 * args.log_every or args.check_every > args.steps:
-        least = max(args.check_every, args.warmup + 2 * args.log_every)
+    names = ("batch", "steps", "check_every", "log_every", "warmup", "device")
+    run = Run(str(Path(args.config).expanduser().resolve()), **{name: getattr(args, name) for name in names})
+    if not run.between(list(range(run.log_every, run.steps + 1, run.log_every)))[2]:
         parser.error(
-            f"--steps {args.steps}: expected at least {least}, for records after the warm-up and a checkpoint."
+            f"--steps {run.steps}: with --warmup {run.warmup}, --log_every {run.log_every} and --check_every "
+            f"{run.check_every} no check lies between two records of the speed. More steps, or more records."
         )
+    try:
+        config = ModelReader().read(["--config", run.config]).resolved()
+        data = None if args.data is None else args.data.expanduser().resolve()
+        if data is not None:
+            read_manifest(data)
+    except (ValueError, OSError) as error:
+        parser.error(str(error).replace("--data.path", "--data"))
     folder = make_folder(parser, args.output)
     small = "--config configs/quickstart.yaml --steps 8 --check_every 3 --log_every 1 --warmup 2 --batch 1"
-    warn_of_cpu(args.device, args.batch * 1024, small)
-    names = ("config", "batch", "steps", "check_every", "log_every", "warmup", "device")
-    run = Run(**{name: getattr(args, name) for name in names})
+    warn_of_cpu(args.device, args.batch * config.max_seq_len, small)
+    (folder / "fit.md").unlink(missing_ok=True)
     found: dict[str, Any] = {
-        "run": asdict(run),
+        "run": asdict(run) | {"config": args.config},
         "facts": facts(args.device, program="-m experiments.train_speed.fit"),
     }
-    print(f"fit: {' '.join(run.words(Path('DATA'), Path('LOGS')))}", flush=True)
-    found["fit"] = fit(run, args.data, args.seconds)
+    print(f"fit, {run.steps} steps …", flush=True)
+    found["fit"] = fit(run, data, args.seconds)
     if found["fit"]["status"] == "measured":
         print(f"fit: {found['fit']['tokens_per_sec']:,.0f} tokens/s between checks; the bare step …", flush=True)
-        found["bare"] = bare(run, args.seconds)
-    for name, right in (("fit", "measured"), ("bare", "timed")):
-        if found.get(name, {"status": right})["status"] != right:
-            print(f"{name}: {found[name]['why']}\n{found[name].get('log', '')}", file=sys.stderr)
-            write_json(folder / "fit.json", found)
-            return 1
+        found["bare"] = run_case(run.case(config), args.seconds)
+    write_json(folder / "fit.json", found)
+    failed = [name for name in ("fit", "bare") if found.get(name, {}).get("status") in ("failed", "wrong", "no memory")]
+    for name in failed:
+        late = " (--seconds)" if "longer than" in found[name]["why"] else ""
+        print(f"{found[name].get('log', '')}\n{name}: {found[name]['why']}{late}", file=sys.stderr)
+    if failed:
+        print(f"written: {folder / 'fit.json'}", file=sys.stderr)
+        return 1
     found["of_bare"] = found["fit"]["tokens_per_sec"] / found["bare"]["tokens_per_sec"]
     write_json(folder / "fit.json", found)
     (folder / "fit.md").write_text(table(found))
-    print(table(found))
-    print(f"written: {folder / 'fit.json'}, fit.md")
+    print(f"{table(found)}\nwritten: {folder / 'fit.json'}, fit.md")
     return 0
 
 
