@@ -26,7 +26,7 @@ _ROWS_FIRST = ((64, 3), (32, 5), (32, 3), (16, 3), (16, 2), (16, 1))
 _LONG = 2**18
 """Positions from which on two programs share a multiprocessor, if rows come first and there is room."""
 _LEAST_SHARED = 32 * 3
-"""Tokens in shared memory of each: of smaller blocks, or fewer that are read ahead, it is not known to pay."""
+"""Tokens, three blocks of 32, for which each must have room in its half of shared memory: else one has all of it."""
 _LARGE_BLOCKS_ROWS_FIRST, _LARGE_BLOCKS_ROWS_LAST = 4.0, 0.2
 """Blocks a multiprocessor from which on large ones are taken: of 64 tokens if rows come first, and else of up to 128.
 Of those even a short cache has enough: many small parts would take long to merge."""
