@@ -12,7 +12,7 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
@@ -55,6 +55,11 @@ class Run:
         return torch.device(self.device).type == "cuda"
 
     @property
+    def precision(self) -> Literal["bf16-mixed", "32-true"]:
+        """As Lightning names it."""
+        return "bf16-mixed" if self.on_gpu else "32-true"
+
+    @property
     def index(self) -> int:
         """Which GPU."""
         return torch.device(self.device).index or 0
@@ -86,7 +91,7 @@ class Run:
             "data.global_batch_size": self.batch,
             "model.compile": str(self.on_gpu).lower(),
             "model.recompute": "none",
-            "trainer.precision": "bf16-mixed" if self.on_gpu else "32-true",
+            "trainer.precision": self.precision,
             "trainer.accelerator": "gpu" if self.on_gpu else "cpu",
             "trainer.devices": f"[{self.index}]" if self.on_gpu else 1,
             "trainer.max_steps": self.steps,
@@ -114,7 +119,7 @@ class Run:
             seq_len=config.max_seq_len,
             steps=self.steps - self.warmup,
             warmup=self.warmup,
-            precision="bf16-mixed" if self.on_gpu else "32-true",
+            precision=self.precision,
             compile=self.on_gpu,
             seed=0,
             device=f"cuda:{self.index}" if self.on_gpu else self.device,

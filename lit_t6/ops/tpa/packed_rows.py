@@ -32,7 +32,7 @@ def pack(weight: Tensor, ranks: Sequence[int], num_heads: int, head_dim: int) ->
         (C, in_features).
     """
     q, a, b = weight.split([_dense(ranks) * num_heads * head_dim, sum(ranks) * num_heads, sum(ranks) * head_dim])
-    a = F.pad(a.unflatten(0, (-1, num_heads)), (0, 0, 0, -num_heads % _STEP)).flatten(0, 1)
+    a = F.pad(a.unflatten(0, (-1, num_heads)), (0, 0, 0, _filled(num_heads) - num_heads)).flatten(0, 1)
     rows = torch.cat([q, b, a])
     return F.pad(rows, (0, 0, 0, -len(rows) % COLUMNS))
 
@@ -76,9 +76,13 @@ def _dense(ranks: Sequence[int]) -> bool:
     return not ranks[0]
 
 
+def _filled(num_heads: int) -> int:
+    """A."""
+    return num_heads + -num_heads % _STEP
+
+
 def _shapes(ranks: Sequence[int], num_heads: int, head_dim: int) -> list[tuple[int, int]]:
     """Of what lies in a row, one after the other: how many, and of what size."""
-    filled = num_heads + -num_heads % _STEP
     of_queries = num_heads if _dense(ranks) else ranks[0]
     of_b = [(count, head_dim) for count in (of_queries, *ranks[1:])]
-    return of_b + [(rank, filled) for rank in ranks if rank]
+    return of_b + [(rank, _filled(num_heads)) for rank in ranks if rank]
