@@ -11,6 +11,7 @@ one of the two fails, the exit status is 1.
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -164,14 +165,13 @@ def checks(place: Path, run: Run) -> dict[str, float]:
         `number` of them between two records, `seconds` of each, and `tokens_per_sec` over all that time.
     """
     events = EventAccumulator(str(place)).Reload()
-    written = {event.step + 1: event.wall_time for event in events.Scalars("perf/step_ms")}
-    step_ms = {event.step + 1: event.value for event in events.Scalars("perf/step_ms")}
+    of_steps = {event.step + 1: event for event in events.Scalars("perf/step_ms")}
     tokens = {event.step + 1: event.value for event in events.Scalars("progress/tokens")}
-    records = sorted(written)
+    records = sorted(of_steps)
     first, last, number = run.between(records)
-    before = dict(zip(records[1:], records, strict=False))
-    trained = sum(step_ms[step] * (step - before[step]) for step in records if first < step <= last) / 1000
-    whole = written[last] - written[first]
+    counted = [(before, step) for before, step in pairwise(records) if first < step <= last]
+    trained = sum(of_steps[step].value * (step - before) for before, step in counted) / 1000
+    whole = of_steps[last].wall_time - of_steps[first].wall_time
     return {
         "number": number,
         "seconds": (whole - trained) / number,
@@ -251,16 +251,16 @@ def main(arguments: list[str] | None = None) -> int:
     if found["fit"]["status"] == "measured":
         print(f"fit: {found['fit']['tokens_per_sec']:,.0f} tokens/s between checks; the bare step …", flush=True)
         found["bare"] = run_case(run.case(config), args.seconds)
-    write_json(folder / "fit.json", found)
     failed = [name for name in ("fit", "bare") if found.get(name, {}).get("status") in ("failed", "wrong", "no memory")]
+    if not failed:
+        found["of_bare"] = found["fit"]["tokens_per_sec"] / found["bare"]["tokens_per_sec"]
+    write_json(folder / "fit.json", found)
     for name in failed:
         late = " (--seconds)" if "longer than" in found[name]["why"] else ""
         print(f"{found[name].get('log', '')}\n{name}: {found[name]['why']}{late}", file=sys.stderr)
     if failed:
         print(f"written: {folder / 'fit.json'}", file=sys.stderr)
         return 1
-    found["of_bare"] = found["fit"]["tokens_per_sec"] / found["bare"]["tokens_per_sec"]
-    write_json(folder / "fit.json", found)
     (folder / "fit.md").write_text(table(found))
     print(f"{table(found)}\nwritten: {folder / 'fit.json'}, fit.md")
     return 0

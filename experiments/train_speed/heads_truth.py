@@ -17,7 +17,7 @@ from lit_t6.ops.dense.hopper import KEYS, QUERIES, SIZE, QueryGradient
 from lit_t6.ops.rope import apply_rope, rope_angles
 from lit_t6.ops.tpa.factors import materialise
 from lit_t6.ops.tpa.heads import Pair, form_heads, form_heads_backward
-from lit_t6.ops.tpa.packed_rows import cut, num_packed_columns
+from lit_t6.ops.tpa.packed_rows import cut, cut_factors, num_packed_columns
 from lit_t6.testing import assert_as_exact_as
 
 WAYS = ("forward", "back, rows", "back, tiles")
@@ -172,9 +172,7 @@ class Truth:
         return x.flatten(0, 1)[self.tokens].unsqueeze(1)
 
     def _cut(self, rows: Tensor) -> list[Pair]:
-        """Factors, of a those of heads."""
-        pairs, _ = cut(rows, self.shape.ranks, self.shape.heads, SIZE)
-        return [(None if a is None else a[..., : self.shape.heads], b) for a, b in pairs]
+        return cut_factors(rows, self.shape.ranks, self.shape.heads, SIZE)
 
     def _named(self, rows: Tensor) -> dict[str, Tensor]:
         """The parts of rows (N, 1, C)."""

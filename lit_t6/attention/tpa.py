@@ -32,7 +32,7 @@ from lit_t6.ops import (
 from lit_t6.ops.alignment import AlignedLinear, is_unwatched
 from lit_t6.ops.token_linear import takes
 from lit_t6.ops.tpa.api import attend_by_factors, attend_packed
-from lit_t6.ops.tpa.packed_rows import cut, pack
+from lit_t6.ops.tpa.packed_rows import cut_factors, pack
 
 Parts = dict[str, Tensor]
 """Dense parts and factors by name ("q", "a_k", "b_v", …), each (B, T or M, count, size)."""
@@ -104,11 +104,10 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
         return {name: activated(part, name, self.config.head_activation) for name, part in parts.items()}
 
     def _named(self, pairs: Sequence[tuple[Tensor | None, Tensor]]) -> Parts:
-        """Factors of queries, keys and values, whose a may have zeros behind the heads, as `_cut` gives them."""
-        heads = self.config.heads()
+        """Factors of queries, keys and values, as `_cut` gives them."""
         parts: Parts = {}
         for letter, (a, b) in zip("qkv", pairs, strict=True):
-            parts |= {letter: b} if a is None else {f"a_{letter}": a[..., :heads], f"b_{letter}": b}
+            parts |= {letter: b} if a is None else {f"a_{letter}": a, f"b_{letter}": b}
         return parts
 
     def _complete(self, parts: Parts) -> Parts:
@@ -178,7 +177,7 @@ class TensorProductAttention(AttentionModule, config=TPAConfig):
             read = attend_packed(rows, *sizes, self.rope.tables(x.shape[1], x.device, positions))
             if read is not None:
                 return read
-            parts = self._named(cut(rows, *sizes)[0])
+            parts = self._named(cut_factors(rows, *sizes))
         else:
             parts = self._complete(self._cut(self.factors(x)))
         if cache is None and config.impl != "reference":

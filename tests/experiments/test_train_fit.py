@@ -61,7 +61,7 @@ def test_both_are_of_one_kind(config):
     assert (case.device, case.batch, case.seq_len, case.warmup, case.steps) == ("cuda:1", 20, 32, 15, 125)
 
 
-def test_checks_are_what_the_clock_has_beside_steps(tmp_path, monkeypatch):
+def test_checks_are_what_the_clock_has_beside_steps(tmp_path):
     """The last record is of fewer steps than the others."""
     steps, log_every = 142, 5
     run = Run("x.yaml", 20, steps, 50, log_every, 15, "cpu")

@@ -6,7 +6,7 @@ import torch
 from lit_t6.ops import apply_rope, dense_attention, fused, materialise, rope_angles
 from lit_t6.ops.tpa.factor_attention import factor_attention
 from lit_t6.ops.tpa.packed_attention import _packed_attention, packed_attention
-from lit_t6.ops.tpa.packed_rows import cut, num_packed_columns, pack
+from lit_t6.ops.tpa.packed_rows import cut, cut_factors, num_packed_columns, pack
 from lit_t6.testing import assert_as_exact_as
 
 from .query_tiles import give_tiles
@@ -42,8 +42,7 @@ def draw(batch, length, num_heads, head_dim, ranks, dtype=torch.float32, device=
 
 def factors_of(rows, ranks, num_heads, head_dim):
     """a and b of queries, keys and values, of the heads alone."""
-    pairs, _ = cut(rows, ranks, num_heads, head_dim)
-    return [x for a, b in pairs for x in (None if a is None else a[..., :num_heads], b)]
+    return [factor for pair in cut_factors(rows, ranks, num_heads, head_dim) for factor in pair]
 
 
 def check(case, dtype, device):

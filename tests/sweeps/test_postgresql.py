@@ -73,10 +73,10 @@ def test_a_stopped_worker_is_replaced_and_its_late_result_not_counted(server, le
     assert f"{job}: begins (attempt 2)" in one.said()
     study = load_study([path])
     look = ledger(study, tmp_path / "look")
-    outcomes = [(t.user_attrs["job"], outcome_of(t)) for t in look.trials()]
+    ended = {key: [outcome_of(t) for t in look.trials() if t.user_attrs["job"] == key] for key in look.jobs}
     # Both coordinators may have made a trial in the lost one's place; one of the two is void then.
-    ended = {key: [outcome for job_of, outcome in outcomes if job_of == key and outcome != VOID] for key in look.jobs}
-    assert ended == {key: ["lost", "completed"] if key == job else ["completed"] for key in look.jobs}
+    assert ended.pop(job) in (["lost", "completed"], ["lost", "completed", VOID], ["lost", VOID, "completed"])
+    assert ended == {key: ["completed"] for key in look.jobs if key != job}
     found = {**records(tmp_path / "one"), **records(tmp_path / "two")}
     assert len(found) == 2
 

@@ -18,7 +18,7 @@ from lit_t6.ops.tpa.factors import (
     materialise,
     outer_features,
 )
-from lit_t6.ops.tpa.packed_rows import cut
+from lit_t6.ops.tpa.packed_rows import cut_factors
 from lit_t6.ops.tpa.reference import tpa_attention_reference, tpa_decode_reference
 
 
@@ -217,8 +217,7 @@ def attend_packed(
         return None
     from lit_t6.ops.tpa.packed_attention import packed_attention  # needs Triton
 
-    pairs, _ = cut(rows, ranks, num_heads, head_dim)
-    factors = [x for a, b in pairs for x in (None if a is None else a[..., :num_heads], b)]
+    factors = [factor for pair in cut_factors(rows, ranks, num_heads, head_dim) for factor in pair]
     if _factor_attention_cannot(*factors, masked=False) is not None:
         return None
     return packed_attention(rows, ranks, num_heads, head_dim, rope)

@@ -72,6 +72,21 @@ def cut(
     return [(of_queries[0] if of_queries else None, b_q), (a_k, b_k), (a_v, b_v)], rest
 
 
+def cut_factors(
+    rows: Tensor, ranks: Sequence[int], num_heads: int, head_dim: int
+) -> list[tuple[Tensor | None, Tensor]]:
+    """The factors in rows as `cut` gives them, but of a the heads alone, (B, T, R, H).
+
+    Args:
+        rows: as of `cut`, and the others alike.
+        ranks: likewise.
+        num_heads: likewise.
+        head_dim: likewise.
+    """
+    pairs, _ = cut(rows, ranks, num_heads, head_dim)
+    return [(None if a is None else a[..., :num_heads], b) for a, b in pairs]
+
+
 def _dense(ranks: Sequence[int]) -> bool:
     return not ranks[0]
 
