@@ -27,6 +27,9 @@ from lit_t6.data import read_manifest
 from lit_t6.model import T6Config
 from lit_t6.model_reader import ModelReader
 
+BARE_STEPS = 300
+"""So many of the bare step are enough, however long `fit` trains."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -65,19 +68,17 @@ class Run:
         """Which GPU."""
         return torch.device(self.device).index or 0
 
-    def between(self, records: list[int]) -> tuple[int, int, int]:
-        """What the cost of checks is told from.
+    def around(self, records: list[int]) -> list[int]:
+        """What the cost of checks is told from: the records behind the warm-up that are not at a check.
 
         Args:
             records: the steps behind which the speed is recorded, rising.
-
-        Returns:
-            The first and the last record behind the warm-up that are not at a check, and how many checks lie between.
         """
-        counted = [step for step in records if step >= self.warmup and step % self.check_every]
-        if not counted:
-            return 0, 0, 0
-        return counted[0], counted[-1], counted[-1] // self.check_every - counted[0] // self.check_every
+        return [step for step in records if step >= self.warmup and step % self.check_every]
+
+    def has_check(self, first: int, last: int) -> bool:
+        """Whether one lies between two steps, neither of which is at one."""
+        return first // self.check_every < last // self.check_every
 
     def words(self, data: Path, folder: Path) -> list[str]:
         """Those of `python cli.py`.
@@ -98,7 +99,7 @@ class Run:
             "trainer.max_steps": self.steps,
             "trainer.log_every_n_steps": self.log_every,
             "trainer.val_check_interval": self.check_every,
-            "trainer.limit_val_batches": 2,
+            "trainer.limit_val_batches": 1,
             "trainer.enable_progress_bar": "false",
             "trainer.logger.init_args.save_dir": folder,
             "trainer.logger.init_args.name": "run",
@@ -118,7 +119,7 @@ class Run:
             config=config.to_dict(),
             batch=self.batch,
             seq_len=config.max_seq_len,
-            steps=self.steps - self.warmup,
+            steps=min(self.steps - self.warmup, BARE_STEPS),
             warmup=self.warmup,
             precision=self.precision,
             compile=self.on_gpu,
@@ -154,7 +155,7 @@ def fit(run: Run, data: Path | None, limit: float) -> dict[str, Any]:
         }
 
 
-def checks(place: Path, run: Run) -> dict[str, float]:
+def checks(place: Path, run: Run) -> dict[str, Any]:
     """What validations and checkpoints cost, by the clock.
 
     Args:
@@ -162,21 +163,20 @@ def checks(place: Path, run: Run) -> dict[str, float]:
         run: that wrote it.
 
     Returns:
-        `number` of them between two records, `seconds` of each, and `tokens_per_sec` over all that time.
+        `seconds` of each that lies between two records, and `tokens_per_sec` over all that time.
     """
     events = EventAccumulator(str(place)).Reload()
     of_steps = {event.step + 1: event for event in events.Scalars("perf/step_ms")}
     tokens = {event.step + 1: event.value for event in events.Scalars("progress/tokens")}
-    records = sorted(of_steps)
-    first, last, number = run.between(records)
-    counted = [(before, step) for before, step in pairwise(records) if first < step <= last]
-    trained = sum(of_steps[step].value * (step - before) for before, step in counted) / 1000
-    whole = of_steps[last].wall_time - of_steps[first].wall_time
-    return {
-        "number": number,
-        "seconds": (whole - trained) / number,
-        "tokens_per_sec": (tokens[last] - tokens[first]) / whole,
-    }
+    trained, records = 0.0, sorted(of_steps)
+    other: dict[int, float] = {}  # what the clock has beside steps, up to each record
+    for before, step in pairwise([0, *records]):
+        trained += of_steps[step].value * (step - before) / 1000
+        other[step] = of_steps[step].wall_time - trained
+    around = run.around(records)
+    seconds = [other[b] - other[a] for a, b in pairwise(around) if run.has_check(a, b)]
+    whole = of_steps[around[-1]].wall_time - of_steps[around[0]].wall_time
+    return {"seconds": seconds, "tokens_per_sec": (tokens[around[-1]] - tokens[around[0]]) / whole}
 
 
 def table(found: dict[str, Any]) -> str:
@@ -188,6 +188,7 @@ def table(found: dict[str, Any]) -> str:
     run, trained, alone = found["run"], found["fit"], found["bare"]
     kept, bare = trained["checks"], alone["tokens_per_sec"]
     sizes = ", ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in trained["checkpoints"].items())
+    each = ", then ".join(f"{seconds:.1f}" for seconds in kept["seconds"])
     lines = [
         f"{Path(run['config']).stem}, {run['batch']} sequences a step, {found['facts']['same']['device']}",
         "",
@@ -197,7 +198,7 @@ def table(found: dict[str, Any]) -> str:
         f"| `fit`, between checks | {trained['tokens_per_sec']:,.0f} | {found['of_bare']:.3f} |",
         f"| `fit`, checks included | {kept['tokens_per_sec']:,.0f} | {kept['tokens_per_sec'] / bare:.3f} |",
         "",
-        f"A check, validation and checkpoint, is every {run['check_every']} steps and takes {kept['seconds']:.1f} s.",
+        f"A check, validation and checkpoint, is every {run['check_every']:,} steps and takes {each} s.",
         f"Checkpoints: {sizes}.",
     ]
     return "\n".join(lines) + "\n"
@@ -216,17 +217,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", required=True, type=Path, help="folder for fit.json and fit.md")
     parser.add_argument("--config", default="configs/paper/medium-tpa.yaml", help="file of a model and its recipe")
     parser.add_argument("--batch", type=positive, default=20, help="sequences of a step")
-    parser.add_argument("--steps", type=positive, default=140, help="optimizer steps by fit")
-    parser.add_argument("--check_every", type=positive, default=50, help="steps between two checkpoints")
+    parser.add_argument("--steps", type=positive, default=2100, help="optimizer steps by fit")
+    parser.add_argument("--check_every", type=positive, default=1000, help="steps between two checkpoints")
     parser.add_argument("--log_every", type=positive, default=5, help="steps that one record of the speed is a mean of")
     parser.add_argument("--warmup", type=positive, default=15, help="steps whose speed does not count")
     parser.add_argument("--data", type=Path, help="a prepared folder; drawn words if not given")
-    parser.add_argument("--seconds", type=seconds, default=300, help="that each of the two may take")
+    parser.add_argument("--seconds", type=seconds, default=600, help="that each of the two may take")
     add_device(parser)
     args = parser.parse_args(arguments)
     names = ("batch", "steps", "check_every", "log_every", "warmup", "device")
     run = Run(str(Path(args.config).expanduser().resolve()), **{name: getattr(args, name) for name in names})
-    if not run.between(list(range(run.log_every, run.steps + 1, run.log_every)))[2]:
+    around = run.around(list(range(run.log_every, run.steps + 1, run.log_every)))
+    if not around or not run.has_check(around[0], around[-1]):
         parser.error(
             f"--steps {run.steps}: with --warmup {run.warmup}, --log_every {run.log_every} and --check_every "
             f"{run.check_every} no check lies between two records of the speed. More steps, or more records."

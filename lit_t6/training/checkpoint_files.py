@@ -1,38 +1,34 @@
-"""Checkpoints as files: written whole or not at all, and checked before anything in them is believed.
-
-A file is what `torch.save` writes, a zip archive, with a comment at its very end: `lit_t6 sha256=` and the hash of all
-bytes before the comment was there (its length, the two bytes before it, counts as zero). Readers of zip archives skip a
-comment, `torch.load` among them, and it stands after everything that a large archive (zip64) adds.
-"""
+"""Checkpoints as files: written whole or not at all, and checked before anything in them is believed."""
 
 import contextlib
 import errno
-import hashlib
 import os
-import re
 import secrets
-import struct
+import shutil
+import threading
 import time
-import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
+from torch.utils.serialization import config as serialization
 
+from lit_t6.training.checkpoint_hash import Damage, HashedFile, verify_hash
 from lit_t6.whole_files import SETTLED_SECONDS, TOKEN, hold, remove_leftovers
 
 FOLDER = "resume"
 """In the folder of a run's checkpoints: those to go on from, beside those that are kept as the best."""
 
-_COMMENT = b"lit_t6 sha256="
-_DIGEST_LENGTH = 64
-_END = b"PK\x05\x06"
-_END_LENGTH = 22
-"""Bytes of the record that ends a zip archive, up to its comment; the comment's length is the last two of them."""
-_CHUNK = 1 << 22
+_LARGE = 1 << 28
+"""Bytes that a file system takes a while to free."""
+_COPIED = 1 << 24
+"""Bytes that are copied at a time."""
 META = "meta.pt"
 """In the folder of a checkpoint in several files: all but the tensors that are shared out; see `checkpoint_shards`."""
 
+_naming = threading.Lock()
+"""While a file gets its name, or is to get that of another."""
 _verified: set[tuple[int, ...]] = set()
 """Files that were found whole, by inode, size and times: one process asks for the same file several times."""
 
@@ -43,45 +39,6 @@ class DamagedCheckpoint(ValueError):
     def __init__(self, path: str | Path, reason: str) -> None:
         super().__init__(f"{path}: not a checkpoint, or a damaged one: {reason}.")
         self.path, self.reason = str(path), reason
-
-
-class _Hashed:
-    """A file being written by torch's archive writer, whose bytes are hashed on their way.
-
-    The writer in C++ turns any error in `write` into a complaint about positions: the first error is kept instead, and
-    raised by `finish`.
-    """
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.size = file, 0
-        self._hash, self._tail = hashlib.sha256(), b""
-        self._error: BaseException | None = None
-
-    def write(self, data: memoryview) -> int:
-        if self._error is None:
-            try:
-                self.file.write(data)
-                self._hash.update(data)
-                self._tail = (self._tail + bytes(data[-_END_LENGTH:]))[-_END_LENGTH:]
-                self.size += len(data)
-            except BaseException as error:  # also Ctrl-C
-                self._error = error
-        return len(data)
-
-    def flush(self) -> None:
-        """Nothing yet: `finish` does it."""
-
-    def finish(self) -> None:
-        """Write the comment, and have everything on the disk."""
-        if self._error is not None:
-            raise self._error
-        assert self._tail[:4] == _END
-        assert self._tail[-2:] == bytes(2)
-        comment = _COMMENT + self._hash.hexdigest().encode()
-        self.file.seek(-2, os.SEEK_END)
-        self.file.write(struct.pack("<H", len(comment)) + comment)
-        self.file.flush()
-        os.fsync(self.file.fileno())
 
 
 def write_atomically(
@@ -103,19 +60,20 @@ def write_atomically(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent, f".*.ckpt.{TOKEN}.tmp")
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    beside = _beside(path)
     hashed = None
     try:
-        with beside.open("xb") as file:
+        with beside.open("x+b") as file, HashedFile(file) as hashed:
             hold(file)  # until it has its name: a file that somebody writes is no leftover
-            hashed = _Hashed(file)
             try:
-                torch.save(content, hashed)  # type: ignore[arg-type]  # write and flush are all it needs
+                # What a GPU holds comes by way of memory that stays allocated: without, most of the time goes there.
+                with serialization.patch("save.use_pinned_memory_for_d2h", True):  # type: ignore[attr-defined]  # made later
+                    torch.save(content, hashed)  # type: ignore[arg-type]  # write and flush are all it needs
             except RuntimeError:
                 hashed.finish()  # raises the cause, if it was the file
                 raise
             hashed.finish()
-            with exchange or contextlib.nullcontext():
+            with freed_behind(path), exchange or contextlib.nullcontext(), _naming:
                 beside.replace(path)
         sync_folder(path.parent)
     except OSError as error:
@@ -124,6 +82,86 @@ def write_atomically(
         raise OSError(number, f"{os.strerror(number)} (after {size:,} bytes)", str(path)) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def link_atomically(source: Path, path: Path) -> bool:
+    """Give a checkpoint that was written whole a second name, which takes no time: either can be removed or replaced.
+
+    Args:
+        source: the file.
+        path: its second name, in a folder of the same file system; what has it is whole until then.
+
+    Returns:
+        Whether it has it; not every file system can.
+    """
+    beside = _beside(path)
+    try:
+        os.link(source, beside)
+        with _naming:
+            beside.replace(path)
+        sync_folder(path.parent)
+    except OSError:
+        return False
+    finally:
+        beside.unlink(missing_ok=True)
+    return True
+
+
+def copy_behind(path: Path) -> threading.Thread:
+    """Make a file of its own of a checkpoint's second name, so that damage to the one is none to the other.
+
+    Where there is no room for it, or the name has another file by then, all stays as it is.
+
+    Args:
+        path: the second name, from `link_atomically`; whole at any time.
+
+    Returns:
+        The thread that does it, and begins now.
+    """
+
+    def copy() -> None:
+        beside = _beside(path)
+        try:
+            with path.open("rb") as source, beside.open("xb") as file:
+                hold(file)
+                shutil.copyfileobj(source, file, _COPIED)
+                file.flush()
+                os.fsync(file.fileno())
+                with _naming:
+                    if os.path.samestat(path.stat(), os.fstat(source.fileno())):
+                        beside.replace(path)
+            sync_folder(path.parent)
+        except OSError:
+            pass
+        finally:
+            beside.unlink(missing_ok=True)
+
+    thread = threading.Thread(target=copy, name="checkpoint_copy")
+    thread.start()
+    return thread
+
+
+def _beside(path: Path) -> Path:
+    """A name that no other file has, for one that is to have this path."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+@contextlib.contextmanager
+def freed_behind(path: Path) -> Iterator[None]:
+    """Do not wait for the room that a large file leaves, which takes a second for gigabytes.
+
+    Args:
+        path: of a file that is removed or replaced within; or of anything else.
+    """
+    number = None
+    with contextlib.suppress(OSError):
+        if path.is_file() and path.stat().st_size >= _LARGE:
+            number = os.open(path, os.O_RDONLY)  # the system frees it when the last who holds it lets go
+    try:
+        yield
+    finally:
+        if number is not None:
+            threading.Thread(target=os.close, args=(number,), daemon=True).start()
 
 
 def sync_folder(folder: Path) -> None:
@@ -200,55 +238,8 @@ def _verify_one(path: Path) -> None:
         if settled and key in _verified:
             return
         try:
-            _verify(file, status.st_size)
-        except _Damage as damage:
+            verify_hash(file, status.st_size)
+        except Damage as damage:
             raise DamagedCheckpoint(path, str(damage)) from damage
         if settled:
             _verified.add(key)
-
-
-class _Damage(Exception):
-    """What is wrong with a file."""
-
-
-def _verify(file: IO[bytes], size: int) -> None:
-    comment_length = len(_COMMENT) + _DIGEST_LENGTH
-    file.seek(max(0, size - _END_LENGTH - comment_length))
-    tail = file.read()
-    if tail[-_END_LENGTH:][:4] == _END and tail[-2:] == bytes(2):
-        _verify_archive(file)  # no comment, so not written by us
-        return
-    end = tail[:_END_LENGTH]
-    if end[:4] != _END or len(tail) != _END_LENGTH + comment_length:
-        raise _Damage(f"its {size:,} bytes do not end as a checkpoint does; it is truncated, or something else")
-    comment = tail[_END_LENGTH:]
-    if end[-2:] != struct.pack("<H", comment_length) or not re.fullmatch(_COMMENT + rb"[0-9a-f]{64}", comment):
-        raise _Damage("the comment at its end is not ours")
-    if _digest(file, size - comment_length - 2) != comment[len(_COMMENT) :].decode():
-        raise _Damage("its contents are not those that were written (SHA-256 differs)")
-
-
-def _digest(file: IO[bytes], length: int) -> str:
-    """Hash of the first bytes of a file, and of an empty comment's length."""
-    file.seek(0)
-    digest, left = hashlib.sha256(), length
-    while left > 0:
-        chunk = file.read(min(left, _CHUNK))
-        if not chunk:
-            raise _Damage("it became shorter while it was read")
-        digest.update(chunk)
-        left -= len(chunk)
-    digest.update(bytes(2))
-    return digest.hexdigest()
-
-
-def _verify_archive(file: IO[bytes]) -> None:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            bad = archive.testzip()
-    except OSError:
-        raise
-    except Exception as error:  # a damaged directory makes zipfile raise anything, struct.error among it
-        raise _Damage(f"its archive cannot be read ({error})") from error
-    if bad is not None:
-        raise _Damage(f"{bad} in it is not what was written (CRC-32 differs)")

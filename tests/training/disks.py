@@ -6,6 +6,7 @@ import resource
 import subprocess
 
 import pytest
+import torch
 
 
 @contextlib.contextmanager
@@ -35,3 +36,8 @@ def fill(disk):
     """Write a file that leaves no space."""
     status = os.statvfs(disk)
     (disk / "filler").write_bytes(bytes(status.f_bavail * status.f_frsize))
+
+
+def small():
+    """What a small checkpoint holds."""
+    return {"step": 3, "weight": torch.arange(1000.0), "text": "é"}
