@@ -188,6 +188,7 @@ def table(found: dict[str, Any]) -> str:
     run, trained, alone = found["run"], found["fit"], found["bare"]
     kept, bare = trained["checks"], alone["tokens_per_sec"]
     sizes = ", ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in trained["checkpoints"].items())
+    ten = trained["tokens_per_sec"] / bare * 600 / (600 + max(kept["seconds"]))
     each = ", then ".join(f"{seconds:.1f}" for seconds in kept["seconds"])
     lines = [
         f"{Path(run['config']).stem}, {run['batch']} sequences a step, {found['facts']['same']['device']}",
@@ -199,6 +200,7 @@ def table(found: dict[str, Any]) -> str:
         f"| `fit`, checks included | {kept['tokens_per_sec']:,.0f} | {kept['tokens_per_sec'] / bare:.3f} |",
         "",
         f"A check, validation and checkpoint, is every {run['check_every']:,} steps and takes {each} s.",
+        f"With one in 10 minutes, as `--resume.every_n_minutes` has it, {ten:.3f} of the bare step are left (reckoned).",
         f"Checkpoints: {sizes}.",
     ]
     return "\n".join(lines) + "\n"
