@@ -200,7 +200,7 @@ def table(found: dict[str, Any]) -> str:
         f"| `fit`, checks included | {kept['tokens_per_sec']:,.0f} | {kept['tokens_per_sec'] / bare:.3f} |",
         "",
         f"A check, validation and checkpoint, is every {run['check_every']:,} steps and takes {each} s.",
-        f"With one in 10 minutes, as `--resume.every_n_minutes` has it, {ten:.3f} of the bare step are left (reckoned).",
+        f"With one in 10 minutes, as fit saves by itself, {ten:.3f} of the bare step are left (reckoned).",
         f"Checkpoints: {sizes}.",
     ]
     return "\n".join(lines) + "\n"
