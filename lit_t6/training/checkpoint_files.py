@@ -66,8 +66,9 @@ def write_atomically(
         with beside.open("x+b") as file, HashedFile(file) as hashed:
             hold(file)  # until it has its name: a file that somebody writes is no leftover
             try:
-                # What a GPU holds comes by way of memory that stays allocated: without, most of the time goes there.
-                with serialization.patch("save.use_pinned_memory_for_d2h", True):  # type: ignore[attr-defined]  # made later
+                # What a GPU holds comes by way of memory that stays allocated: else most of the time goes there.
+                pinned = {"save.use_pinned_memory_for_d2h": torch.cuda.is_available()}
+                with serialization.patch(pinned):  # type: ignore[attr-defined]  # it is put there when it is loaded
                     torch.save(content, hashed)  # type: ignore[arg-type]  # write and flush are all it needs
             except RuntimeError:
                 hashed.finish()  # raises the cause, if it was the file
