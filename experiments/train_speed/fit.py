@@ -76,9 +76,14 @@ class Run:
         """
         return [step for step in records if step >= self.warmup and step % self.check_every]
 
-    def has_check(self, first: int, last: int) -> bool:
-        """Whether one lies between two steps, neither of which is at one."""
-        return first // self.check_every < last // self.check_every
+    def checks_between(self, first: int, last: int) -> int:
+        """How many checks lie between two steps.
+
+        Args:
+            first: at no check.
+            last: the same.
+        """
+        return last // self.check_every - first // self.check_every
 
     def words(self, data: Path, folder: Path) -> list[str]:
         """Those of `python cli.py`.
@@ -163,7 +168,7 @@ def checks(place: Path, run: Run) -> dict[str, Any]:
         run: that wrote it.
 
     Returns:
-        `seconds` of each that lies between two records, and `tokens_per_sec` over all that time.
+        `seconds` of each, the mean of those between the same two records, and `tokens_per_sec` over all that time.
     """
     events = EventAccumulator(str(place)).Reload()
     of_steps = {event.step + 1: event for event in events.Scalars("perf/step_ms")}
@@ -174,7 +179,8 @@ def checks(place: Path, run: Run) -> dict[str, Any]:
         trained += of_steps[step].value * (step - before) / 1000
         other[step] = of_steps[step].wall_time - trained
     around = run.around(records)
-    seconds = [other[b] - other[a] for a, b in pairwise(around) if run.has_check(a, b)]
+    pairs = [(a, b, run.checks_between(a, b)) for a, b in pairwise(around)]
+    seconds = [(other[b] - other[a]) / number for a, b, number in pairs for _ in range(number)]
     whole = of_steps[around[-1]].wall_time - of_steps[around[0]].wall_time
     return {"seconds": seconds, "tokens_per_sec": (tokens[around[-1]] - tokens[around[0]]) / whole}
 
@@ -230,7 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
     names = ("batch", "steps", "check_every", "log_every", "warmup", "device")
     run = Run(str(Path(args.config).expanduser().resolve()), **{name: getattr(args, name) for name in names})
     around = run.around(list(range(run.log_every, run.steps + 1, run.log_every)))
-    if not around or not run.has_check(around[0], around[-1]):
+    if not around or not run.checks_between(around[0], around[-1]):
         parser.error(
             f"--steps {run.steps}: with --warmup {run.warmup}, --log_every {run.log_every} and --check_every "
             f"{run.check_every} no check lies between two records of the speed. More steps, or more records."

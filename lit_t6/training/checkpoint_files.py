@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import secrets
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -22,13 +21,9 @@ FOLDER = "resume"
 
 _LARGE = 1 << 28
 """Bytes that a file system takes a while to free."""
-_COPIED = 1 << 24
-"""Bytes that are copied at a time."""
 META = "meta.pt"
 """In the folder of a checkpoint in several files: all but the tensors that are shared out; see `checkpoint_shards`."""
 
-_naming = threading.Lock()
-"""While a file gets its name, or is to get that of another."""
 _verified: set[tuple[int, ...]] = set()
 """Files that were found whole, by inode, size and times: one process asks for the same file several times."""
 
@@ -60,21 +55,28 @@ def write_atomically(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent, f".*.ckpt.{TOKEN}.tmp")
-    beside = _beside(path)
+    if torch.cuda.is_available():
+        # What a GPU holds comes by way of memory that stays allocated: else most of the time goes there.
+        with contextlib.suppress(RuntimeError):  # the system gives none
+            with serialization.patch("save.use_pinned_memory_for_d2h", True):  # type: ignore[attr-defined]  # made later
+                _write(content, path, exchange)
+            return
+    _write(content, path, exchange)
+
+
+def _write(content: Any, path: Path, exchange: contextlib.AbstractContextManager[None] | None) -> None:
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     hashed = None
     try:
         with beside.open("x+b") as file, HashedFile(file) as hashed:
             hold(file)  # until it has its name: a file that somebody writes is no leftover
             try:
-                # What a GPU holds comes by way of memory that stays allocated: else most of the time goes there.
-                pinned = {"save.use_pinned_memory_for_d2h": torch.cuda.is_available()}
-                with serialization.patch(pinned):  # type: ignore[attr-defined]  # it is put there when it is loaded
-                    torch.save(content, hashed)  # type: ignore[arg-type]  # write and flush are all it needs
+                torch.save(content, hashed)  # type: ignore[arg-type]  # write and flush are all it needs
             except RuntimeError:
-                hashed.finish()  # raises the cause, if it was the file
+                hashed.raise_error()  # the cause, if it was the file
                 raise
             hashed.finish()
-            with freed_behind(path), exchange or contextlib.nullcontext(), _naming:
+            with freed_behind(path), exchange or contextlib.nullcontext():
                 beside.replace(path)
         sync_folder(path.parent)
     except OSError as error:
@@ -85,71 +87,9 @@ def write_atomically(
         beside.unlink(missing_ok=True)
 
 
-def link_atomically(source: Path, path: Path) -> bool:
-    """Give a checkpoint that was written whole a second name, which takes no time: either can be removed or replaced.
-
-    Args:
-        source: the file.
-        path: its second name, in a folder of the same file system; what has it is whole until then.
-
-    Returns:
-        Whether it has it; not every file system can.
-    """
-    beside = _beside(path)
-    try:
-        os.link(source, beside)
-        with _naming:
-            beside.replace(path)
-        sync_folder(path.parent)
-    except OSError:
-        return False
-    finally:
-        beside.unlink(missing_ok=True)
-    return True
-
-
-def copy_behind(path: Path) -> threading.Thread:
-    """Make a file of its own of a checkpoint's second name, so that damage to the one is none to the other.
-
-    Where there is no room for it, or the name has another file by then, all stays as it is.
-
-    Args:
-        path: the second name, from `link_atomically`; whole at any time.
-
-    Returns:
-        The thread that does it, and begins now.
-    """
-
-    def copy() -> None:
-        beside = _beside(path)
-        try:
-            with path.open("rb") as source, beside.open("xb") as file:
-                hold(file)
-                shutil.copyfileobj(source, file, _COPIED)
-                file.flush()
-                os.fsync(file.fileno())
-                with _naming:
-                    if os.path.samestat(path.stat(), os.fstat(source.fileno())):
-                        beside.replace(path)
-            sync_folder(path.parent)
-        except OSError:
-            pass
-        finally:
-            beside.unlink(missing_ok=True)
-
-    thread = threading.Thread(target=copy, name="checkpoint_copy")
-    thread.start()
-    return thread
-
-
-def _beside(path: Path) -> Path:
-    """A name that no other file has, for one that is to have this path."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-
-
 @contextlib.contextmanager
 def freed_behind(path: Path) -> Iterator[None]:
-    """Do not wait for the room that a large file leaves, which takes a second for gigabytes.
+    """Free a large file in a thread when it loses its name: a file system takes a second for gigabytes.
 
     Args:
         path: of a file that is removed or replaced within; or of anything else.
@@ -162,7 +102,10 @@ def freed_behind(path: Path) -> Iterator[None]:
         yield
     finally:
         if number is not None:
-            threading.Thread(target=os.close, args=(number,), daemon=True).start()
+            try:
+                threading.Thread(target=os.close, args=(number,), daemon=True).start()
+            except RuntimeError:  # the system starts no more threads
+                os.close(number)
 
 
 def sync_folder(folder: Path) -> None:

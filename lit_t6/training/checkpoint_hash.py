@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import struct
-import threading
 import zipfile
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,8 +21,8 @@ _COMMENT_LENGTH = len(_COMMENT) + 64
 _PART = 1 << 24
 """Bytes that are hashed by themselves, so that several threads can."""
 _THREADS = 4
-_BETWEEN_SYNCS = 0.05
-"""Seconds."""
+_PARTS_A_SYNC = 8
+"""Parts between two times that what is written is put on the disk."""
 _END = b"PK\x05\x06"
 _END_LENGTH = 22
 """Bytes of the record that ends a zip archive, up to its comment; the comment's length is the last two of them."""
@@ -33,11 +32,11 @@ _CHUNK = 1 << 22
 class HashedFile:
     """A file being written by torch's archive writer, whose bytes threads that follow hash and have put on the disk.
 
-    They hash what they read from the file, which has it in the system's cache: what the writer hands over is its own,
-    and gone when it goes on. Without being asked, the system would begin with the disk after seconds, or at the end.
+    They hash what the file gives back, which is still in the system's cache: what the writer hands over is its own, and
+    gone when it goes on. Without being asked, the system would begin with the disk after seconds, or at the end.
 
     The writer in C++ turns any error in `write` into a complaint about positions: the first error is kept instead, and
-    raised by `finish`.
+    raised by `raise_error` and `finish`.
 
     Args:
         file: open for writing and reading, empty.
@@ -46,18 +45,18 @@ class HashedFile:
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.size = file, 0
         self._tail = b""
-        self._threads = ThreadPoolExecutor(1 + _THREADS, "checkpoint_file")
+        self._hashing = ThreadPoolExecutor(_THREADS, "checkpoint_hash")
+        self._syncing = ThreadPoolExecutor(1, "checkpoint_sync")
         self._parts: list[Future[bytes]] = []
-        self._syncing: Future[None] | None = None
-        self._is_written = threading.Event()
+        self._syncs: list[Future[None]] = []
         self._error: BaseException | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self._is_written.set()
-        self._threads.shutdown(cancel_futures=True)
+        self._hashing.shutdown(cancel_futures=True)
+        self._syncing.shutdown(cancel_futures=True)
 
     def write(self, data: memoryview) -> int:
         """Take some bytes of the writer's; how many."""
@@ -79,16 +78,17 @@ class HashedFile:
         parts = -(-size // _PART) if whole else size // _PART
         if len(self._parts) < parts:
             self.file.flush()
-            if not whole and self._syncing is None:
-                self._syncing = self._threads.submit(self._sync)
         while len(self._parts) < parts:
             start = len(self._parts) * _PART
             end = min(start + _PART, size)
-            self._parts.append(self._threads.submit(_digest, self.file.fileno(), start, end))
+            self._parts.append(self._hashing.submit(_digest, self.file.fileno(), start, end))
+            if len(self._parts) % _PARTS_A_SYNC == 0:
+                self._syncs.append(self._syncing.submit(os.fsync, self.file.fileno()))
 
-    def _sync(self) -> None:
-        while not self._is_written.wait(_BETWEEN_SYNCS):
-            os.fsync(self.file.fileno())
+    def raise_error(self) -> None:
+        """Raise the first error of `write`, if there was one."""
+        if self._error is not None:
+            raise self._error
 
     def finish(self) -> None:
         """Write the comment, and have everything on the disk.
@@ -96,8 +96,7 @@ class HashedFile:
         Raises:
             OSError: something could not be written, now or before.
         """
-        if self._error is not None:
-            raise self._error
+        self.raise_error()
         assert self._tail[:4] == _END
         assert self._tail[-2:] == bytes(2)
         self._follow(self.size - 2, whole=True)
@@ -105,9 +104,8 @@ class HashedFile:
         self.file.seek(-2, os.SEEK_END)
         self.file.write(struct.pack("<H", len(comment)) + comment)
         self.file.flush()
-        self._is_written.set()
-        if self._syncing is not None:
-            self._syncing.result()  # an error of the disk is told once, there or below
+        for sync in self._syncs:
+            sync.result()  # the system tells an error of the disk once, here or below
         os.fsync(self.file.fileno())
 
 

@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from lit_t6.training.checkpoint_files import freed_behind, is_sharded, link_atomically, verify_file, write_atomically
+from lit_t6.training.checkpoint_files import freed_behind, is_sharded, verify_file, write_atomically
 from lit_t6.training.checkpoint_shards import read_whole, set_aside
 from lit_t6.training.messages import warn
 
@@ -67,7 +67,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         return torch.load(path, map_location=map_location, weights_only=weights_only)
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove a checkpoint, in one file or in several; of a large one, see `freed_behind`."""
+        """Remove a checkpoint, in one file or in several; a large file is freed behind, see `freed_behind`."""
         with contextlib.nullcontext() if _is_remote(path) else freed_behind(Path(path)):
             super().remove_checkpoint(path)
 
@@ -130,25 +130,6 @@ def save_checkpoint(trainer: L.Trainer, path: str | Path, weights_only: bool = F
     if trainer.is_global_zero:
         warn(f"{failures[0]} Training goes on.")
     return False
-
-
-def link_checkpoint(trainer: L.Trainer, source: str | Path, path: str | Path) -> bool:
-    """Give a checkpoint of this training a second name from a callback; all ranks must call it, and learn what came.
-
-    Args:
-        trainer: that trains.
-        source: the file, saved by `save_checkpoint`.
-        path: its second name; see `link_atomically`.
-
-    Returns:
-        Whether it has it. Not where several files make it up, at an address with a scheme, or where another plugin than
-        `SafeCheckpointIO` writes, which may write into the file that is there.
-    """
-    linked = False
-    if trainer.is_global_zero and isinstance(trainer.strategy.checkpoint_io, SafeCheckpointIO):
-        plain = Path(source).is_file() and not _is_remote(path)
-        linked = plain and link_atomically(Path(source), Path(path))
-    return trainer.strategy.broadcast(linked)
 
 
 def _is_remote(path: Any) -> bool:

@@ -4,7 +4,6 @@ import os
 import pickle
 import random
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,71 +12,46 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.serialization import config as serialization
 
-from lit_t6.training import checkpoint_files
-from lit_t6.training.checkpoint_files import copy_behind, link_atomically, verify_file, write_atomically
+from lit_t6.training import SafeCheckpointIO, checkpoint_files
+from lit_t6.training.checkpoint_files import verify_file, write_atomically
 from lit_t6.whole_files import hold
 from tests.training.disks import small, small_disk
 from tests.training.endless import wait_for
 
 
-def test_a_copy_takes_the_second_name_alone(tmp_path):
-    first, second = tmp_path / "a.ckpt", tmp_path / "b.ckpt"
-    write_atomically(small(), first)
-    assert link_atomically(first, second)
-    assert first.samefile(second)
-    copy_behind(second).join()
-    assert not first.samefile(second)
-    assert first.read_bytes() == second.read_bytes()
-    assert sorted(os.listdir(tmp_path)) == ["a.ckpt", "b.ckpt"]
-
-
-@pytest.mark.parametrize("meanwhile", ["replaced", "removed", "no room"])
-def test_a_copy_that_comes_too_late_or_has_no_room_changes_nothing(tmp_path, monkeypatch, meanwhile):
-    first, second = tmp_path / "a.ckpt", tmp_path / "b.ckpt"
-    write_atomically(small(), first)
-    assert link_atomically(first, second)
-    copy = shutil.copyfileobj
-
-    def slowly(*given):
-        copy(*given)
-        if meanwhile == "replaced":
-            write_atomically({"other": 1}, second)
-        elif meanwhile == "removed":
-            second.unlink()
-        else:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(checkpoint_files.shutil, "copyfileobj", slowly)
-    copy_behind(second).join()
-    verify_file(first)
-    assert sorted(os.listdir(tmp_path)) == (["a.ckpt"] if meanwhile == "removed" else ["a.ckpt", "b.ckpt"])
-    if meanwhile == "replaced":
-        assert torch.load(second)["other"] == 1
-    elif meanwhile == "no room":
-        assert first.samefile(second)
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
-def test_what_is_removed_or_replaced_is_let_go_behind_its_back(tmp_path, monkeypatch):
-    """Large files are held until they have no name; nobody holds them afterwards, whatever came of it."""
+@pytest.mark.parametrize("end", ["removed", "replaced", "neither"])
+def test_a_large_file_that_is_removed_or_replaced_is_held_until_then_and_let_go(tmp_path, monkeypatch, end):
     monkeypatch.setattr(checkpoint_files, "_LARGE", 1000)
-    path = tmp_path / "a.ckpt"
+    path, closed, close = tmp_path / "a.ckpt", [], os.close
 
     def held():
-        """Files that this process has open, by name."""
+        """Files of this process that have no name any more."""
         names = []
         for link in Path("/proc/self/fd").iterdir():
             with contextlib.suppress(FileNotFoundError):
                 names.append(os.readlink(link))
-        return [name for name in names if name.startswith(str(path))]
+        return [name for name in names if name.startswith(str(tmp_path))]
 
-    for end in (path.unlink, lambda: write_atomically({"other": 1}, path), lambda: os.rename(path, "/nowhere/b")):
-        write_atomically(small(), path)
-        with contextlib.suppress(OSError), checkpoint_files.freed_behind(path):
-            assert held() == [str(path)]
-            end()
-        assert wait_for(lambda: not held())
+    def note(number):
+        with contextlib.suppress(OSError):
+            closed.append(os.readlink(f"/proc/self/fd/{number}"))
+        close(number)
+
+    write_atomically(small(), path)
+    monkeypatch.setattr(checkpoint_files.os, "close", note)
+    if end == "removed":
+        SafeCheckpointIO().remove_checkpoint(path)
+    elif end == "replaced":
+        write_atomically({"other": 1}, path)
+    else:
+        with contextlib.suppress(ValueError), checkpoint_files.freed_behind(path):
+            raise ValueError
+    assert wait_for(lambda: not held())
+    assert (f"{path} (deleted)" in closed) == (end != "neither")
+    assert path.exists() == (end != "removed")
 
 
 def test_a_file_is_hashed_once_while_it_stays_the_same(tmp_path, monkeypatch):
@@ -242,6 +216,24 @@ def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path):
     for leftover in tmp_path.glob(".*"):
         os.utime(leftover, (0, 0))
     write_atomically(small(), path)
+    assert os.listdir(tmp_path) == ["a.ckpt"]
+
+
+def test_a_checkpoint_is_written_where_the_system_gives_no_pinned_memory(tmp_path, monkeypatch):
+    save, tried = torch.save, []
+
+    def attempt(content, file):
+        tried.append(serialization.save.use_pinned_memory_for_d2h)
+        if tried[-1]:
+            file.write(memoryview(b"a beginning"))
+            raise RuntimeError("CUDA error: out of memory")
+        save(content, file)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "save", attempt)
+    write_atomically(small(), tmp_path / "a.ckpt")
+    assert tried == [True, False]
+    verify_file(tmp_path / "a.ckpt")
     assert os.listdir(tmp_path) == ["a.ckpt"]
 
 

@@ -1,13 +1,15 @@
 """The hash at the end of a checkpoint."""
 
+import errno
 import hashlib
+import os
 import random
 import zipfile
 
 import pytest
 import torch
 
-from lit_t6.training import DamagedCheckpoint, SafeCheckpointIO, read_checkpoint
+from lit_t6.training import DamagedCheckpoint, SafeCheckpointIO, checkpoint_hash, read_checkpoint
 from lit_t6.training.checkpoint_files import verify_file, write_atomically
 from lit_t6.training.checkpoint_hash import HashedFile
 from tests.training.disks import small
@@ -69,6 +71,24 @@ def test_the_hash_is_of_the_hashes_of_all_parts_wherever_they_end(tmp_path, last
         path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :] + b"N\0" + comment)
         with pytest.raises(DamagedCheckpoint):
             verify_file(path)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_error_of_the_disk_that_is_told_once_is_told(tmp_path, monkeypatch, number):
+    """While the file is written, or at its end."""
+    monkeypatch.setattr(checkpoint_hash, "_PARTS_A_SYNC", 1)
+    calls, sync = [], os.fsync
+
+    def fail(file):
+        calls.append(file)
+        if len(calls) == number:
+            raise OSError(errno.EIO, "Input/output error")
+        sync(file)
+
+    monkeypatch.setattr(checkpoint_hash.os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        write_atomically({"weight": torch.zeros(PART // 4 + 10)}, tmp_path / "a.ckpt")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_file_with_one_hash_of_everything_is_read(tmp_path):

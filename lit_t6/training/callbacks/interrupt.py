@@ -14,7 +14,6 @@ import lightning as L
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
-from torch import Tensor
 
 from lit_t6.training.callbacks.agreement import Agreement
 from lit_t6.training.callbacks.loop_state import validation_follows
@@ -188,7 +187,7 @@ class SaveOnInterrupt(Checkpoint):
         if not isinstance(saver, ModelCheckpoint) or saver.dirpath is None or is_rehearsal(trainer):
             self._say(f"Stopped after step {step}; nothing is saved: checkpoints are turned off.")
             raise TrainingInterrupted(128 + signal.SIGTERM)
-        saver.last_model_path = saver.last_model_path or name_of_last(saver, trainer, {})
+        saver.last_model_path = saver.last_model_path or _free_name(saver, trainer)
         saved = save_checkpoint(trainer, saver.last_model_path)
         self._over, self.saved = True, saved
         if not saved:
@@ -225,18 +224,12 @@ class SaveOnInterrupt(Checkpoint):
             self._unheard = None
 
 
-def name_of_last(saver: ModelCheckpoint, trainer: L.Trainer, figures: dict[str, Tensor]) -> str:
-    """The file that the last checkpoint is written to: its own, or a name that is free, as others save there too.
-
-    Args:
-        saver: that writes it.
-        trainer: that trains; all its ranks must ask.
-        figures: that its name may hold.
-    """
+def _free_name(saver: ModelCheckpoint, trainer: L.Trainer) -> str:
+    """A name for the last checkpoint that is not taken: another run may save into the same folder."""
     numbers = itertools.count(saver.STARTING_VERSION)
-    path = saver.format_checkpoint_name(figures, saver.CHECKPOINT_NAME_LAST)
-    while saver._enable_version_counter and path != saver.last_model_path and saver.file_exists(path, trainer):
-        path = saver.format_checkpoint_name(figures, saver.CHECKPOINT_NAME_LAST, ver=next(numbers))
+    path = saver.format_checkpoint_name({}, saver.CHECKPOINT_NAME_LAST)
+    while saver.file_exists(path, trainer):  # asks rank 0
+        path = saver.format_checkpoint_name({}, saver.CHECKPOINT_NAME_LAST, ver=next(numbers))
     return path
 
 

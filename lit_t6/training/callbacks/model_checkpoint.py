@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from lit_t6.training.callbacks.interrupt import TrainingInterrupted, name_of_last
+from lit_t6.training.callbacks.interrupt import TrainingInterrupted
 from lit_t6.training.callbacks.throughput import ends_training
-from lit_t6.training.checkpoint_files import copy_behind
-from lit_t6.training.checkpoint_io import SafeCheckpointIO, link_checkpoint, save_checkpoint
+from lit_t6.training.checkpoint_io import SafeCheckpointIO, save_checkpoint
 from lit_t6.training.messages import say
 from lit_t6.training.places import expand, home_of, is_rehearsal
 
@@ -41,8 +39,7 @@ class SafeModelCheckpoint(ModelCheckpoint):
 
     Lightning's own writes the last checkpoint (`save_last`) where it writes one of the best, and leaves it behind where
     a validation is none of the best. Here it is brought up to date by every validation and by the end of the training,
-    unless it is of that step already; where one of the best has just been written, it is that file by a second name,
-    and then a copy of it, which is made while training goes on. A figure that is infinite or NaN is none of the best.
+    unless it is of that step already. A figure that is infinite or NaN is none of the best.
 
     Lightning's own ranks the new checkpoint first and writes it then. If that fails here, it ranks as before: no file
     that is not there counts as the best or the last one, and none that is there is removed for it.
@@ -59,9 +56,6 @@ class SafeModelCheckpoint(ModelCheckpoint):
         self._step_of_last = self._not_saved_at = -1  # the last checkpoint's; where a disk was full
         self.not_saved: list[str] = []
         """Files that this process could not write, and has not since."""
-        self._just_saved: str | None = None  # by what the last checkpoint follows
-        self._copying: threading.Thread | None = None  # the last checkpoint
-        self._same: str | None = None  # as the last checkpoint, while that is saved
         self._validated_at = -1  # and the last checkpoint of that step is left to the end of the epoch
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -77,15 +71,12 @@ class SafeModelCheckpoint(ModelCheckpoint):
 
     def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
         """As Lightning's does, and raise where it was not saved: all that would follow in Lightning's code is left."""
-        linked = self._same is not None and link_checkpoint(trainer, self._same, filepath)
-        if linked and trainer.is_global_zero:
-            self._copying = copy_behind(Path(filepath))
-        saved = linked or save_checkpoint(trainer, filepath, self.save_weights_only)
+        saved = save_checkpoint(trainer, filepath, self.save_weights_only)
         self.not_saved = [path for path in self.not_saved if path != filepath] + ([] if saved else [filepath])
         if not saved:
             raise _NotSavedError
         self._last_global_step_saved = trainer.global_step
-        self._last_checkpoint_saved = self._just_saved = filepath
+        self._last_checkpoint_saved = filepath
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(proxy(self))
@@ -96,27 +87,16 @@ class SafeModelCheckpoint(ModelCheckpoint):
         return (finite or self.save_top_k == -1) and super().check_monitor_top_k(trainer, current)
 
     def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Tensor]) -> None:
-        """As Lightning's, and have in it the name of the last checkpoint that it becomes."""
-        before = self.last_model_path
         with self._as_before_if_not_saved(trainer):
-            if self.save_last:
-                self.last_model_path = name_of_last(self, trainer, monitor_candidates)
             super()._save_topk_checkpoint(trainer, monitor_candidates)
-            self.last_model_path = before  # Lightning's own removes it where the new one has another name
 
     def _save_last_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Tensor]) -> None:
         """As Lightning's, which also links to a file of an earlier step: where this one has none, it is written."""
-        just_saved, self._just_saved = self._just_saved, None
         with self._as_before_if_not_saved(trainer):
-            if self._last_global_step_saved == trainer.global_step:
-                self._same = just_saved
-            elif self.save_last == "link":
+            if self.save_last == "link" and self._last_global_step_saved != trainer.global_step:
                 self._last_checkpoint_saved = ""  # nothing to link to
                 self._make_way(trainer)
-            try:
-                super()._save_last_checkpoint(trainer, monitor_candidates)
-            finally:
-                self._same = self._just_saved = None
+            super()._save_last_checkpoint(trainer, monitor_candidates)
             self._step_of_last = trainer.global_step
 
     def _make_way(self, trainer: L.Trainer) -> None:
@@ -163,11 +143,8 @@ class SafeModelCheckpoint(ModelCheckpoint):
         Lightning's own writes over a file of the same step, which may be another run's where two save into one folder:
         here it gets a name that is free, as at every other save.
         """
-        if not isinstance(exception, TrainingInterrupted) and self._should_save_on_exception(trainer):
-            self._save_at(exception, trainer)
-        self._wait_for_copy()
-
-    def _save_at(self, exception: BaseException, trainer: L.Trainer) -> None:
+        if isinstance(exception, TrainingInterrupted) or not self._should_save_on_exception(trainer):
+            return
         figures = self._monitor_candidates(trainer)
         with self._as_before_if_not_saved(trainer):
             path = self._get_metric_interpolated_filepath_name(figures, trainer)
@@ -180,12 +157,6 @@ class SafeModelCheckpoint(ModelCheckpoint):
         """Bring the last checkpoint up to date; Lightning's writes it where there is none, and in a rehearsal too."""
         if not is_rehearsal(trainer):
             self._bring_last_up_to_date(trainer)
-        self._wait_for_copy()
-
-    def _wait_for_copy(self) -> None:
-        if self._copying is not None:
-            self._copying.join()
-            self._copying = None
 
     @contextlib.contextmanager
     def _as_before_if_not_saved(self, trainer: L.Trainer) -> Iterator[None]:

@@ -1,4 +1,3 @@
-import errno
 from pathlib import Path
 
 import pytest
@@ -6,7 +5,6 @@ import torch
 
 from lit_t6.cli import main, run
 from lit_t6.training import SafeCheckpointIO, SafeModelCheckpoint, SaveForResume, checkpoint_io
-from lit_t6.training.checkpoint_files import verify_file
 from tests.training.endings import Fails
 
 from ..runs import fit
@@ -40,19 +38,14 @@ class Worsening(SafeModelCheckpoint):
 
 @pytest.fixture
 def written(monkeypatch):
-    """Name and step of every checkpoint that is written, in turn, and by whose name one has got a second."""
-    files, write, link = [], checkpoint_io.write_atomically, checkpoint_io.link_atomically
+    """Name and step of every checkpoint that is written."""
+    files, write = [], checkpoint_io.write_atomically
 
     def note(content, path):
         files.append((Path(path).name, content["global_step"]))
         write(content, path)
 
-    def note_link(source, path):
-        files.append((path.name, source.name))
-        return link(source, path)
-
     monkeypatch.setattr(checkpoint_io, "write_atomically", note)
-    monkeypatch.setattr(checkpoint_io, "link_atomically", note_link)
     return files
 
 
@@ -69,7 +62,7 @@ def step_of(path):
 
 def test_the_last_checkpoint_is_of_the_last_validation_though_that_is_none_of_the_best(tmp_path, prepared, written):
     worsening(tmp_path, prepared)
-    assert written == [("step=2.ckpt", 2), ("last.ckpt", "step=2.ckpt"), ("last.ckpt", 4), ("last.ckpt", 6)]
+    assert written == [("step=2.ckpt", 2), ("last.ckpt", 2), ("last.ckpt", 4), ("last.ckpt", 6)]
     content = torch.load(tmp_path / "c" / "last.ckpt", weights_only=True)
     assert content["global_step"] == 6
     assert not content["callbacks"]["ExactResume"]["validation_due"]
@@ -87,8 +80,7 @@ def test_the_last_checkpoint_is_of_the_last_step_where_that_is_not_validated(tmp
 def test_what_is_of_the_last_step_already_is_not_written_again(tmp_path, prepared, written):
     every = {"monitor": None, "every_n_train_steps": 3, "save_top_k": -1}
     worsening(tmp_path, prepared, SaveForResume(every_n_steps=6), saver=every, val_check_interval=100)
-    three, six = "step=3.ckpt", "step=6.ckpt"
-    assert written == [(three, 3), ("last.ckpt", three), (six, 6), ("last.ckpt", six)]
+    assert written == [(name, step) for step in (3, 6) for name in (f"step={step}.ckpt", "last.ckpt")]
 
 
 @pytest.mark.parametrize("every", [{"save_on_train_epoch_end": True}, {}])
@@ -96,76 +88,18 @@ def test_savers_at_the_ends_of_epochs(tmp_path, prepared, written, every):
     """They rank there, after the validation, and the last checkpoint follows."""
     epochs = {"max_steps": -1, "max_epochs": 2, "limit_train_batches": 4, "check_val_every_n_epoch": 1}
     worsening(tmp_path, prepared, saver=every, **epochs | {"val_check_interval": 1.0})
-    assert written == [("step=4.ckpt", 4), ("last.ckpt", "step=4.ckpt"), ("last.ckpt", 8)]
+    assert written == [("step=4.ckpt", 4), ("last.ckpt", 4), ("last.ckpt", 8)]
 
 
 def test_a_validation_within_an_epoch_where_the_saver_ranks_at_its_end(tmp_path, prepared, written):
     worsening(tmp_path, prepared, saver={"save_on_train_epoch_end": True}, max_steps=5)
-    assert written == [("last.ckpt", 2), ("last.ckpt", 4), ("step=5.ckpt", 5), ("last.ckpt", "step=5.ckpt")]
+    steps = [("last.ckpt", 2), ("last.ckpt", 4), ("step=5.ckpt", 5), ("last.ckpt", 5)]
+    assert written == steps
 
 
 def test_no_last_checkpoint_where_none_is_asked_for(tmp_path, prepared, written):
     worsening(tmp_path, prepared, saver={"save_last": None})
     assert written == [("step=2.ckpt", 2)]
-
-
-def no_room(*given):
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-class Improving(SafeModelCheckpoint):
-    """Every validation is the best so far."""
-
-    def _monitor_candidates(self, trainer):
-        return super()._monitor_candidates(trainer) | {"val/loss": torch.tensor(1.0 / trainer.global_step)}
-
-
-def improving(folder, prepared, plugin=SafeCheckpointIO, leaves=frozenset(), **options):
-    saver = Improving(folder / "c", "{step}", monitor="val/loss", save_last=True)
-    given = {"max_steps": 4, "val_check_interval": 2, "limit_val_batches": 1, **options}
-    fit(folder, prepared, callbacks=[saver], plugins=[plugin()] if plugin else [], **given)
-    best = folder / "c" / f"step={given['max_steps']}.ckpt"
-    assert {path.name for path in best.parent.iterdir()} == {"last.ckpt", best.name, *leaves}
-    return best, best.with_name("last.ckpt")
-
-
-def test_a_last_checkpoint_that_is_the_best_is_a_copy_in_the_end(tmp_path, prepared, written):
-    best, last = improving(tmp_path, prepared)
-    assert written == [
-        ("step=2.ckpt", 2),
-        ("last.ckpt", "step=2.ckpt"),
-        ("step=4.ckpt", 4),
-        ("last.ckpt", "step=4.ckpt"),
-    ]
-    assert not best.samefile(last)
-    assert best.read_bytes() == last.read_bytes()
-    assert step_of(last) == 4
-
-
-def test_until_then_it_is_the_same_file(tmp_path, prepared, monkeypatch):
-    monkeypatch.setattr("lit_t6.training.checkpoint_files.shutil.copyfileobj", no_room)
-    best, last = improving(tmp_path, prepared)
-    assert best.samefile(last)
-    best.unlink()
-    verify_file(last)
-    assert step_of(last) == 4
-
-
-@pytest.mark.parametrize("plugin", [SafeCheckpointIO, None])
-def test_it_is_written_where_a_file_has_one_name_or_others_write(tmp_path, prepared, monkeypatch, plugin):
-    monkeypatch.setattr("lit_t6.training.checkpoint_files.os.link", no_room)
-    best, last = improving(tmp_path, prepared, plugin)
-    assert not best.samefile(last)
-    assert (step_of(best), step_of(last)) == (4, 4)
-
-
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
-@pytest.mark.parametrize("name", ["step=2.ckpt", "last.ckpt"])
-def test_a_run_that_goes_on_from_either_name_writes_over_the_last(tmp_path, prepared, name):
-    """Both know what the last one is called, though it was not there when they were written."""
-    best, last = improving(tmp_path, prepared, max_steps=2)
-    improving(tmp_path, prepared, max_steps=4, ckpt_path=best.with_name(name), leaves={"step=2.ckpt"} & {name})
-    assert step_of(last) == 4
 
 
 @pytest.mark.parametrize("plugin", [SafeCheckpointIO, None])
