@@ -44,7 +44,6 @@ class HashedFile:
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.size = file, 0
-        self._tail = b""
         self._hashing = ThreadPoolExecutor(_THREADS, "checkpoint_hash")
         self._syncing = ThreadPoolExecutor(1, "checkpoint_sync")
         self._parts: list[Future[bytes]] = []
@@ -63,7 +62,6 @@ class HashedFile:
         if self._error is None:
             try:
                 self.file.write(data)
-                self._tail = (self._tail + bytes(data[-_END_LENGTH:]))[-_END_LENGTH:]
                 self.size += len(data)
                 self._follow(self.size - _END_LENGTH)
             except BaseException as error:  # also Ctrl-C
@@ -97,8 +95,10 @@ class HashedFile:
             OSError: something could not be written, now or before.
         """
         self.raise_error()
-        assert self._tail[:4] == _END
-        assert self._tail[-2:] == bytes(2)
+        self.file.flush()
+        end = os.pread(self.file.fileno(), _END_LENGTH, self.size - _END_LENGTH)
+        assert end[:4] == _END
+        assert end[-2:] == bytes(2)
         self._follow(self.size - 2, whole=True)
         comment = _COMMENT + _digest_of_parts(part.result() for part in self._parts)
         self.file.seek(-2, os.SEEK_END)

@@ -61,21 +61,25 @@ def test_both_are_of_one_kind(config):
     assert (case.device, case.batch, case.seq_len, case.warmup, case.steps) == ("cuda:1", 20, 32, 15, 125)
 
 
-def test_checks_are_what_the_clock_has_beside_steps(tmp_path):
-    """The last record is of fewer steps than the others."""
-    steps, log_every = 142, 5
-    run = Run("x.yaml", 20, steps, 50, log_every, 15, "cpu")
+@pytest.mark.parametrize(
+    ("check_every", "log_every", "seconds", "steps_between"), [(50, 5, [2.0, 4.0], 127), (25, 60, [3.5, 3.5, 5.0], 82)]
+)
+def test_checks_are_what_the_clock_has_beside_steps(tmp_path, check_every, log_every, seconds, steps_between):
+    """The last record is of fewer steps than the others; checks between the same two are told by their mean."""
+    steps = 142
+    run = Run("x.yaml", 20, steps, check_every, log_every, 15, "cpu")
     clock = 1000.0
     with SummaryWriter(str(tmp_path)) as writer:
         before = 0
         for step in [*range(log_every, steps, log_every), steps]:
-            clock += 0.1 * (step - before) + 0.04 * step * (before // 50 != step // 50)
+            clock += 0.1 * (step - before) + sum(0.04 * s for s in range(before + 1, step + 1) if s % check_every == 0)
             writer.add_scalar("perf/step_ms", 100.0, step - 1, walltime=clock)
             writer.add_scalar("progress/tokens", 7.0 * step, step - 1, walltime=clock)
             before = step
     found = fit.checks(tmp_path, run)
-    assert found["seconds"] == pytest.approx([2.0, 4.0], abs=1e-3)
-    assert found["tokens_per_sec"] == pytest.approx(7.0 * 127 / (12.7 + 6.0), rel=1e-3)
+    assert found["seconds"] == pytest.approx(seconds, abs=1e-3)
+    expected = 7.0 * steps_between / (0.1 * steps_between + sum(seconds))
+    assert found["tokens_per_sec"] == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def _dense(ranks: Sequence[int]) -> bool:
 
 
 def _filled(num_heads: int) -> int:
-    """A."""
+    """Numbers of a row of a, the zeros behind the heads included."""
     return num_heads + -num_heads % _STEP
 
 
