@@ -37,6 +37,7 @@ def bench_decode(
     mechanisms: Sequence[str] = tuple(MECHANISMS),
     peers: Sequence[str] = LIBRARIES,
     upstream: str | None = None,
+    graph: bool = True,
     seconds: float | None = None,
     memory_gib: float | None = None,
     seed: int = 0,
@@ -68,6 +69,8 @@ def bench_decode(
             with --upstream), torch (flash, cuDNN, efficient, matrix products), flex (compiled for each shape, for up to
             45 s a mechanism), flashinfer (which compiles its kernels at first, for minutes).
         upstream: a clone of https://github.com/tensorgi/TPA, or its folder `decode`, or a file with the kernel.
+        graph: replay steps as CUDA graphs, as models here decode; false: call them one by one, as a loop in Python
+            does, where the time to check, plan and start counts. On a CPU there are none.
         seconds: no new measurement begins after so long; null for no limit.
         memory_gib: what may be used at most; null for what is free.
         seed: of the random inputs.
@@ -98,6 +101,7 @@ def bench_decode(
             "kv_groups": kv_groups,
             "dtype": dtype,
             "seed": seed,
+            **({} if graph or not points[0].on_gpu else {"graph": False}),
         },
         facts=facts(device, kernels, (*VERSIONS, "flashinfer-python")),
         planned=len(points),
@@ -107,7 +111,7 @@ def bench_decode(
     memory = None if memory_gib is None else int(memory_gib * 2**30)
     deadline = None if seconds is None else time.monotonic() + seconds
     with torch.cuda.device(device) if points[0].on_gpu else nullcontext():
-        _run(results, points, chosen, path, seed, memory, deadline)
+        _run(results, points, chosen, path, seed, memory, deadline, graph)
     if results.wrong:
         first = results.wrong[0]
         raise ValueError(
@@ -125,6 +129,7 @@ def _run(
     seed: int,
     memory: int | None,
     deadline: float | None,
+    graph: bool,
 ) -> None:
     try:
         with Messages(len(points)) as messages:
@@ -138,7 +143,7 @@ def _run(
             for point in points:
                 messages.point(str(point))
                 for group in _groups(results, point, peers):
-                    for entry in _until(deadline, measure(point, group, seed, memory, preparing), results):
+                    for entry in _until(deadline, measure(point, group, seed, memory, preparing, graph), results):
                         results.entries.append(entry)
                         messages.entry(entry)
                 results.write(path)

@@ -36,7 +36,7 @@ class Preparing:
 
 
 def measure(
-    point: Point, peers: Sequence[Peer], seed: int, memory: int | None, preparing: Preparing
+    point: Point, peers: Sequence[Peer], seed: int, memory: int | None, preparing: Preparing, graph: bool = True
 ) -> Iterator[Entry]:
     """Measure the peers of one mechanism at a point.
 
@@ -46,6 +46,7 @@ def measure(
         seed: of the random inputs.
         memory: bytes that may be used; None for what is free.
         preparing: what preparing took so far; is added to.
+        graph: whether steps are replayed as CUDA graphs.
 
     Yields:
         An entry for each peer.
@@ -82,7 +83,7 @@ def measure(
         if problem:
             yield _entry(point, peer, "no memory", f"its copy of the cache {problem}")
             continue
-        yield _measure_one(point, peer, inputs, exact, reference if peer.strict else None, preparing)
+        yield _measure_one(point, peer, inputs, exact, reference if peer.strict else None, preparing, graph)
 
 
 def _measure_one(
@@ -92,6 +93,7 @@ def _measure_one(
     exact: Tensor,
     reference: Tensor | None,
     preparing: Preparing,
+    graph: bool,
 ) -> Entry:
     began = time.monotonic()
     try:
@@ -105,7 +107,7 @@ def _measure_one(
             preparing.add(peer, seconds)
             if first.problem:
                 return _entry(point, peer, "wrong", first.problem, error=first.error, allowed=first.allowed)
-            timing = time_calls(calls, point.device)
+            timing = time_calls(calls, point.device, graph=graph)
             verdict = judge(peer.result(timing.output, point), exact, reference, point.dtype)
     except torch.OutOfMemoryError as error:
         return _entry(point, peer, "no memory", _first_line(error))

@@ -56,6 +56,10 @@ def _legend(results: Results) -> list[str]:
         f"{facts['same']['device']}; {versions}.",
         *facts["commands"],
     ]
+    if not settings.get("graph", True):
+        lines.insert(
+            1, "Without CUDA graphs: where Python takes longer to start a step than the GPU for it, that time."
+        )
     lines += [f"Left out: {label}, {why}." for label, why in results.not_tried().items()]
     if results.stopped:
         lines.append(f"Of {results.planned} points {len(results.shapes)} were begun: {results.stopped}.")

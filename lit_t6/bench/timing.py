@@ -49,7 +49,7 @@ def num_sets(nbytes: int, device: str) -> int:
     return max(1, min(SETS_AT_MOST, 2 * l2_bytes(device) // nbytes + 1))
 
 
-def time_calls(calls: Sequence[Call], device: str, replays: int = REPLAYS) -> Timing:
+def time_calls(calls: Sequence[Call], device: str, replays: int = REPLAYS, graph: bool = True) -> Timing:
     """Time calls one after the other; what is told is the time of one of them.
 
     On a GPU all of them are recorded as one CUDA graph, which is replayed between events: the time that Python takes
@@ -59,8 +59,10 @@ def time_calls(calls: Sequence[Call], device: str, replays: int = REPLAYS) -> Ti
         calls: the same work on different inputs.
         device: where they run.
         replays: how many times all of them are timed.
+        graph: else Python calls them again each time, and where it takes longer than the GPU its time is told.
     """
-    turns, output = (_gpu_turns if torch.device(device).type == "cuda" else _cpu_turns)(calls, replays)
+    on_gpu = torch.device(device).type == "cuda"
+    turns, output = (_cpu_turns if not on_gpu else _gpu_turns if graph else _called_turns)(calls, replays)
     each = [turn / len(calls) for turn in turns]
     return Timing(statistics.median(each), min(each), max(each), output)
 
@@ -81,14 +83,32 @@ def _gpu_turns(calls: Sequence[Call], replays: int) -> tuple[list[float], Tensor
     output.fill_(float("nan"))  # what is checked afterwards was written by a replay
     for _ in range(3):
         graph.replay()
+    turns = _between_events(graph.replay, replays)
+    return turns, output.clone()  # the graph's memory goes with it
+
+
+def _called_turns(calls: Sequence[Call], replays: int) -> tuple[list[float], Tensor]:
+    outputs: list[Tensor] = []
+
+    def turn() -> None:
+        outputs[:] = [calls[0]()]
+        for call in calls[1:]:
+            call()
+
+    for _ in range(3):
+        turn()
+    return _between_events(turn, replays), outputs[0]
+
+
+def _between_events(turn: Callable[[], None], replays: int) -> list[float]:
+    torch.cuda.synchronize()
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(replays + 1)]
     marks[0].record()
     for mark in marks[1:]:
-        graph.replay()
+        turn()
         mark.record()
     torch.cuda.synchronize()
-    turns = [first.elapsed_time(second) for first, second in pairwise(marks)]
-    return turns, output.clone()  # the graph's memory goes with it
+    return [first.elapsed_time(second) for first, second in pairwise(marks)]
 
 
 def _cpu_turns(calls: Sequence[Call], replays: int) -> tuple[list[float], Tensor]:

@@ -49,6 +49,12 @@ def test_ratios_and_their_extremes(results):
     assert "| wrong " in last
 
 
+def test_steps_that_python_starts_are_told_to_be_so(results):
+    assert "Without CUDA graphs" not in markdown(results)
+    results.settings["graph"] = False
+    assert markdown(results).count("Without CUDA graphs") == 1
+
+
 def test_a_file_is_taken_up_as_it_was_written(results, tmp_path):
     path = tmp_path / "decode.json"
     results.write(path)

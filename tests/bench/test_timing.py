@@ -43,8 +43,19 @@ def test_sets_of_inputs_are_larger_than_the_l2():
 
 
 @pytest.mark.gpu
-def test_a_replay_s_output_is_that_of_its_inputs():
+@pytest.mark.parametrize("graph", [True, False])
+def test_a_replay_s_output_is_that_of_its_inputs(graph):
     sets = [torch.full((1000,), float(n), device="cuda") for n in range(3)]
-    timing = time_calls([lambda x=x: x + 1 for x in sets], "cuda")
+    timing = time_calls([lambda x=x: x + 1 for x in sets], "cuda", graph=graph)
     assert timing.output.eq(1).all()
     assert 0 < timing.ms < 1
+
+
+@pytest.mark.gpu
+def test_what_python_takes_counts_only_without_a_graph():
+    def call():
+        time.sleep(0.002)
+        return torch.zeros(1, device="cuda")
+
+    assert time_calls([call], "cuda").ms < 1
+    assert time_calls([call], "cuda", graph=False).ms > 1
