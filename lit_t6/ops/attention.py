@@ -4,6 +4,9 @@ Letters: B batch, T positions, N new positions, M cached ones, H query heads, G 
 keys and of values.
 """
 
+import functools
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -104,17 +107,22 @@ def cached_attention(
             the reason.
     """
     check_impl(impl)
+    fast = impl == "triton" or (impl == "auto" and k.is_cuda)
+    if fast and HAS_TRITON and not torch.compiler.is_compiling():
+        again = _decode_again()(q, k, v, lengths, scale)
+        if again is not None:
+            return again
     batch, num_keys = k.shape[:2]
     check_rows(batch, num_keys, lengths=lengths, document_ids=None)
     if lengths is None:
         lengths = torch.full((batch,), num_keys, device=k.device)
-    if impl == "triton" or (impl == "auto" and k.is_cuda):
+    if fast:
         problem = flash_decode_cannot(q, k, v)
         if problem is None:
             from lit_t6.ops.dense.flash_decode import flash_decode  # needs Triton
 
-            values, size = (None, v) if isinstance(v, int) else (v, v.shape[-1])
-            return flash_decode(q, k, values, size, lengths, q.shape[-1] ** -0.5 if scale is None else scale)
+            values, size = (None, v) if isinstance(v, int) else (v, None)
+            return flash_decode(q, k, values, size, lengths, scale)
         if impl == "triton":
             raise ValueError(f"impl='triton' cannot decode this: {problem}. Use impl='auto'.")
     return _masked_attention(q, k, k[..., :v] if isinstance(v, int) else v, lengths, scale)
@@ -127,6 +135,14 @@ def flash_decode_cannot(q: Tensor, k: Tensor, v: Tensor | int) -> str | None:
     from lit_t6.ops.dense.flash_decode import why_not
 
     return why_not(q, k, v)
+
+
+@functools.cache
+def _decode_again() -> Callable[..., Tensor | None]:
+    """Of the kernel's module, which needs Triton; by an import statement it would take a microsecond of every step."""
+    from lit_t6.ops.dense.flash_decode import decode_again
+
+    return decode_again
 
 
 def _masked_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, scale: float | None) -> Tensor:

@@ -2,6 +2,7 @@
 
 import functools
 import os
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -19,6 +20,16 @@ def no_gpu(device: torch.device) -> str | None:
 def interpreted() -> bool:
     """Whether Triton runs its kernels on a CPU, as TRITON_INTERPRET=1 asks."""
     return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def is_current(device: torch.device) -> bool:
+    """Whether kernels are started where a tensor is, if nothing is done about it."""
+    return device.type != "cuda" or device.index == torch.cuda.current_device()
+
+
+def on_device(device: torch.device) -> AbstractContextManager[object]:
+    """Kernels are started on a device in it: Triton takes the current one, wherever tensors are."""
+    return nullcontext() if is_current(device) else torch.cuda.device(device)
 
 
 @functools.cache

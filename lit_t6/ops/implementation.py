@@ -4,6 +4,7 @@ from importlib.util import find_spec
 from typing import Literal, get_args
 
 Impl = Literal["auto", "reference", "triton"]
+_IMPLS = get_args(Impl)
 
 HAS_TRITON = find_spec("triton") is not None
 
@@ -14,5 +15,5 @@ def check_impl(impl: str) -> None:
     Raises:
         ValueError: with the name and those that exist.
     """
-    if impl not in get_args(Impl):
-        raise ValueError(f"impl={impl!r} is not an implementation; expected one of {', '.join(get_args(Impl))}.")
+    if impl not in _IMPLS:
+        raise ValueError(f"impl={impl!r} is not an implementation; expected one of {', '.join(_IMPLS)}.")

@@ -1,6 +1,6 @@
-"""What kernels that read a cache in parts share: how many parts, how rows lie in memory, and the merge of the parts.
+"""What kernels that read a cache in parts share: how many parts of which size, and how rows lie in memory.
 
-Letters: B batch, N new queries, M cached positions, H heads, E head size of the values, R rank.
+Letters: B batch, N new queries, M cached positions, R rank.
 """
 
 import functools
@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from triton import next_power_of_2
 
 from lit_t6.ops.alignment import ALIGNMENT
-from lit_t6.ops.device import early_start, no_gpu, num_multiprocessors, shared_memory
-from lit_t6.ops.kernels.merge import _merge_kernel
+from lit_t6.ops.device import no_gpu, num_multiprocessors, shared_memory
 
 MAX_QUERIES = 16
 """New tokens that such kernels are for: more read a cache as fast by matrix products."""
@@ -126,80 +124,18 @@ def blocks(
     return {"BLOCK_M": block, "NUM_STAGES": stages, "num_warps": 8 if rows > 64 else 4}
 
 
-class Parts:
-    """What a kernel writes for each part of the cache, and its merge.
+def splits_of(
+    plan: Mapping[str, int], bytes_per_token: int, num_rows: int, num_cached: int, device: torch.device
+) -> int:
+    """As many parts as keep the GPU busy; none depends on how many of the cached positions are valid.
 
     Args:
-        splits: how many parts.
-        shape: of the result, (B, N, H, E).
-        device: of both.
+        plan: from `blocks`.
+        bytes_per_token: as there.
+        num_rows: programs if nothing were split.
+        num_cached: as there.
+        device: where it all runs.
     """
-
-    def __init__(self, splits: int, shape: tuple[int, int, int, int], device: torch.device) -> None:
-        batch, num_queries, num_heads, value_dim = shape
-        self.splits, self.shape = splits, shape
-        self.out = torch.empty(batch, splits, num_queries, num_heads, value_dim, dtype=torch.float32, device=device)
-        """(B, splits, N, H, E): the sums of each part, weighted by powers of 2 of the logits less the largest."""
-        # Each on its own: Triton compiles a kernel again for a start that is no multiple of 16 bytes.
-        self.top, self.total = (torch.empty_like(self.out[..., 0]) for _ in range(2))
-        """(B, splits, N, H): the largest logit of each part, and the sum of its weights.
-
-        The logarithm of the sum of exponentials is both in one number, and loses digits where the logits are large.
-        """
-
-    @classmethod
-    def planned(
-        cls,
-        plan: Mapping[str, int],
-        bytes_per_token: int,
-        num_rows: int,
-        num_cached: int,
-        shape: tuple[int, int, int, int],
-        device: torch.device,
-    ) -> "Parts":
-        """As many parts as keep the GPU busy; none depends on how many of the cached positions are valid.
-
-        Args:
-            plan: from `blocks`.
-            bytes_per_token: as there.
-            num_rows: programs if nothing were split.
-            num_cached: as there.
-            shape: of the result, (B, N, H, E).
-            device: where it all runs.
-        """
-        block_m = plan["BLOCK_M"]
-        at_once = max(1, min(_AT_ONCE, shared_memory(device) // (plan["NUM_STAGES"] * block_m * bytes_per_token)))
-        most = -(-num_cached // block_m)
-        return cls(num_splits(num_rows, at_once * num_multiprocessors(device), most), shape, device)
-
-    def merge(self, lengths: Tensor, block_m: int, scale: float, dtype: torch.dtype) -> Tensor:
-        """The result, (B, N, H, E): the mean over all parts.
-
-        Args:
-            lengths: (B,) int64 of the cache.
-            block_m: tokens of a block; each part took as many blocks as any, the last the rest.
-            scale: of the result.
-            dtype: of the result.
-        """
-        batch, num_queries, num_heads, value_dim = self.shape
-        result = torch.empty(self.shape, dtype=dtype, device=self.out.device)
-        # All parts of a row at once if they are no more than 128, and few numbers of it: most programs wait for memory.
-        block_s = min(128, max(2, next_power_of_2(self.splits)))
-        block_e = min(max(16, next_power_of_2(value_dim)), max(32, 2048 // block_s))
-        _merge_kernel[(num_queries * num_heads, batch, -(-value_dim // block_e))](
-            self.out,
-            self.top,
-            self.total,
-            lengths,
-            result,
-            self.splits,
-            scale,
-            NUM_ROWS=num_queries * num_heads,
-            VALUE_DIM=value_dim,
-            BLOCK_M=block_m,
-            BLOCK_S=block_s,
-            BLOCK_E=block_e,
-            num_warps=4 if block_s * block_e > 2048 else 2,
-            **early_start(self.out.device),
-        )
-        return result
+    block_m = plan["BLOCK_M"]
+    at_once = max(1, min(_AT_ONCE, shared_memory(device) // (plan["NUM_STAGES"] * block_m * bytes_per_token)))
+    return num_splits(num_rows, at_once * num_multiprocessors(device), -(-num_cached // block_m))

@@ -1,7 +1,6 @@
 """How a cache is read in parts."""
 
 import ast
-import importlib
 import re
 from pathlib import Path
 
@@ -9,7 +8,8 @@ import pytest
 import torch
 
 from lit_t6.ops import cached_attention, tpa_decode
-from lit_t6.ops.splits import Parts, blocks, num_splits, positions
+from lit_t6.ops.launch import Launch
+from lit_t6.ops.splits import blocks, num_splits, positions
 
 from .seeds import INTERPRETED
 
@@ -25,65 +25,11 @@ def test_parts_of_the_cache_fill_the_gpu():
     assert num_splits(70, 132, 4096) == 7  # nearly full waves, where whole rows would leave half of it idle
 
 
-@pytest.mark.parametrize("splits", [1, 2, 3])
-def test_what_parts_write_begins_at_16_bytes(splits):
-    """Triton compiles a kernel again for a pointer that does not."""
-    parts = Parts(splits, (1, 1, 3, 16), CPU)
-    assert all(x.data_ptr() % 16 == 0 for x in (parts.out, parts.top, parts.total))
-
-
 def test_a_short_cache_has_small_blocks_and_a_long_one_large_ones():
     """A CPU counts as eight multiprocessors."""
     tokens = {length: blocks(32, 384, 2, 1, length, CPU)["BLOCK_M"] for length in (100, 256, 512, 1024, 2**20)}
     assert tokens == {100: 32, 256: 32, 512: 64, 1024: 128, 2**20: 128}
     assert blocks(32, 384, 2, 16, 100, CPU)["BLOCK_M"] == 128  # other rows keep the GPU busy
-
-
-@INTERPRETED
-@pytest.mark.parametrize(("heads", "tokens"), [(16, 128), (32, 128), (48, 32)])
-def test_blocks_of_a_short_cache_of_factors(monkeypatch, heads, tokens):
-    plans = []
-
-    def spy(*args, **options):
-        plans.append(blocks(*args, **options))
-        return plans[-1]
-
-    flash_decode = importlib.import_module("lit_t6.ops.tpa.flash_decode")
-    monkeypatch.setattr(flash_decode, "blocks", spy)
-    half = torch.float16
-    queries = [torch.randn(1, 1, 2, size, dtype=half) for size in (heads, 64)]
-    cached = [torch.randn(1, 256, 1, size, dtype=half) for size in (heads, 64)]
-    tpa_decode(*queries, *cached, *cached, zero_padding=True, impl="triton")
-    assert [plan["BLOCK_M"] for plan in plans] == [tokens]  # 256 tokens for eight multiprocessors: a CPU counts so
-
-
-@INTERPRETED
-@pytest.mark.parametrize(
-    ("heads", "rank", "length", "plan"),
-    [
-        (34, 2, 2**17, (64, 3)),
-        (34, 2, 2**18, (32, 3)),
-        (47, 2, 2**18, (32, 3)),
-        (48, 1, 2**18, (64, 3)),
-        (34, 3, 2**18, (32, 3)),
-    ],
-)
-def test_two_programs_share_a_multiprocessor_over_a_long_cache(monkeypatch, heads, rank, length, plan):
-    """If each has room for three blocks of 32 tokens, or of 64 as before."""
-    flash_decode = importlib.import_module("lit_t6.ops.tpa.flash_decode")
-    plans = []
-
-    def stop(*args, **options):
-        plans.append(blocks(*args, **options))
-        raise InterruptedError
-
-    monkeypatch.setattr(flash_decode, "blocks", stop)
-    half = torch.float16
-    queries = [torch.zeros(1, 1, rank, size, dtype=half) for size in (heads, 64)]
-    cached = [torch.zeros(1, 1, rank, size, dtype=half).expand(-1, length, -1, -1) for size in (heads, 64)]
-    with pytest.raises(InterruptedError):
-        tpa_decode(*queries, *cached, *cached, lengths=torch.tensor([length]), zero_padding=True, impl="triton")
-    assert [(each["BLOCK_M"], each["NUM_STAGES"]) for each in plans] == [plan]
 
 
 def test_positions_are_those_that_a_cache_has_room_for():
@@ -97,27 +43,22 @@ def test_positions_are_those_that_a_cache_has_room_for():
 @pytest.mark.parametrize("kind", ["tpa", "dense"])
 def test_while_a_cache_fills_no_constant_of_a_kernel_changes(kind, monkeypatch):
     """Not even where a plan for as many tokens as there are would have other blocks."""
-    module = importlib.import_module(f"lit_t6.ops.{kind}.flash_decode")
-    name = f"_{kind}_decode_fwd_kernel"
-    kernel, seen = getattr(module, name), []
+    seen = []
+    first = Launch.first
 
-    class Recorded:
-        def __getitem__(self, grid):
-            def launch(*arguments, **constants):
-                seen.append(constants)
-                kernel[grid](*arguments, **constants)
+    def spy(launch, *changing):
+        seen.append((launch, launch._grid, launch._values))
+        first(launch, *changing)
 
-            return launch
-
-    monkeypatch.setattr(module, name, Recorded())
+    monkeypatch.setattr(Launch, "first", spy)
     a, b = torch.randn(1, 1024, 1, 5), torch.randn(1, 1024, 1, 16)
     for length in (1, 40, 300, 900):
         if kind == "tpa":
             tpa_decode(a[:, :1], b[:, :1], *(x[:, :length] for x in (a, b, a, b)), impl="triton")
         else:
             cached_attention(b[:, :1], b[:, :length], b[:, :length], impl="triton")
-    assert len(seen) == 4
-    assert all(constants == seen[0] for constants in seen)
+    assert len(seen) == 8  # reading and merging
+    assert seen[2:] == seen[:2] * 3  # the very same ones: nothing is planned again
 
 
 def _parsed(path):
@@ -125,7 +66,7 @@ def _parsed(path):
 
 
 def _started_early():
-    """Kernels that are launched with `**early_start(...)`, and the files that say so."""
+    """Kernels that may be launched early, by `**early_start(...)` or a `Launch`, and the files that say so."""
     for path in sorted(Path("lit_t6").rglob("*.py")):
         nodes = _parsed(path)
         homes = {
@@ -134,17 +75,27 @@ def _started_early():
             if isinstance(node, ast.ImportFrom)
             for alias in node.names
         }
-        for node in nodes:
-            unpacked = [word.value for word in getattr(node, "keywords", []) if word.arg is None]
-            if any(isinstance(x, ast.Call) and ast.unparse(x.func) == "early_start" for x in unpacked):
+        for node in (n for n in nodes if isinstance(n, ast.Call)):
+            if ast.unparse(node.func) in ("Launch", "DecodePlan"):  # which have the kernel as an argument
+                kernel = node.args[0]
+            elif any(_is_early_start(word) for word in node.keywords):
                 assert isinstance(node.func, ast.Subscript), f"{path}, line {node.lineno}: the kernel by its name"
-                yield path, *homes[ast.unparse(node.func.value)]
+                kernel = node.func.value
+            else:
+                continue
+            if ast.unparse(kernel) != "kernel":  # a `DecodePlan` hands its own on
+                yield path, *homes[ast.unparse(kernel)]
+
+
+def _is_early_start(word):
+    return word.arg is None and isinstance(word.value, ast.Call) and ast.unparse(word.value.func) == "early_start"
 
 
 def test_kernels_that_start_early_wait_before_anything_else():
     """Else they read what the kernel before them has not written yet, now and then."""
     launched = list(_started_early())
-    assert len(launched) >= 3
+    names = {name for _, name, _ in launched}
+    assert names >= {"_tpa_decode_fwd_kernel", "_dense_decode_fwd_kernel", "_merge_kernel", "_token_linear_kernel"}
     for path, name, module in launched:
         home = Path(*module.split(".")).with_suffix(".py")
         (kernel,) = [n for n in _parsed(home) if isinstance(n, ast.FunctionDef) and n.name == name]

@@ -10,9 +10,11 @@ import triton
 from torch import Tensor
 from triton import next_power_of_2
 
+from lit_t6.ops.decode_plan import DecodePlan, Plans, key_of
 from lit_t6.ops.dense.kernels.decode import _dense_decode_fwd_kernel
-from lit_t6.ops.device import early_start, shared_memory
-from lit_t6.ops.splits import MAX_LENGTH, MAX_QUERIES, Parts, blocks, layout, positions, refusal
+from lit_t6.ops.device import is_current, on_device, shared_memory
+from lit_t6.ops.launch import is_watched
+from lit_t6.ops.splits import MAX_LENGTH, MAX_QUERIES, blocks, layout, positions, refusal, splits_of
 
 MAX_SIZE = 256
 """Features of a key or a value."""
@@ -25,6 +27,7 @@ _ROWS = 128
 """Rows of a program at most."""
 _RESULTS = 32768
 """Numbers of the result that a program holds at most."""
+_PLANS = Plans()
 
 
 def why_not(q: Tensor, k: Tensor, v: Tensor | int) -> str | None:
@@ -38,14 +41,48 @@ def why_not(q: Tensor, k: Tensor, v: Tensor | int) -> str | None:
     return refusal(limits, k, *([] if isinstance(v, int) else [v]))
 
 
+def decode_again(q: Tensor, k: Tensor, v: Tensor | int, lengths: Tensor | None, scale: float | None) -> Tensor | None:
+    """`lit_t6.ops.cached_attention` of arguments like those of a call before, which are not looked at any further.
+
+    None if there was no such call, or if a call is more than its result now, see `is_watched`.
+    """
+    if k.dim() != 4 or is_watched():
+        return None
+    batch, num_keys = k.shape[:2]
+    if lengths is None:
+        lengths = torch.full((batch,), num_keys, device=k.device)
+    values, size = (None, v) if isinstance(v, int) else (v, None)
+    plan = _PLANS.get(key_of((scale, size), (q, lengths), (k, values)))
+    if plan is None or num_keys > MAX_LENGTH or not is_current(k.device):
+        return None
+    return plan((q, k, k if values is None else values), lengths)
+
+
 @torch.library.custom_op("lit_t6::dense_decode", mutates_args=())
-def flash_decode(q: Tensor, k: Tensor, v: Tensor | None, value_dim: int, lengths: Tensor, scale: float) -> Tensor:
-    """(B, N, H, E); arguments are those of `lit_t6.ops.cached_attention`, checked there; no `v`: shared with `k`."""
+def flash_decode(
+    q: Tensor, k: Tensor, v: Tensor | None, shared_dim: int | None, lengths: Tensor, scale: float | None
+) -> Tensor:
+    """(B, N, H, E); arguments are those of `lit_t6.ops.cached_attention`, checked there; `v`, or E of shared values."""
+    k = k if k.stride(-1) == 1 else k.contiguous()
+    v = v if v is None or v.stride(-1) == 1 else v.contiguous()
+    q, lengths = q.contiguous(), lengths.to(torch.int64).contiguous()
+    key = key_of((scale, shared_dim), (q, lengths), (k, v))
+    plan = _PLANS.get(key)
+    if plan is None:
+        plan = _plan(q, k, v, shared_dim, scale)
+        _PLANS.add(key, plan)
+    with on_device(k.device):
+        return plan((q, k, k if v is None else v), lengths)
+
+
+def _plan(q: Tensor, k: Tensor, v: Tensor | None, shared_dim: int | None, scale: float | None) -> DecodePlan:
+    """How `flash_decode` computes such arguments."""
     batch, num_queries, num_heads, head_dim = q.shape
     num_kv_heads = k.shape[2]
     group = num_heads // num_kv_heads
     shared = v is None
-    k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (k, k if v is None else v))
+    v = k if v is None else v
+    value_dim = v.shape[-1] if shared_dim is None else shared_dim
     in_k, in_v = layout(k), layout(v)
 
     block_d = max(16, next_power_of_2(head_dim - value_dim if shared else head_dim))
@@ -58,45 +95,45 @@ def flash_decode(q: Tensor, k: Tensor, v: Tensor | None, value_dim: int, lengths
     bytes_per_token = k.itemsize * (block_d + block_e)
     room = shared_memory(k.device) - rows * bytes_per_token  # the queries stay there
     num_rows, num_cached = batch * tiles, positions(k, v)
-    plan = blocks(
+    sizes = blocks(
         rows, bytes_per_token, k.itemsize, num_rows, num_cached, k.device, choices=_BLOCKS_AND_STAGES, room=room
     )
     if block_e * rows > 8192:
-        plan["num_warps"] = 8
-    shape = (batch, num_queries, num_heads, value_dim)
-    parts = Parts.planned(plan, bytes_per_token, num_rows, num_cached, shape, k.device)
-    lengths = lengths.to(torch.int64)
-    _dense_decode_fwd_kernel[(parts.splits, tiles, batch)](
-        q.contiguous(),
-        k,
-        v,
-        lengths,
-        parts.out,
-        parts.top,
-        parts.total,
-        k.stride(0) // in_k[2],
-        v.stride(0) // in_v[2],
-        parts.splits,
-        scale * math.log2(math.e),
-        NUM_QUERIES=num_queries,
-        NUM_HEADS=num_heads,
-        GROUP=group,
-        HEAD_DIM=head_dim,
-        VALUE_DIM=value_dim,
-        K=in_k,
-        V=in_v,
-        SHARED=shared,
-        BLOCK_N=block_n,
-        BLOCK_H=block_h,
-        BLOCK_D=block_d,
-        BLOCK_E=block_e,
-        PRECISION="ieee" if k.dtype == torch.float32 else "tf32",
-        **plan,
-        **early_start(k.device),
+        sizes["num_warps"] = 8
+    splits = splits_of(sizes, bytes_per_token, num_rows, num_cached, k.device)
+    scale = head_dim**-0.5 if scale is None else scale
+    return DecodePlan(
+        _dense_decode_fwd_kernel,
+        tiles=tiles,
+        splits=splits,
+        shape=(batch, num_queries, num_heads, value_dim),
+        dtype=q.dtype,
+        device=k.device,
+        block_m=sizes["BLOCK_M"],
+        scale=1.0,
+        values={
+            "k_stride_b": k.stride(0) // in_k[2],
+            "v_stride_b": v.stride(0) // in_v[2],
+            "num_splits": splits,
+            "scale": scale * math.log2(math.e),
+            "NUM_QUERIES": num_queries,
+            "NUM_HEADS": num_heads,
+            "GROUP": group,
+            "HEAD_DIM": head_dim,
+            "VALUE_DIM": value_dim,
+            "K": in_k,
+            "V": in_v,
+            "SHARED": shared,
+            "BLOCK_N": block_n,
+            "BLOCK_H": block_h,
+            "BLOCK_D": block_d,
+            "BLOCK_E": block_e,
+            "PRECISION": "ieee" if k.dtype == torch.float32 else "tf32",
+            **sizes,
+        },
     )
-    return parts.merge(lengths, plan["BLOCK_M"], 1.0, q.dtype)
 
 
 @flash_decode.register_fake
-def _(q, k, v, value_dim, lengths, scale):  # type: ignore[no-untyped-def]
-    return q.new_empty(*q.shape[:3], value_dim)
+def _(q, k, v, shared_dim, lengths, scale):  # type: ignore[no-untyped-def]
+    return q.new_empty(*q.shape[:3], v.shape[-1] if shared_dim is None else shared_dim)

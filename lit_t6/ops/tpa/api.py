@@ -1,6 +1,7 @@
 """The ways in: checks the arguments, chooses the implementation, runs it."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -120,22 +121,26 @@ def tpa_decode(
             the "triton" one cannot take, with the reason.
     """
     check_impl(impl)
+    fast = impl == "triton" or (impl == "auto" and a_k.is_cuda)
+    if fast and HAS_TRITON and not torch.compiler.is_compiling():
+        again = _decode_again()(a_q, b_q, (a_k, b_k, c_k, a_v, b_v, c_v), rope, lengths, scale, zero_padding)
+        if again is not None:
+            return again
     check_decode_factors(a_q, b_q, a_k, b_k, a_v, b_v, c_k, c_v)
-    num_heads, head_dim = a_k.shape[-1], b_q.shape[-1]
+    num_heads = a_k.shape[-1]
     batch, num_keys = a_k.shape[:2]
     check_rows(batch, num_keys, lengths=lengths, document_ids=None)
     if rope is not None and len(rope[0]) < num_keys:
         raise ValueError(f"rope: angles of {len(rope[0])} positions, expected at least the cache's {num_keys}.")
     if lengths is None:
         lengths = torch.full((batch,), num_keys, device=a_k.device)
-    if impl == "triton" or (impl == "auto" and a_k.is_cuda):
+    if fast:
         problem = flash_decode_cannot(a_q, b_q, a_k, b_k, a_v, b_v, c_v)
         if problem is None:
             from lit_t6.ops.tpa.flash_decode import flash_decode  # needs Triton
 
             tables = (None, None) if rope is None else rope
-            factor = head_dim**-0.5 if scale is None else scale
-            return flash_decode(a_q, b_q, a_k, b_k, a_v, b_v, c_k, c_v, *tables, lengths, factor, zero_padding)
+            return flash_decode(a_q, b_q, a_k, b_k, a_v, b_v, c_k, c_v, *tables, lengths, scale, zero_padding)
         if impl == "triton":
             raise ValueError(f"impl='triton' cannot decode this: {problem}. Use impl='auto'.")
     b_k = b_k if rope is None else apply_rope(b_k, rope[0][:num_keys], rope[1][:num_keys])
@@ -159,6 +164,14 @@ def flash_decode_cannot(
     from lit_t6.ops.tpa.flash_decode import why_not
 
     return why_not(a_q, b_q, a_k, b_k, a_v, b_v, c_v)
+
+
+@functools.cache
+def _decode_again() -> Callable[..., Tensor | None]:
+    """Of the kernel's module, which needs Triton; by an import statement it would take a microsecond of every step."""
+    from lit_t6.ops.tpa.flash_decode import decode_again
+
+    return decode_again
 
 
 def attend_by_factors(

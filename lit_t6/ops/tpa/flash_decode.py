@@ -4,15 +4,18 @@ Letters: B batch, N new queries, M cached positions, H heads, D and E head sizes
 """
 
 import math
-from typing import Any
+from typing import cast
 
 import torch
 import triton
 from torch import Tensor
 from triton import next_power_of_2
 
-from lit_t6.ops.device import early_start, shared_memory
-from lit_t6.ops.splits import MAX_LENGTH, MAX_QUERIES, Parts, blocks, layout, positions, refusal
+from lit_t6.ops.decode_plan import DecodePlan, Plans, key_of
+from lit_t6.ops.device import is_current, on_device
+from lit_t6.ops.launch import is_watched
+from lit_t6.ops.splits import MAX_LENGTH, MAX_QUERIES, layout, positions, refusal
+from lit_t6.ops.tpa.decode_sizes import Sizes
 from lit_t6.ops.tpa.factors import materialise
 from lit_t6.ops.tpa.kernels.decode import _tpa_decode_fwd_kernel
 
@@ -21,15 +24,11 @@ MAX_RANK = 8
 MAX_SIZE = 128
 _ROWS = 128
 """Heads times queries that one program takes at most."""
-_ROWS_FIRST = ((64, 3), (32, 5), (32, 3), (16, 3), (16, 2), (16, 1))
-"""Tokens of a block, and blocks that are read ahead, of tiles whose rows come first."""
-_LONG = 2**18
-"""Positions from which on two programs share a multiprocessor, if rows come first and there is room."""
-_LEAST_SHARED = 32 * 3
-"""Tokens, three blocks of 32, for which each must have room in its half of shared memory: else one has all of it."""
-_LARGE_BLOCKS_ROWS_FIRST, _LARGE_BLOCKS_ROWS_LAST = 4.0, 0.2
-"""Blocks a multiprocessor from which on large ones are taken: of 64 tokens if rows come first, and else of up to 128.
-Of those even a short cache has enough: many small parts would take long to merge."""
+_CACHED = ("ak", "bk", "ck", "av", "bv", "cv")
+"""In the kernel's order."""
+Cached = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor | None]
+"""a_k, b_k, c_k, a_v, b_v, c_v."""
+_PLANS = Plans()
 
 
 def why_not(
@@ -53,6 +52,31 @@ def _width(b: Tensor, c: Tensor | None) -> int:
     return b.shape[-1] * (1 if c is None else c.shape[-1])
 
 
+def decode_again(
+    a_q: Tensor | None,
+    b_q: Tensor,
+    cached: Cached,
+    rope: tuple[Tensor, Tensor] | None,
+    lengths: Tensor | None,
+    scale: float | None,
+    zero_padding: bool,
+) -> Tensor | None:
+    """`lit_t6.ops.tpa_decode` of arguments like those of a call before, which are not looked at any further.
+
+    None if there was no such call, or if a call is more than its result now, see `is_watched`.
+    """
+    a_k = cached[0]
+    if a_k.dim() != 4 or is_watched():
+        return None
+    batch, num_keys = a_k.shape[:2]
+    if lengths is None:
+        lengths = torch.full((batch,), num_keys, device=a_k.device)
+    plan = _PLANS.get(key_of((scale, zero_padding), (a_q, b_q, lengths), cached, rope))
+    if plan is None or num_keys > MAX_LENGTH or not is_current(a_k.device):
+        return None
+    return _start(plan, a_q, b_q, cached, rope, lengths)
+
+
 @torch.library.custom_op("lit_t6::tpa_decode", mutates_args=())
 def flash_decode(
     a_q: Tensor | None,
@@ -66,22 +90,54 @@ def flash_decode(
     cos: Tensor | None,
     sin: Tensor | None,
     lengths: Tensor,
-    scale: float,
+    scale: float | None,
     zero_padding: bool,
 ) -> Tensor:
-    """Arguments are those of `lit_t6.ops.tpa_decode`, checked there; `rope` as its two tables, `scale` given."""
+    """Arguments are those of `lit_t6.ops.tpa_decode`, checked there; `rope` as its two tables."""
+    if a_q is not None:
+        a_q = a_q.to(b_q.dtype)  # under autocast a softmax leaves float32
+        if b_q.shape[1] > 1:  # forming few queries takes no time
+            b_q = materialise(a_q, b_q)
+            a_q = None
+    a_q, cos, sin = (x if x is None else x.contiguous() for x in (a_q, cos, sin))
+    b_q = b_q.contiguous()
+    lengths = lengths.to(torch.int64).contiguous()
+    given = (a_k, b_k, c_k, a_v, b_v, c_v)
+    cached = cast(Cached, tuple(x if x is None or x.stride(-1) == 1 else x.contiguous() for x in given))
+    rope = None if cos is None or sin is None else (cos, sin)
+    key = key_of((scale, zero_padding), (a_q, b_q, lengths), cached, rope)
+    plan = _PLANS.get(key)
+    if plan is None:
+        plan = _plan(a_q, b_q, cached, cos, scale, zero_padding)
+        _PLANS.add(key, plan)
+    with on_device(b_k.device):
+        return _start(plan, a_q, b_q, cached, rope, lengths)
+
+
+def _start(
+    plan: DecodePlan,
+    a_q: Tensor | None,
+    b_q: Tensor,
+    cached: Cached,
+    rope: tuple[Tensor, Tensor] | None,
+    lengths: Tensor,
+) -> Tensor:
+    """Any tensor will do in the place of what is not there."""
+    tensors = [lengths if x is None else x for x in (a_q, b_q, *cached, *(rope or (None, None)))]
+    return plan(tensors, lengths, cached[0].shape[1])
+
+
+def _plan(
+    a_q: Tensor | None, b_q: Tensor, cached: Cached, cos: Tensor | None, scale: float | None, zero_padding: bool
+) -> DecodePlan:
+    """How `flash_decode` computes such arguments."""
+    a_k, b_k, c_k, a_v, b_v, c_v = cached
     batch, num_queries = b_q.shape[:2]
     num_heads, rank_k, rank_v = a_k.shape[-1], a_k.shape[2], a_v.shape[2]
     head_dim, value_dim = b_q.shape[-1], _width(b_v, c_v)
-    if a_q is not None:
-        a_q = a_q.to(b_q.dtype)  # under autocast a softmax leaves float32
-        if num_queries > 1:  # forming few queries takes no time
-            b_q = materialise(a_q, b_q)
-            a_q = None
     rank_q = 0 if a_q is None else a_q.shape[2]
-    kept = [x if x is None or x.stride(-1) == 1 else x.contiguous() for x in (a_k, b_k, c_k, a_v, b_v, c_v)]
-    layouts = [layout(x) for x in kept]
-    units = [0 if x is None else x.stride(0) // lies[2] for x, lies in zip(kept, layouts, strict=True)]
+    layouts = [layout(x) for x in cached]
+    units = [0 if x is None else x.stride(0) // lies[2] for x, lies in zip(cached, layouts, strict=True)]
 
     block_h = min(max(16, next_power_of_2(num_heads)), _ROWS)
     block_n = min(next_power_of_2(num_queries), _ROWS // block_h)
@@ -91,55 +147,44 @@ def flash_decode(
     bytes_per_token = b_k.itemsize * (rank_k * (wide_k + block_h) + rank_v * (wide_v + block_h))
     if cos is not None:  # what b_k is rotated with: its partners, cosines and sines
         bytes_per_token += rank_k * block_d * (b_k.itemsize + 2 * cos.itemsize)
-    num_rows, num_cached = batch * tiles, positions(*kept)
+    num_cached = positions(*cached)
     rows = block_h * block_n
     rows_first = _rows_come_first(rows, b_k.itemsize, zero_padding or not _reads_padding(num_heads, layouts))
-    preferences: dict[str, Any] = dict(programs=_LARGE_BLOCKS_ROWS_LAST)
-    if rows_first:
-        half = shared_memory(b_k.device) // 2
-        shares = num_cached >= _LONG and _LEAST_SHARED * bytes_per_token <= half
-        room = half if shares else None
-        preferences = dict(choices=_ROWS_FIRST, room=room, programs=_LARGE_BLOCKS_ROWS_FIRST)
-    plan = blocks(rows, bytes_per_token, b_k.itemsize, num_rows, num_cached, b_k.device, **preferences)
-    shape = (batch, num_queries, num_heads, value_dim)
-    parts = Parts.planned(plan, bytes_per_token, num_rows, num_cached, shape, b_k.device)
-    lengths = lengths.to(torch.int64)
-    anything = lengths  # in the place of what is not there
-    _tpa_decode_fwd_kernel[(parts.splits, tiles, batch)](
-        anything if a_q is None else a_q.contiguous(),
-        b_q.contiguous(),
-        *(anything if x is None else x for x in kept),
-        anything if cos is None else cos.contiguous(),
-        anything if sin is None else sin.contiguous(),
-        lengths,
-        parts.out,
-        parts.top,
-        parts.total,
-        *units,
-        parts.splits,
-        scale * math.log2(math.e) / (max(rank_q, 1) * rank_k),
-        NUM_QUERIES=num_queries,
-        NUM_HEADS=num_heads,
-        HEAD_DIM=head_dim,
-        VALUE_DIM=value_dim,
-        RANK_Q=rank_q,
-        RANK_K=rank_k,
-        RANK_V=rank_v,
-        **dict(zip(("AK", "BK", "CK", "AV", "BV", "CV"), layouts, strict=True)),
-        THIRD_K=0 if c_k is None else b_k.shape[-1],
-        THIRD_V=0 if c_v is None else b_v.shape[-1],
-        ROTATED=0 if cos is None else 2 * cos.shape[-1],
-        BLOCK_N=block_n,
-        BLOCK_H=block_h,
-        BLOCK_D=block_d,
-        BLOCK_E=block_e,
-        BLOCK_R=max(16, next_power_of_2(max(rank_q, 1))),
-        PRECISION="ieee" if b_k.dtype == torch.float32 else "tf32",
-        ROWS_FIRST=rows_first,
-        **plan,
-        **early_start(b_k.device),
+    sizes = Sizes(rows_first, rows, bytes_per_token, b_k.itemsize, batch * tiles, num_cached, b_k.device)
+    scale = head_dim**-0.5 if scale is None else scale
+    return DecodePlan(
+        _tpa_decode_fwd_kernel,
+        tiles=tiles,
+        splits=sizes.splits,
+        shape=(batch, num_queries, num_heads, value_dim),
+        dtype=b_q.dtype,
+        device=b_k.device,
+        block_m=sizes.block,
+        scale=1 / rank_v,
+        values={
+            **{f"{name}_stride_b": unit for name, unit in zip(_CACHED, units, strict=True)},
+            "num_splits": sizes.splits,
+            "scale": scale * math.log2(math.e) / (max(rank_q, 1) * rank_k),
+            "NUM_QUERIES": num_queries,
+            "NUM_HEADS": num_heads,
+            "HEAD_DIM": head_dim,
+            "VALUE_DIM": value_dim,
+            "RANK_Q": rank_q,
+            "RANK_K": rank_k,
+            "RANK_V": rank_v,
+            **{name.upper(): lies for name, lies in zip(_CACHED, layouts, strict=True)},
+            "THIRD_K": 0 if c_k is None else b_k.shape[-1],
+            "THIRD_V": 0 if c_v is None else b_v.shape[-1],
+            "ROTATED": 0 if cos is None else 2 * cos.shape[-1],
+            "BLOCK_N": block_n,
+            "BLOCK_H": block_h,
+            "BLOCK_D": block_d,
+            "BLOCK_E": block_e,
+            "BLOCK_R": max(16, next_power_of_2(max(rank_q, 1))),
+            "PRECISION": "ieee" if b_k.dtype == torch.float32 else "tf32",
+            **sizes.constants,
+        },
     )
-    return parts.merge(lengths, plan["BLOCK_M"], 1 / rank_v, b_q.dtype)
 
 
 def _reads_padding(num_heads: int, layouts: list[tuple[int, int, int, int]]) -> bool:

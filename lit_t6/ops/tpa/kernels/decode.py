@@ -91,7 +91,60 @@ def _load_features(
     return x
 
 
-@triton.jit(do_not_specialize=["num_splits", *(f"{name}_stride_b" for name in ("ak", "bk", "ck", "av", "bv", "cv"))])
+@triton.jit
+def _load_queries(
+    aq_ptr,
+    bq_ptr,
+    batch,
+    row_n,
+    row_h,
+    mask_row,
+    offs_h,
+    offs_d,
+    NUM_QUERIES: tl.constexpr,
+    NUM_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    RANK_Q: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    ROWS_FIRST: tl.constexpr,
+):
+    """The queries' factors, (ranks, heads) and (ranks, features); or, dense, (D, rows) or (rows, D), and nothing."""
+    if RANK_Q:
+        offs_r = tl.arange(0, BLOCK_R)
+        aq = tl.load(
+            aq_ptr + (batch * RANK_Q + offs_r[:, None]) * NUM_HEADS + offs_h[None, :],
+            mask=(offs_r < RANK_Q)[:, None] & (offs_h < NUM_HEADS)[None, :],
+            other=0.0,
+        )
+        bq = tl.load(
+            bq_ptr + (batch * RANK_Q + offs_r[:, None]) * HEAD_DIM + offs_d[None, :],
+            mask=(offs_r < RANK_Q)[:, None] & (offs_d < HEAD_DIM)[None, :],
+            other=0.0,
+        )
+        return aq, bq
+    else:  # noqa: RET505 Triton compiles what follows an if
+        place = ((batch * NUM_QUERIES + row_n) * NUM_HEADS + row_h) * HEAD_DIM
+        q = tl.load(
+            bq_ptr + _of_rows(place, ROWS_FIRST) + _across_rows(offs_d, ROWS_FIRST),
+            mask=_of_rows(mask_row, ROWS_FIRST) & _across_rows(offs_d < HEAD_DIM, ROWS_FIRST),
+            other=0.0,
+        )
+        return q, 0
+
+
+@triton.jit
+def _form_queries(x, y, kind, RANK_Q: tl.constexpr, ROWS_FIRST: tl.constexpr, PRECISION: tl.constexpr):
+    """Of what `_load_queries` gives, (D, rows) or (rows, D)."""
+    if RANK_Q:
+        left, right = (x, y) if ROWS_FIRST else (y, x)
+        return tl.dot(tl.trans(left), right, input_precision=PRECISION).to(kind)
+    else:  # noqa: RET505 likewise
+        return x.to(kind)
+
+
+@triton.jit(
+    do_not_specialize=["num_keys", "num_splits", *(f"{name}_stride_b" for name in ("ak", "bk", "ck", "av", "bv", "cv"))]
+)
 def _tpa_decode_fwd_kernel(
     aq_ptr,  # (B, Rq, H) contiguous; unused for dense queries
     bq_ptr,  # (B, Rq, D) contiguous, or dense queries (B, N, H, D)
@@ -107,6 +160,7 @@ def _tpa_decode_fwd_kernel(
     out_ptr,  # (B, splits, N, H, E) float32
     top_ptr,  # (B, splits, N, H) float32
     total_ptr,  # likewise
+    num_keys,  # M
     ak_stride_b,  # strides of the batch in units of their VEC numbers
     bk_stride_b,
     ck_stride_b,
@@ -140,6 +194,7 @@ def _tpa_decode_fwd_kernel(
     PRECISION: tl.constexpr,
     NUM_STAGES: tl.constexpr,
     ROWS_FIRST: tl.constexpr,
+    ONE_BLOCK: tl.constexpr,  # no part has more than one
     EARLY: tl.constexpr,
 ):
     _start_early(EARLY)
@@ -159,35 +214,9 @@ def _tpa_decode_fwd_kernel(
     mask_row = (row_n < NUM_QUERIES) & (row_h < NUM_HEADS)
 
     length = tl.load(lengths_ptr + batch).to(tl.int32)  # first: the way to memory is long
-    # The queries, (D, rows) or (rows, D): formed here from their factors, or read.
     kind = bk_ptr.dtype.element_ty
-    if RANK_Q:
-        offs_r = tl.arange(0, BLOCK_R)
-        aq = tl.load(
-            aq_ptr + (batch * RANK_Q + offs_r[:, None]) * NUM_HEADS + offs_h[None, :],
-            mask=(offs_r < RANK_Q)[:, None] & (offs_h < NUM_HEADS)[None, :],
-            other=0.0,
-        )
-        bq = tl.load(
-            bq_ptr + (batch * RANK_Q + offs_r[:, None]) * HEAD_DIM + offs_d[None, :],
-            mask=(offs_r < RANK_Q)[:, None] & (offs_d < HEAD_DIM)[None, :],
-            other=0.0,
-        )
-        x, y = (aq, bq) if ROWS_FIRST else (bq, aq)
-        q = tl.dot(tl.trans(x), y, input_precision=PRECISION).to(kind)
-    else:
-        place = ((batch * NUM_QUERIES + row_n) * NUM_HEADS + row_h) * HEAD_DIM
-        q = tl.load(
-            bq_ptr + _of_rows(place, ROWS_FIRST) + _across_rows(offs_d, ROWS_FIRST),
-            mask=_of_rows(mask_row, ROWS_FIRST) & _across_rows(offs_d < HEAD_DIM, ROWS_FIRST),
-            other=0.0,
-        ).to(kind)
-
     head = tl.arange(0, BLOCK_H)
     chosen = (row[:, None] % BLOCK_H == head[None, :]).to(kind) if ROWS_FIRST else 0  # the head of a row
-
-    sees = length - NUM_QUERIES + row_n + 1  # entries that the row sees
-    first, last = _span(length, split, num_splits, BLOCK_M)
 
     ak_ptr += batch * ak_stride_b * AK[2]
     bk_ptr += batch * bk_stride_b * BK[2]
@@ -197,44 +226,96 @@ def _tpa_decode_fwd_kernel(
         ck_ptr += batch * ck_stride_b * CK[2]
     if THIRD_V:
         cv_ptr += batch * cv_stride_b * CV[2]
+    sees = length - NUM_QUERIES + row_n + 1  # entries that the row sees
 
     top = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     acc = tl.zeros((ROWS, BLOCK_E) if ROWS_FIRST else (BLOCK_E, ROWS), tl.float32)
-    for start in tl.range(first, last, BLOCK_M, num_stages=NUM_STAGES):
-        start = tl.multiple_of(start, BLOCK_M)
-        offs_m = tl.arange(0, BLOCK_M)
-        mask_m = start + offs_m < length
-        begin = start.to(tl.int64)
-        none = tl.zeros((ROWS, BLOCK_M) if ROWS_FIRST else (BLOCK_M, ROWS), tl.float32)
-        logits = none
+    offs_m = tl.arange(0, BLOCK_M)
+    none = tl.zeros((ROWS, BLOCK_M) if ROWS_FIRST else (BLOCK_M, ROWS), tl.float32)
+    # Exact products are sums one after the other: short sums of their own lose less than a single long one.
+    APART: tl.constexpr = PRECISION == "ieee"
+    if ONE_BLOCK:
+        # Everything is on its way before anything is waited for: its place does not depend on the length.
+        first = split * BLOCK_M
+        last = length
+        there = first + offs_m < num_keys
+        begin = first.to(tl.int64)
+        keys = ()
         for r in tl.static_range(RANK_K):
             bk = _load_features(
                 bk_ptr + begin * BK[0] + r * BK[1],
                 ck_ptr + begin * CK[0] + r * CK[1],
                 cos_ptr + begin * (ROTATED // 2),
                 sin_ptr + begin * (ROTATED // 2),
-                offs_m, mask_m, offs_d, BK[0], CK[0], HEAD_DIM, THIRD_K, ROTATED,
+                offs_m, there, offs_d, BK[0], CK[0], HEAD_DIM, THIRD_K, ROTATED,
             )  # fmt: skip
-            ak = _load_heads(ak_ptr + begin * AK[0] + r * AK[1], offs_m, mask_m, offs_h, AK[0], AK[3])
-            logits += _weigh(_dot(bk, q, none, ROWS_FIRST, PRECISION), ak, chosen, BLOCK_N, ROWS_FIRST, PRECISION)
-        seen = _across_rows(start + offs_m, ROWS_FIRST) < _of_rows(sees, ROWS_FIRST)
-        weights, shrink, top, total = _weights(tl.where(seen, logits * scale, float("-inf")), top, total, ROWS_FIRST)
-        shrink = _of_rows(shrink, ROWS_FIRST)
-        # Exact products are sums one after the other: short sums of their own lose less than a single long one.
-        APART: tl.constexpr = PRECISION == "ieee"
-        part = tl.zeros_like(acc) if APART else acc * shrink
+            keys += (bk, _load_heads(ak_ptr + begin * AK[0] + r * AK[1], offs_m, there, offs_h, AK[0], AK[3]))
+        values = ()
         for r in tl.static_range(RANK_V):
             bv = _load_features(
                 bv_ptr + begin * BV[0] + r * BV[1],
                 cv_ptr + begin * CV[0] + r * CV[1],
                 cos_ptr, sin_ptr,
-                offs_m, mask_m, offs_e, BV[0], CV[0], VALUE_DIM, THIRD_V, 0,
+                offs_m, there, offs_e, BV[0], CV[0], VALUE_DIM, THIRD_V, 0,
             )  # fmt: skip
-            av = _load_heads(av_ptr + begin * AV[0] + r * AV[1], offs_m, mask_m, offs_h, AV[0], AV[3])
+            values += (bv, _load_heads(av_ptr + begin * AV[0] + r * AV[1], offs_m, there, offs_h, AV[0], AV[3]))
+        aq, bq = _load_queries(
+            aq_ptr, bq_ptr, batch, row_n, row_h, mask_row, offs_h, offs_d,
+            NUM_QUERIES, NUM_HEADS, HEAD_DIM, RANK_Q, BLOCK_R, ROWS_FIRST,
+        )  # fmt: skip
+        q = _form_queries(aq, bq, kind, RANK_Q, ROWS_FIRST, PRECISION)
+        valid = (first + offs_m < length)[:, None]
+        logits = none
+        for r in tl.static_range(RANK_K):
+            bk = tl.where(valid, keys[2 * r], 0.0)
+            product = _dot(bk, q, none, ROWS_FIRST, PRECISION)
+            logits += _weigh(product, keys[2 * r + 1], chosen, BLOCK_N, ROWS_FIRST, PRECISION)
+        seen = _across_rows(first + offs_m, ROWS_FIRST) < _of_rows(sees, ROWS_FIRST)
+        weights, shrink, top, total = _weights(tl.where(seen, logits * scale, float("-inf")), top, total, ROWS_FIRST)
+        for r in tl.static_range(RANK_V):
+            av = tl.where(valid, values[2 * r + 1], 0.0)
+            bv = tl.where(valid, values[2 * r], 0.0)
             shares = _weigh(weights, av, chosen, BLOCK_N, ROWS_FIRST, PRECISION).to(bv.dtype)
-            part = _dot(tl.trans(bv), shares, part, ROWS_FIRST, PRECISION)
-        acc = tl.fma(acc, shrink, part) if APART else part
+            acc = _dot(tl.trans(bv), shares, acc, ROWS_FIRST, PRECISION)
+    else:
+        aq, bq = _load_queries(
+            aq_ptr, bq_ptr, batch, row_n, row_h, mask_row, offs_h, offs_d,
+            NUM_QUERIES, NUM_HEADS, HEAD_DIM, RANK_Q, BLOCK_R, ROWS_FIRST,
+        )  # fmt: skip
+        q = _form_queries(aq, bq, kind, RANK_Q, ROWS_FIRST, PRECISION)
+        first, last = _span(length, split, num_splits, BLOCK_M)
+        for start in tl.range(first, last, BLOCK_M, num_stages=NUM_STAGES):
+            start = tl.multiple_of(start, BLOCK_M)
+            mask_m = start + offs_m < length
+            begin = start.to(tl.int64)
+            logits = none
+            for r in tl.static_range(RANK_K):
+                bk = _load_features(
+                    bk_ptr + begin * BK[0] + r * BK[1],
+                    ck_ptr + begin * CK[0] + r * CK[1],
+                    cos_ptr + begin * (ROTATED // 2),
+                    sin_ptr + begin * (ROTATED // 2),
+                    offs_m, mask_m, offs_d, BK[0], CK[0], HEAD_DIM, THIRD_K, ROTATED,
+                )  # fmt: skip
+                ak = _load_heads(ak_ptr + begin * AK[0] + r * AK[1], offs_m, mask_m, offs_h, AK[0], AK[3])
+                logits += _weigh(_dot(bk, q, none, ROWS_FIRST, PRECISION), ak, chosen, BLOCK_N, ROWS_FIRST, PRECISION)
+            seen = _across_rows(start + offs_m, ROWS_FIRST) < _of_rows(sees, ROWS_FIRST)
+            logits = tl.where(seen, logits * scale, float("-inf"))
+            weights, shrink, top, total = _weights(logits, top, total, ROWS_FIRST)
+            shrink = _of_rows(shrink, ROWS_FIRST)
+            part = tl.zeros_like(acc) if APART else acc * shrink
+            for r in tl.static_range(RANK_V):
+                bv = _load_features(
+                    bv_ptr + begin * BV[0] + r * BV[1],
+                    cv_ptr + begin * CV[0] + r * CV[1],
+                    cos_ptr, sin_ptr,
+                    offs_m, mask_m, offs_e, BV[0], CV[0], VALUE_DIM, THIRD_V, 0,
+                )  # fmt: skip
+                av = _load_heads(av_ptr + begin * AV[0] + r * AV[1], offs_m, mask_m, offs_h, AV[0], AV[3])
+                shares = _weigh(weights, av, chosen, BLOCK_N, ROWS_FIRST, PRECISION).to(bv.dtype)
+                part = _dot(tl.trans(bv), shares, part, ROWS_FIRST, PRECISION)
+            acc = tl.fma(acc, shrink, part) if APART else part
 
     place = ((batch * num_splits + split) * NUM_QUERIES + row_n) * NUM_HEADS + row_h
     reads = first < last
