@@ -52,9 +52,10 @@ def draw(results: Results, path: Path) -> Figure:
         axes.set_xlabel("tokens in the cache")
     settings = results.settings
     ranks = ", ".join(map(str, settings["ranks"]))
+    started = ", without CUDA graphs" if results.without_graphs else ""
     figure.suptitle(
         f"One decode step of one layer: TPA ({ranks}) beside the fastest way of each mechanism\n"
-        f"{results.facts['same']['device']}, {settings['dtype']}, heads of {settings['head_dim']}",
+        f"{results.facts['same']['device']}, {settings['dtype']}, heads of {settings['head_dim']}{started}",
         fontsize=11,
     )
     figure.savefig(path, dpi=110)

@@ -56,7 +56,7 @@ def _legend(results: Results) -> list[str]:
         f"{facts['same']['device']}; {versions}.",
         *facts["commands"],
     ]
-    if not settings.get("graph", True):
+    if results.without_graphs:
         lines.insert(
             1, "Without CUDA graphs: where Python takes longer to start a step than the GPU for it, that time."
         )

@@ -101,6 +101,11 @@ class Results:
         return sorted({entry.shape for entry in self.entries})
 
     @property
+    def without_graphs(self) -> bool:
+        """Whether Python started each step."""
+        return not self.settings.get("graph", True)
+
+    @property
     def wrong(self) -> list[Entry]:
         """Those with a wrong output; of our own kernels, those that failed too."""
         return [e for e in self.entries if e.status == "wrong" or (e.status == "failed" and e.library == OURS)]

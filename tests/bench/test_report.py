@@ -49,10 +49,14 @@ def test_ratios_and_their_extremes(results):
     assert "| wrong " in last
 
 
-def test_steps_that_python_starts_are_told_to_be_so(results):
-    assert "Without CUDA graphs" not in markdown(results)
+def test_steps_that_python_starts_are_told_to_be_so(results, tmp_path):
+    def told():
+        title = draw(results, tmp_path / "decode.png").get_suptitle()
+        return [text.count("ithout CUDA graphs") for text in (markdown(results), title)]
+
+    assert told() == [0, 0]
     results.settings["graph"] = False
-    assert markdown(results).count("Without CUDA graphs") == 1
+    assert told() == [1, 1]
 
 
 def test_a_file_is_taken_up_as_it_was_written(results, tmp_path):

@@ -48,7 +48,15 @@ def test_a_block_that_registers_do_not_hold_is_not_read_at_once(cut):
 
 @pytest.mark.parametrize(
     ("batch", "length", "programs"),
-    [(1, 16384, 128), (4, 8192, 132), (16, 4096, 128), (16, 8192, 128), (1, 65536, 264), (16, 16384, 256)],
+    [
+        (1, 16384, 128),
+        (4, 8192, 128),
+        (4, 16384, 132),
+        (16, 4096, 128),
+        (16, 8192, 128),
+        (1, 65536, 264),
+        (16, 16384, 256),
+    ],
 )
 def test_programs_of_few_blocks_have_a_multiprocessor_each(cut, batch, length, programs):
     """Two would find room on one."""

@@ -20,10 +20,11 @@ _LARGE_BLOCKS_ROWS_FIRST, _LARGE_BLOCKS_ROWS_LAST = 4.0, 0.2
 """Blocks a multiprocessor from which on large ones are taken: of 64 tokens if rows come first, and else of up to 128.
 Of those even a short cache has enough: many small parts would take long to merge."""
 
-_FEW_BLOCKS, _FEW_BLOCKS_OF_MANY_SPLITS = 16, 4
-"""Blocks for a multiprocessor up to which one program has them all, if rows come first: in up to `_FEW_SPLITS` parts of
-a row, or up to `_MANY_SPLITS`, which is as many as are merged at once."""
-_FEW_SPLITS, _MANY_SPLITS = 64, 128
+_FEW_TOKENS, _VERY_FEW_TOKENS = 1024, 256
+"""Tokens for a multiprocessor up to which one program has them all, if rows come first; and up to which parts of a row
+are a power of 2, so that the merge has none to leave out."""
+_FEW_SPLITS = 64
+"""Parts of a row up to which the first holds."""
 _SHORT_ROWS_LAST, _SHORT_ROWS_FIRST = ((16, 4), (32, 4), (64, 2)), ((16, 2), (32, 2), (64, 2))
 """Tokens of the only block of a part of a short cache, the best first, and for how many programs there must be a
 multiprocessor: what bounds the speed there is how long one block and the merge take."""
@@ -66,7 +67,7 @@ class Sizes:
         self.splits = splits_of(sizes, bytes_per_token, num_rows, num_cached, device)
         """Parts of each row."""
         if rows_first:
-            self.splits = min(self.splits, _most_splits(num_rows, -(-num_cached // sizes["BLOCK_M"]), device))
+            self.splits = min(self.splits, _most_splits(num_rows, num_cached, device))
         short, whole = _short_block(rows_first, num_rows, num_cached, device), False
         if short is not None:
             whole = not rows_first and short * bytes_per_token <= _HELD * sizes["num_warps"]
@@ -90,15 +91,12 @@ def _short_block(rows_first: bool, num_rows: int, num_cached: int, device: torch
     return None
 
 
-def _most_splits(num_rows: int, num_blocks: int, device: torch.device) -> int:
-    """Parts of each row at most, where rows come first: programs that have few blocks do not share a multiprocessor.
-
-    Args:
-        num_rows: programs if nothing were split.
-        num_blocks: of the cache of a row.
-        device: where it all runs.
-    """
+def _most_splits(num_rows: int, num_cached: int, device: torch.device) -> int:
+    """Parts of each row at most, where rows come first: programs of few tokens do not share a multiprocessor."""
     programs = num_multiprocessors(device)
     alone = max(1, programs // num_rows)
-    few = _FEW_BLOCKS if alone <= _FEW_SPLITS else _FEW_BLOCKS_OF_MANY_SPLITS
-    return min(alone, _MANY_SPLITS) if num_rows * num_blocks <= few * programs else num_blocks
+    if num_rows * num_cached <= _VERY_FEW_TOKENS * programs:
+        return 1 << (alone.bit_length() - 1)
+    if num_rows * num_cached <= _FEW_TOKENS * programs and alone <= _FEW_SPLITS:
+        return alone
+    return num_cached
