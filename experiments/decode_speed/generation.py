@@ -80,14 +80,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", nargs="+", type=positive, default=[1, 32], help="prompts at a time")
     parser.add_argument("--prompt", type=positive, default=1024, help="tokens of each prompt")
     parser.add_argument("--new", type=positive, default=512, help="tokens to generate")
-    steps = ["eager", "graph", "compile"]
-    parser.add_argument("--step", nargs="+", choices=steps, default=steps, help="how a token is computed")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    steps = ["eager", "graph", "compile"] if device == "cuda" else ["eager", "compile"]
+    parser.add_argument(
+        "--step", nargs="+", choices=steps, default=steps, help="how a token is computed (graph: on a GPU)"
+    )
     parser.add_argument("--turns", type=positive, default=3, help="how often; the median counts")
     parser.add_argument("--output", type=Path, help="a JSON file; printed only if not given")
     args = parser.parse_args(arguments)
     if args.output:
         make_folder(parser, args.output.parent)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for config in args.config:
+        if not Path(config).is_file():
+            parser.error(f"--config: there is no file {config}")
+    if device == "cpu":
+        print("No GPU: medium models take minutes on a CPU; smaller --config, --prompt, --new and --turns do not.")
     dtype = torch.bfloat16
     rate = max(measure_read_rates(device).values())
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"

@@ -94,7 +94,8 @@ def cached_attention(
         q: queries (B, N, H, D) of the last N valid entries of each row.
         k: keys (B, M, G, D), those of the new tokens included; H a multiple of G.
         v: values (B, M, G, E); or E, where the values are the first E features of the keys, which are then read once.
-        lengths: (B,) integers: valid entries of each row, M if not given; query n sees the first lengths - N + n + 1.
+        lengths: (B,) integers: valid entries of each row, M if not given, and at most M, which is not checked; query n
+            sees the first lengths - N + n + 1.
         scale: of the logits; 1/√D if not given.
         impl: "reference" is PyTorch's fused attention under a mask; "triton" a kernel that splits the cache over the
             whole GPU; "auto" on a GPU "triton" where it can run, else "reference".
@@ -103,8 +104,8 @@ def cached_attention(
         (B, N, H, E), in the type of `q`. A query that sees nothing gives zeros.
 
     Raises:
-        ValueError: `lengths` of another shape, an unknown `impl`, or tensors that the "triton" one cannot take, with
-            the reason.
+        ValueError: tensors that do not fit together, `lengths` of another shape, an unknown `impl`, or tensors that the
+            "triton" one cannot take, with the reason.
     """
     check_impl(impl)
     fast = impl == "triton" or (impl == "auto" and k.is_cuda)
@@ -112,6 +113,7 @@ def cached_attention(
         again = _decode_again()(q, k, v, lengths, scale)
         if again is not None:
             return again
+    _check_cached(q, k, v)
     batch, num_keys = k.shape[:2]
     check_rows(batch, num_keys, lengths=lengths, document_ids=None)
     if lengths is None:
@@ -126,6 +128,26 @@ def cached_attention(
         if impl == "triton":
             raise ValueError(f"impl='triton' cannot decode this: {problem}. Use impl='auto'.")
     return _masked_attention(q, k, k[..., :v] if isinstance(v, int) else v, lengths, scale)
+
+
+def _check_cached(q: Tensor, k: Tensor, v: Tensor | int) -> None:
+    """Raise ValueError unless queries, keys and values, as `cached_attention` takes them, fit together."""
+    shapes = {"q": (q, "(B, N, H, D)"), "k": (k, "(B, M, G, D)")} | (
+        {} if isinstance(v, int) else {"v": (v, "(B, M, G, E)")}
+    )
+    for name, (x, expected) in shapes.items():
+        if x.ndim != 4:
+            raise ValueError(f"{name} has shape {tuple(x.shape)}, expected 4 dimensions: {expected}.")
+    batch, num_keys, groups, size = k.shape
+    if q.shape[0] != batch or q.shape[3] != size:
+        raise ValueError(f"q has shape {tuple(q.shape)}, expected ({batch}, N, H, {size}): batch and features of k.")
+    if groups == 0 or q.shape[2] % groups:
+        raise ValueError(f"q has {q.shape[2]} heads, expected a multiple of the {groups} of k.")
+    if isinstance(v, int):
+        if not 0 < v <= size:
+            raise ValueError(f"v is {v}, expected 1 to {size}: so many features of k are the values.")
+    elif v.shape[:3] != k.shape[:3]:
+        raise ValueError(f"v has shape {tuple(v.shape)}, expected ({batch}, {num_keys}, {groups}, E), as k has.")
 
 
 def flash_decode_cannot(q: Tensor, k: Tensor, v: Tensor | int) -> str | None:

@@ -57,8 +57,10 @@ def check_rows(batch: int, length: int, *, lengths: Tensor | None, document_ids:
     """Raise ValueError unless the descriptions of the rows have one entry a row, or a position.
 
     Raises:
-        ValueError: naming the one that does not fit, its shape and the expected one.
+        ValueError: naming the one that does not fit, its shape and the expected one, or that is of no whole numbers.
     """
     for name, value, shape in (("lengths", lengths, (batch,)), ("document_ids", document_ids, (batch, length))):
         if value is not None and tuple(value.shape) != shape:
             raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {shape}.")
+        if value is not None and value.is_floating_point():
+            raise ValueError(f"{name} are {value.dtype}, expected whole numbers.")

@@ -38,7 +38,10 @@ def refusal(limits: Mapping[str, tuple[int, int]], *cached: Tensor) -> str | Non
     kinds = {x.dtype for x in cached}
     if len(kinds) > 1 or not kinds <= {torch.float32, torch.float16, torch.bfloat16}:
         return f"a cache of {', '.join(sorted(map(str, kinds)))}, expected one of float32, float16, bfloat16"
-    return no_gpu(cached[0].device)
+    problem = no_gpu(cached[0].device)
+    if problem is None and torch.bfloat16 in kinds and cached[0].device.type == "cpu":
+        return "bfloat16 on a CPU, of which Triton's interpreter makes other numbers, expected float32 or float16"
+    return problem
 
 
 def layout(x: Tensor | None) -> tuple[int, int, int, int]:

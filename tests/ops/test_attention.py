@@ -4,6 +4,8 @@ import torch
 from lit_t6.ops import cache_visibility, cached_attention, dense_attention, visibility
 from lit_t6.ops.alignment import aligned
 
+from .seeds import INTERPRETED
+
 
 def by_hand(q, k, v, visible, scale):
     """Softmax attention, one query at a time, over the keys that it sees."""
@@ -109,3 +111,21 @@ def test_compiled_for_any_sizes():
     for heads, groups in ((3, 3), (5, 5), (4, 2)):
         q, k, v = torch.randn(2, 9, heads, 8), torch.randn(2, 9, groups, 8), torch.randn(2, 9, groups, 8)
         torch.testing.assert_close(attend(q, k, v), dense_attention(q, k, v))
+
+
+@pytest.mark.parametrize("impl", ["auto", "reference", pytest.param("triton", marks=INTERPRETED)])
+def test_a_cache_that_does_not_fit_its_queries_is_refused(impl):
+    q, k, v = torch.randn(2, 1, 4, 16), torch.randn(2, 12, 2, 16), torch.randn(2, 12, 2, 16)
+    cached_attention(q, k, v, impl=impl)
+    for given, message in (
+        ((q[:, :, :3], k, v), "q has 3 heads, expected a multiple of the 2 of k"),
+        ((q[:1], k, v), r"q has shape \(1, 1, 4, 16\), expected \(2, N, H, 16\)"),
+        ((q[..., :8], k, v), r"q has shape \(2, 1, 4, 8\), expected \(2, N, H, 16\)"),
+        ((q[0], k, v), r"q has shape \(1, 4, 16\), expected 4 dimensions: \(B, N, H, D\)"),
+        ((q, k, v[:, :3]), r"v has shape \(2, 3, 2, 16\), expected \(2, 12, 2, E\), as k has"),
+        ((q, k, 20), "v is 20, expected 1 to 16"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cached_attention(*given, impl=impl)
+    with pytest.raises(ValueError, match="lengths are torch.float32, expected whole numbers"):
+        cached_attention(q, k, v, lengths=torch.tensor([3.7, 2.0]), impl=impl)

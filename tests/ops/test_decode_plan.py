@@ -86,6 +86,8 @@ def test_a_plan_excuses_no_wrong_argument(plans):
         "a_q has shape": dict(factors=[f[0], f[1][:1], *f[2:]]),
         "lengths has shape": dict(lengths=torch.tensor([40, 3, 1])),
         "rope: angles of 39 positions": dict(rope=tuple(x[:39] for x in rope)),
+        r"rope: cosines and sines of shapes \(40, 8\) and \(39, 8\)": dict(rope=(rope[0], rope[1][:39])),
+        "rope: angles of 32 features, expected at most the 16": dict(rope=rope_angles(torch.arange(40), 32)),
         "4 dimensions": dict(factors=[*f[:3], f[3][0], *f[4:]]),
         "is not an implementation": dict(impl="fast"),
     }

@@ -1,5 +1,7 @@
 """The FlashTPA kernel: in float32 under Triton's interpreter on a CPU, in every type on a GPU."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -82,6 +84,12 @@ def test_what_the_kernel_cannot_do_is_refused_with_the_reason(change, reason):
     shape = Shape(**{**vars(ODD), **change})
     with pytest.raises(ValueError, match=f"impl='triton' cannot decode this: {reason}. Use impl='auto'."):
         check_decoding(shape, 1, 20, [20], "cpu")
+
+
+@INTERPRETED
+def test_what_an_interpreter_computes_wrongly_is_refused():
+    with pytest.raises(ValueError, match="bfloat16 on a CPU, .* expected float32 or float16. Use impl='auto'"):
+        check_decoding(replace(ODD, dtype=torch.bfloat16), 1, 20, [20], "cpu")
 
 
 def test_tensors_on_a_cpu_need_the_interpreter(monkeypatch):

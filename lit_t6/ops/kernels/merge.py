@@ -50,15 +50,14 @@ def _merge_kernel(
         part_top = tl.load(top_ptr + skipped, mask=mask, other=float("-inf"))
         part_total = tl.load(total_ptr + skipped, mask=mask, other=0.0)
         part = tl.load(out_ptr + skipped * VALUE_DIM, mask=mask[:, None] & mask_e[None, :], other=0.0)
+        if ONCE:  # what has no token wrote no sums
+            part = tl.where((part_total == 0)[:, None], 0.0, part)
         new_top = tl.maximum(top, tl.max(part_top, axis=0))
         base = tl.where(new_top == float("-inf"), 0.0, new_top)
         weights = tl.exp2(part_top - base)
         shrink = tl.exp2(top - base)
         total = total * shrink + tl.sum(part_total * weights, axis=0)
-        shares = part * weights[:, None]
-        if ONCE:  # what has no token wrote no sums
-            shares = tl.where((part_total == 0)[:, None], 0.0, shares)
-        acc = acc * shrink + tl.sum(shares, axis=0)
+        acc = acc * shrink + tl.sum(part * weights[:, None], axis=0)
         top = new_top
     result = acc * (scale / tl.where(total > 0, total, 1.0))
     tl.store(result_ptr, result.to(result_ptr.dtype.element_ty), mask=mask_e)

@@ -103,7 +103,8 @@ def tpa_decode(
         b_v: (B, M, Rv, E); of third order, (B, M, Rv, Eb).
         c_k: of third order, (B, M, Rk, D / Db): the keys' rows of B are `outer_features(b_k, c_k)`.
         c_v: of third order, (B, M, Rv, E / Eb).
-        lengths: (B,) integers: valid entries of each row, M if not given; query n sees the first lengths - N + n + 1.
+        lengths: (B,) integers: valid entries of each row, M if not given, and at most M, which is not checked; query n
+            sees the first lengths - N + n + 1.
         scale: of the logits; 1/√D if not given.
         rope: cosines and sines (at least M, P / 2) from `rope_angles` with which to rotate a `b_k` that is not rotated,
             entry m by row m.
@@ -130,8 +131,8 @@ def tpa_decode(
     num_heads = a_k.shape[-1]
     batch, num_keys = a_k.shape[:2]
     check_rows(batch, num_keys, lengths=lengths, document_ids=None)
-    if rope is not None and len(rope[0]) < num_keys:
-        raise ValueError(f"rope: angles of {len(rope[0])} positions, expected at least the cache's {num_keys}.")
+    if rope is not None:
+        _check_rope(*rope, num_keys, b_k.shape[-1])
     if lengths is None:
         lengths = torch.full((batch,), num_keys, device=a_k.device)
     if fast:
@@ -153,6 +154,16 @@ def tpa_decode(
         return tpa_decode_reference(TPAFactors(a_q, b_q, a_k, b_k, a_v, b_v), lengths=lengths, scale=scale)
     q = b_q if a_q is None else materialise(a_q, b_q)
     return tpa_decode_matmul(q, a_k, b_k, a_v, b_v, lengths=lengths, scale=scale)
+
+
+def _check_rope(cos: Tensor, sin: Tensor, num_keys: int, size: int) -> None:
+    if cos.shape != sin.shape or cos.ndim != 2:
+        shapes = f"{tuple(cos.shape)} and {tuple(sin.shape)}"
+        raise ValueError(f"rope: cosines and sines of shapes {shapes}, expected two of (M, P / 2).")
+    if len(cos) < num_keys:
+        raise ValueError(f"rope: angles of {len(cos)} positions, expected at least the cache's {num_keys}.")
+    if 2 * cos.shape[1] > size:
+        raise ValueError(f"rope: angles of {2 * cos.shape[1]} features, expected at most the {size} of b_k.")
 
 
 def flash_decode_cannot(

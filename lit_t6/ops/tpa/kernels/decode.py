@@ -1,4 +1,4 @@
-"""The kernels of FlashTPA decoding: attention of a split of the cache, and the merge of the splits.
+"""The kernel of FlashTPA decoding: attention of a part of the cache.
 
 Letters: B batch, N new queries, M cached positions, H heads, D and E head sizes of keys and of values, R rank (Rq, Rk,
 Rv). A row is one head of one query. Factors are rank-major; the last axis of each is contiguous.
@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 
 from lit_t6.ops.kernels.parts import _across_rows, _of_rows, _span, _start_early, _store_part, _weights
+from lit_t6.ops.tpa.kernels.decode_loads import _form_queries, _load_queries, _load_rank
 
 
 @triton.jit
@@ -44,102 +45,6 @@ def _weigh(x, heads, chosen, BLOCK_N: tl.constexpr, ROWS_FIRST: tl.constexpr, PR
         return x * tl.dot(chosen, tl.trans(heads), input_precision=PRECISION)
     else:  # noqa: RET505 likewise
         return x * _as_rows(heads, BLOCK_N).to(tl.float32)
-
-
-@triton.jit
-def _load_heads(a_ptr, offs_m, mask_m, offs_h, STRIDE_M: tl.constexpr, NUM_READ: tl.constexpr):
-    """(tokens, heads) of one rank."""
-    mask = mask_m[:, None] & (offs_h < NUM_READ)[None, :]
-    return tl.load(a_ptr + offs_m[:, None] * STRIDE_M + offs_h[None, :], mask=mask, other=0.0)
-
-
-@triton.jit
-def _load_features(
-    b_ptr,
-    c_ptr,
-    cos_ptr,
-    sin_ptr,
-    offs_m,
-    mask_m,
-    offs_d,
-    STRIDE_M: tl.constexpr,
-    C_STRIDE_M: tl.constexpr,
-    SIZE: tl.constexpr,
-    THIRD_ORDER: tl.constexpr,
-    ROTATED: tl.constexpr,
-):
-    """(tokens, features) of one rank: b; or vec(b ⊗ c), c the slow axis, if b has THIRD_ORDER features; b rotated in
-    its first ROTATED features by the angles of its token.
-    """
-    mask = mask_m[:, None] & (offs_d < SIZE)[None, :]
-    place = offs_d % THIRD_ORDER if THIRD_ORDER else offs_d
-    x = tl.load(b_ptr + offs_m[:, None] * STRIDE_M + place[None, :], mask=mask, other=0.0)
-    if ROTATED:
-        HALF: tl.constexpr = ROTATED // 2
-        turns = place < ROTATED
-        first = place < HALF
-        partner = tl.where(first, place + HALF, tl.where(turns, place - HALF, place))
-        y = tl.load(b_ptr + offs_m[:, None] * STRIDE_M + partner[None, :], mask=mask, other=0.0)
-        angle = offs_m[:, None] * HALF + (place % HALF)[None, :]
-        cos = tl.load(cos_ptr + angle, mask=mask & turns[None, :], other=1.0)
-        sin = tl.load(sin_ptr + angle, mask=mask & turns[None, :], other=0.0)
-        turned = x.to(tl.float32) * cos + y.to(tl.float32) * tl.where(first[None, :], sin, -sin)
-        x = turned.to(x.dtype)
-    if THIRD_ORDER:
-        c = tl.load(c_ptr + offs_m[:, None] * C_STRIDE_M + (offs_d // THIRD_ORDER)[None, :], mask=mask, other=0.0)
-        x = (x.to(tl.float32) * c.to(tl.float32)).to(x.dtype)
-    return x
-
-
-@triton.jit
-def _load_queries(
-    aq_ptr,
-    bq_ptr,
-    batch,
-    row_n,
-    row_h,
-    mask_row,
-    offs_h,
-    offs_d,
-    NUM_QUERIES: tl.constexpr,
-    NUM_HEADS: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    RANK_Q: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    ROWS_FIRST: tl.constexpr,
-):
-    """The queries' factors, (ranks, heads) and (ranks, features); or, dense, (D, rows) or (rows, D), and nothing."""
-    if RANK_Q:
-        offs_r = tl.arange(0, BLOCK_R)
-        aq = tl.load(
-            aq_ptr + (batch * RANK_Q + offs_r[:, None]) * NUM_HEADS + offs_h[None, :],
-            mask=(offs_r < RANK_Q)[:, None] & (offs_h < NUM_HEADS)[None, :],
-            other=0.0,
-        )
-        bq = tl.load(
-            bq_ptr + (batch * RANK_Q + offs_r[:, None]) * HEAD_DIM + offs_d[None, :],
-            mask=(offs_r < RANK_Q)[:, None] & (offs_d < HEAD_DIM)[None, :],
-            other=0.0,
-        )
-        return aq, bq
-    else:  # noqa: RET505 Triton compiles what follows an if
-        place = ((batch * NUM_QUERIES + row_n) * NUM_HEADS + row_h) * HEAD_DIM
-        q = tl.load(
-            bq_ptr + _of_rows(place, ROWS_FIRST) + _across_rows(offs_d, ROWS_FIRST),
-            mask=_of_rows(mask_row, ROWS_FIRST) & _across_rows(offs_d < HEAD_DIM, ROWS_FIRST),
-            other=0.0,
-        )
-        return q, 0
-
-
-@triton.jit
-def _form_queries(x, y, kind, RANK_Q: tl.constexpr, ROWS_FIRST: tl.constexpr, PRECISION: tl.constexpr):
-    """Of what `_load_queries` gives, (D, rows) or (rows, D)."""
-    if RANK_Q:
-        left, right = (x, y) if ROWS_FIRST else (y, x)
-        return tl.dot(tl.trans(left), right, input_precision=PRECISION).to(kind)
-    else:  # noqa: RET505 likewise
-        return x.to(kind)
 
 
 @triton.jit(
@@ -243,23 +148,16 @@ def _tpa_decode_fwd_kernel(
         begin = first.to(tl.int64)
         keys = ()
         for r in tl.static_range(RANK_K):
-            bk = _load_features(
-                bk_ptr + begin * BK[0] + r * BK[1],
-                ck_ptr + begin * CK[0] + r * CK[1],
-                cos_ptr + begin * (ROTATED // 2),
-                sin_ptr + begin * (ROTATED // 2),
-                offs_m, there, offs_d, BK[0], CK[0], HEAD_DIM, THIRD_K, ROTATED,
+            keys += _load_rank(
+                ak_ptr, bk_ptr, ck_ptr, cos_ptr, sin_ptr,
+                begin, r, offs_m, there, offs_h, offs_d, AK, BK, CK, HEAD_DIM, THIRD_K, ROTATED,
             )  # fmt: skip
-            keys += (bk, _load_heads(ak_ptr + begin * AK[0] + r * AK[1], offs_m, there, offs_h, AK[0], AK[3]))
         values = ()
         for r in tl.static_range(RANK_V):
-            bv = _load_features(
-                bv_ptr + begin * BV[0] + r * BV[1],
-                cv_ptr + begin * CV[0] + r * CV[1],
-                cos_ptr, sin_ptr,
-                offs_m, there, offs_e, BV[0], CV[0], VALUE_DIM, THIRD_V, 0,
+            values += _load_rank(
+                av_ptr, bv_ptr, cv_ptr, cos_ptr, sin_ptr,
+                begin, r, offs_m, there, offs_h, offs_e, AV, BV, CV, VALUE_DIM, THIRD_V, 0,
             )  # fmt: skip
-            values += (bv, _load_heads(av_ptr + begin * AV[0] + r * AV[1], offs_m, there, offs_h, AV[0], AV[3]))
         aq, bq = _load_queries(
             aq_ptr, bq_ptr, batch, row_n, row_h, mask_row, offs_h, offs_d,
             NUM_QUERIES, NUM_HEADS, HEAD_DIM, RANK_Q, BLOCK_R, ROWS_FIRST,
@@ -291,14 +189,10 @@ def _tpa_decode_fwd_kernel(
             begin = start.to(tl.int64)
             logits = none
             for r in tl.static_range(RANK_K):
-                bk = _load_features(
-                    bk_ptr + begin * BK[0] + r * BK[1],
-                    ck_ptr + begin * CK[0] + r * CK[1],
-                    cos_ptr + begin * (ROTATED // 2),
-                    sin_ptr + begin * (ROTATED // 2),
-                    offs_m, mask_m, offs_d, BK[0], CK[0], HEAD_DIM, THIRD_K, ROTATED,
+                bk, ak = _load_rank(
+                    ak_ptr, bk_ptr, ck_ptr, cos_ptr, sin_ptr,
+                    begin, r, offs_m, mask_m, offs_h, offs_d, AK, BK, CK, HEAD_DIM, THIRD_K, ROTATED,
                 )  # fmt: skip
-                ak = _load_heads(ak_ptr + begin * AK[0] + r * AK[1], offs_m, mask_m, offs_h, AK[0], AK[3])
                 logits += _weigh(_dot(bk, q, none, ROWS_FIRST, PRECISION), ak, chosen, BLOCK_N, ROWS_FIRST, PRECISION)
             seen = _across_rows(start + offs_m, ROWS_FIRST) < _of_rows(sees, ROWS_FIRST)
             logits = tl.where(seen, logits * scale, float("-inf"))
@@ -306,13 +200,10 @@ def _tpa_decode_fwd_kernel(
             shrink = _of_rows(shrink, ROWS_FIRST)
             part = tl.zeros_like(acc) if APART else acc * shrink
             for r in tl.static_range(RANK_V):
-                bv = _load_features(
-                    bv_ptr + begin * BV[0] + r * BV[1],
-                    cv_ptr + begin * CV[0] + r * CV[1],
-                    cos_ptr, sin_ptr,
-                    offs_m, mask_m, offs_e, BV[0], CV[0], VALUE_DIM, THIRD_V, 0,
+                bv, av = _load_rank(
+                    av_ptr, bv_ptr, cv_ptr, cos_ptr, sin_ptr,
+                    begin, r, offs_m, mask_m, offs_h, offs_e, AV, BV, CV, VALUE_DIM, THIRD_V, 0,
                 )  # fmt: skip
-                av = _load_heads(av_ptr + begin * AV[0] + r * AV[1], offs_m, mask_m, offs_h, AV[0], AV[3])
                 shares = _weigh(weights, av, chosen, BLOCK_N, ROWS_FIRST, PRECISION).to(bv.dtype)
                 part = _dot(tl.trans(bv), shares, part, ROWS_FIRST, PRECISION)
             acc = tl.fma(acc, shrink, part) if APART else part
