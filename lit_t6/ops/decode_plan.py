@@ -4,6 +4,7 @@ Letters: B batch, N new queries, M cached positions, H heads, E head size of the
 """
 
 import math
+import threading
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -126,6 +127,7 @@ class Plans:
 
     def __init__(self) -> None:
         self._plans: dict[Hashable, DecodePlan] = {}
+        self._lock = threading.Lock()
 
     def get(self, key: Hashable | None) -> DecodePlan | None:
         """The plan of calls like one before; None if there is none."""
@@ -135,9 +137,10 @@ class Plans:
         """Keep a plan, and forget the oldest if there are many."""
         if key is None:
             return
-        if len(self._plans) >= _MOST_PLANS:
-            self._plans.pop(next(iter(self._plans)), None)
-        self._plans[key] = plan
+        with self._lock:
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans.pop(next(iter(self._plans)))
+            self._plans[key] = plan
 
     def clear(self) -> None:
         """Forget all."""
@@ -160,35 +163,43 @@ def key_of(
 
     Returns:
         None where M is not the same in all of `cached` or more than `tables` have, and for tensors that only operators
-        may take: of other classes than PyTorch's own, or such as want a gradient.
+        may take: of other classes than PyTorch's own, negated by a bit, on other devices than the first of `cached`,
+        or such as want a gradient.
     """
-    grad = torch.is_grad_enabled()
-    kinds: list[Any] = [numbers]
+    first = cached[0]
+    assert first is not None
+    num_keys, device, grad = first.shape[1], first.get_device(), torch.is_grad_enabled()
+
+    def only_operators_take(x: Tensor) -> bool:
+        return type(x) not in _PLAIN or (grad and x.requires_grad) or x.get_device() != device or x.is_neg()
+
+    kinds: list[Any] = [numbers, device]
     for x in whole:
         if x is None:
             kinds.append(None)
-        elif type(x) not in _PLAIN or (grad and x.requires_grad):
+        elif only_operators_take(x):
             return None
         else:
-            kinds += (x.shape, x.stride(), x.dtype, x.get_device(), x.data_ptr() % ALIGNMENT)
-    first = cached[0]
-    assert first is not None
-    num_keys, strides = first.shape[1], first.stride()
-    kinds.append(num_keys if strides[1] == 0 or num_keys > strides[0] // strides[1] else None)
+            kinds += (x.shape, x.stride(), x.dtype, x.data_ptr() % ALIGNMENT)
+    room = 0
     for x in cached:
         if x is None:
             kinds.append(None)
             continue
-        if type(x) not in _PLAIN or (grad and x.requires_grad) or x.dim() != 4:
+        if only_operators_take(x) or x.dim() != 4:
             return None
         batch, length, rank, size = x.shape
         if length != num_keys:
             return None
-        kinds += (batch, rank, size, x.stride(), x.dtype, x.get_device(), x.data_ptr() % ALIGNMENT)
+        strides = x.stride()
+        if strides[1]:
+            room = max(room, strides[0] // strides[1])
+        kinds += (batch, rank, size, strides, x.dtype, x.data_ptr() % ALIGNMENT)
         if size * x.itemsize % ALIGNMENT:  # whether more than a row may be read depends on what is behind the last one
             kinds.append(layout(x))
-    for x in tables or ():
-        if type(x) not in _PLAIN or (grad and x.requires_grad) or len(x) < num_keys:
+    kinds.append(num_keys if num_keys > room else None)
+    for x in () if tables is None else tables:
+        if only_operators_take(x) or len(x) < num_keys:
             return None
-        kinds += (x.shape[1:], x.stride(), x.dtype, x.get_device(), x.data_ptr() % ALIGNMENT)
+        kinds += (x.shape[1:], x.stride(), x.dtype, x.data_ptr() % ALIGNMENT)
     return tuple(kinds)

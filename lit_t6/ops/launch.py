@@ -51,6 +51,7 @@ def is_watched() -> bool:
     """Whether operators are recorded or transformed now, so that a call of one is more than its result."""
     return bool(
         torch._C._len_torch_dispatch_stack()
+        or torch._ops._len_torch_dispatch_stack_pre_dispatch()
         or torch._C._are_functorch_transforms_active()
         or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
     )

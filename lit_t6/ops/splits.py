@@ -91,6 +91,11 @@ def num_splits(num_rows: int, at_once: int, most: int) -> int:
     return min(range(min(most, max(1, 4 * at_once // num_rows)), 0, -1), key=cost)
 
 
+def most_logits(itemsize: int) -> int:
+    """Tokens of a block times rows of a program at most: exact products of float32 take many registers."""
+    return 8192 if itemsize == 2 else 1024
+
+
 def blocks(
     rows: int,
     bytes_per_token: int,
@@ -118,11 +123,10 @@ def blocks(
         room: bytes of shared memory for the blocks; all of it if not given.
         programs: so many a multiprocessor, each with one block, must there be for blocks of more than 32.
     """
-    most_registers = 8192 if itemsize == 2 else 1024  # exact products of float32 take many
     room = shared_memory(device) if room is None else room
     for block, stages in choices:
         busy = num_rows * -(-num_cached // block) >= programs * num_multiprocessors(device)
-        if stages * block * bytes_per_token <= room and block * rows <= most_registers and (busy or block <= 32):
+        if stages * block * bytes_per_token <= room and block * rows <= most_logits(itemsize) and (busy or block <= 32):
             break
     return {"BLOCK_M": block, "NUM_STAGES": stages, "num_warps": 8 if rows > 64 else 4}
 

@@ -3,12 +3,13 @@
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from lit_t6.ops import cached_attention, rope_angles, tpa_decode
 from lit_t6.ops.decode_plan import _MOST_PLANS, DecodePlan, Plans, key_of
 from lit_t6.ops.dense import flash_decode as dense_module
 from lit_t6.ops.kernels.merge import _merge_kernel
-from lit_t6.ops.launch import is_watched
+from lit_t6.ops.launch import Launch, is_watched
 from lit_t6.ops.tpa import flash_decode as tpa_module
 from lit_t6.testing import assert_as_exact_as
 
@@ -136,10 +137,74 @@ def test_lengths_may_lie_as_they_like(change):
 
 @INTERPRETED
 def test_a_cache_that_outgrows_its_room_is_planned_again(plans):
+    """M counts where strides tell of less room, as those of a single sequence may."""
+    a, b = torch.randn(90 * 7), torch.randn(90 * 16)
     for length in (20, 40, 40, 41):
-        a, b = torch.randn(1, length, 1, 7), torch.randn(1, length, 1, 16)
-        tpa_decode(a[:, :1], b[:, :1], a, b, a, b, impl="triton")
+        kept = [x.as_strided((1, length, 1, n), (20 * n, n, n, 1)) for x, n in ((a, 7), (b, 16))]
+        tpa_decode(kept[0][:, :1], kept[1][:, :1], *kept, *kept, impl="triton")
     assert len(plans) == 3
+
+
+@INTERPRETED
+def test_a_cache_of_static_factors_fills_under_one_plan(plans):
+    f = draw()
+    static = f[2][:1, :1].expand(2, 40, -1, -1)
+    for length in (1, 20, 40):
+        tpa_decode(*f[:2], *(x[:, :length] for x in (static, f[3], static, f[5])), impl="triton")
+    assert len(plans) == 1
+
+
+@INTERPRETED
+def test_a_call_like_one_before_does_not_reach_the_operator(plans, monkeypatch):
+    f, lengths = draw(), torch.tensor([40, 3])
+    cached = (f[2], f[3], None, f[4], f[5], None)
+
+    def again():
+        return tpa_module.decode_again(f[0], f[1], cached, None, lengths, None, False)
+
+    assert again() is None
+    expected = tpa_decode(*f, lengths=lengths, impl="triton")
+    assert torch.equal(again(), expected)
+    with torch.profiler.profile():
+        assert again() is None
+    monkeypatch.setattr(tpa_module, "MAX_LENGTH", 39)
+    assert again() is None
+    q, k, v = torch.randn(2, 1, 4, 16), torch.randn(2, 40, 1, 16), torch.randn(2, 40, 1, 16)
+    expected = cached_attention(q, k, v, lengths=lengths, impl="triton")
+    assert torch.equal(dense_module.decode_again(q, k, v, lengths, None), expected)
+    with torch.profiler.profile():
+        assert dense_module.decode_again(q, k, v, lengths, None) is None
+    assert dense_module.decode_again(q, k, 16, lengths, None) is None
+    assert dense_module.decode_again(q, k, v, lengths, 0.3) is None
+    for size in (16, 8):  # of values that keys begin with
+        expected = cached_attention(q, k, size, lengths=lengths, impl="reference")
+        torch.testing.assert_close(cached_attention(q, k, size, lengths=lengths, impl="triton"), expected)
+
+
+def test_a_launch_hands_over_addresses_and_what_stays_in_the_kernel_s_order():
+    """A compiled kernel is Triton's own and needs a GPU: here is one that notes what it is given."""
+    started = []
+
+    class Compiled:
+        def __getitem__(self, grid):
+            return lambda *given: started.append((grid, given))
+
+    class Kernel:
+        arg_names = ("x_ptr", "length", "WIDTH", "scale")
+
+        def __getitem__(self, grid):
+            return lambda *given, **values: (started.append((grid, given, values)), Compiled())[1]
+
+    x = torch.zeros(3)
+    launch = Launch(Kernel(), (1, 2, 3), scale=0.5, num_warps=4, WIDTH=7)
+    assert not launch.compiled
+    launch.first(x, 3)
+    assert launch.compiled
+    launch.again(x.data_ptr(), 5)
+    assert started == [
+        ((1, 2, 3), (x, 3), {"scale": 0.5, "num_warps": 4, "WIDTH": 7}),
+        ((1, 2, 3), (x.data_ptr(), 5, 7, 0.5)),
+    ]
 
 
 @INTERPRETED
@@ -171,6 +236,8 @@ def test_operators_are_seen_by_those_who_look():
     with torch.profiler.profile():
         assert is_watched()
     seen = []
+    make_fx(lambda x: (seen.append(is_watched()), x + 1)[1], pre_dispatch=True)(torch.zeros(2))
+    assert seen.pop()
     torch.func.vmap(lambda x: (seen.append(is_watched()), x)[1])(torch.zeros(2))
     assert seen == [True]
     assert not is_watched()
@@ -189,6 +256,28 @@ def test_a_key_is_for_tensors_of_pytorch_s_own_that_agree():
         assert key_of((), (k,), (v, v)) is not None
     with FakeTensorMode() as mode:
         assert key_of((), (), (mode.from_tensor(v), v)) is None
+    assert key_of((), (), (v, torch._neg_view(v))) is None
+
+
+def test_a_key_tells_apart_what_lies_otherwise():
+    v, q = torch.zeros(2, 5, 1, 16), torch.zeros(2, 1, 4, 16)
+    rows = torch.zeros(80)
+    strided = ((2, 5, 1, 7), (40, 8, 8, 1))
+    tables = (torch.zeros(5, 8), torch.zeros(5, 8))
+    wide = (torch.zeros(5, 16)[:, :8], tables[1])
+    keys = [
+        key_of((), (q,), (v, v)),
+        key_of((), (q.double(),), (v, v)),
+        key_of((), (torch.zeros(129)[1:].view_as(q),), (v, v)),
+        key_of((), (q,), (v.double(), v.double())),
+        key_of((), (q,), (v, v), tables),
+        key_of((), (q,), (v, v), wide),
+        key_of((), (q,), (v, v), (tables[0].half(), tables[1])),
+        key_of((), (q,), (rows.as_strided(*strided),)),
+        key_of((), (q,), (torch.zeros(79).as_strided(*strided),)),  # behind the last row there is nothing to be read
+    ]
+    assert None not in keys
+    assert len(set(keys)) == len(keys)
 
 
 def test_old_plans_are_forgotten():

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lit_t6.ops.device import num_multiprocessors, shared_memory
-from lit_t6.ops.splits import blocks, splits_of
+from lit_t6.ops.splits import blocks, most_logits, splits_of
 
 _ROWS_FIRST = ((64, 3), (32, 5), (32, 3), (16, 3), (16, 2), (16, 1))
 """Tokens of a block, and blocks that are read ahead, of tiles whose rows come first."""
@@ -69,6 +69,8 @@ class Sizes:
         if rows_first:
             self.splits = min(self.splits, _most_splits(num_rows, num_cached, device))
         short, whole = _short_block(rows_first, num_rows, num_cached, device), False
+        if short is not None and short * rows > most_logits(itemsize):
+            short = None
         if short is not None:
             whole = not rows_first and short * bytes_per_token <= _HELD * sizes["num_warps"]
             if rows_first and _SHORT_STAGES * short * bytes_per_token <= shared_memory(device):

@@ -123,7 +123,8 @@ def _start(
     lengths: Tensor,
 ) -> Tensor:
     """Any tensor will do in the place of what is not there."""
-    tensors = [lengths if x is None else x for x in (a_q, b_q, *cached, *(rope or (None, None)))]
+    tables = (None, None) if rope is None else rope
+    tensors = [lengths if x is None else x for x in (a_q, b_q, *cached, *tables)]
     return plan(tensors, lengths, cached[0].shape[1])
 
 

@@ -166,7 +166,7 @@ def _tpa_decode_fwd_kernel(
         valid = (first + offs_m < length)[:, None]
         logits = none
         for r in tl.static_range(RANK_K):
-            bk = tl.where(valid, keys[2 * r], 0.0)
+            bk = tl.where(valid, keys[2 * r], 0.0)  # else the compiler waits for it before the values are on their way
             product = _dot(bk, q, none, ROWS_FIRST, PRECISION)
             logits += _weigh(product, keys[2 * r + 1], chosen, BLOCK_N, ROWS_FIRST, PRECISION)
         seen = _across_rows(first + offs_m, ROWS_FIRST) < _of_rows(sees, ROWS_FIRST)
