@@ -5,7 +5,7 @@ Letters: B batch, N new queries, M cached positions, H heads, E head size of the
 
 import math
 import threading
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -133,14 +133,18 @@ class Plans:
         """The plan of calls like one before; None if there is none."""
         return None if key is None else self._plans.get(key)
 
-    def add(self, key: Hashable | None, plan: DecodePlan) -> None:
-        """Keep a plan, and forget the oldest if there are many."""
-        if key is None:
-            return
-        with self._lock:
-            if len(self._plans) >= _MOST_PLANS:
-                self._plans.pop(next(iter(self._plans)))
-            self._plans[key] = plan
+    def made(self, key: Hashable | None, make: Callable[[], DecodePlan]) -> DecodePlan:
+        """The plan of calls like one before, or a new one, which is kept; the oldest is forgotten if there are many."""
+        plan = self.get(key)
+        if plan is not None:
+            return plan
+        plan = make()
+        if key is not None:
+            with self._lock:
+                if len(self._plans) >= _MOST_PLANS:
+                    self._plans.pop(next(iter(self._plans)))
+                self._plans[key] = plan
+        return plan
 
     def clear(self) -> None:
         """Forget all."""

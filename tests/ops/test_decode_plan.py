@@ -19,8 +19,8 @@ pytestmark = QUIET
 SIZES = ((1, 7), (1, 16), (40, 7), (40, 16), (40, 7), (40, 16))
 
 
-def draw(batch=2, rank=2, **how):
-    return [torch.randn(batch, length, rank, size, **how) for length, size in SIZES]
+def draw(batch=2, rank=2):
+    return [torch.randn(batch, length, rank, size) for length, size in SIZES]
 
 
 @pytest.fixture
@@ -281,11 +281,18 @@ def test_a_key_tells_apart_what_lies_otherwise():
 
 
 def test_old_plans_are_forgotten():
-    plans = Plans()
+    plans, made = Plans(), []
+
+    def make(key):
+        return lambda: made.append(key) or f"plan {key}"
+
     for key in range(_MOST_PLANS + 3):
-        plans.add(key, key)
-    plans.add(None, "of tensors that have no key")
-    assert [plans.get(key) for key in (0, 2, 3, _MOST_PLANS + 2, None)] == [None, None, 3, _MOST_PLANS + 2, None]
+        assert plans.made(key, make(key)) == f"plan {key}"
+    assert plans.made(None, make("of tensors that have no key")) == "plan of tensors that have no key"
+    known = [0, 2, 3, _MOST_PLANS + 2, None]
+    assert [plans.get(key) for key in known] == [None, None, "plan 3", f"plan {_MOST_PLANS + 2}", None]
+    assert plans.made(3, make(3)) == "plan 3"
+    assert made.count(3) == 1
 
 
 @pytest.mark.gpu

@@ -67,10 +67,7 @@ def flash_decode(
     v = v if v is None or v.stride(-1) == 1 else v.contiguous()
     q, lengths = q.contiguous(), lengths.to(torch.int64).contiguous()
     key = key_of((scale, shared_dim), (q, lengths), (k, v))
-    plan = _PLANS.get(key)
-    if plan is None:
-        plan = _plan(q, k, v, shared_dim, scale)
-        _PLANS.add(key, plan)
+    plan = _PLANS.made(key, lambda: _plan(q, k, v, shared_dim, scale))
     with on_device(k.device):
         return plan((q, k, k if v is None else v), lengths)
 

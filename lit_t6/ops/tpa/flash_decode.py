@@ -106,10 +106,7 @@ def flash_decode(
     cached = cast(Cached, tuple(x if x is None or x.stride(-1) == 1 else x.contiguous() for x in given))
     rope = None if cos is None or sin is None else (cos, sin)
     key = key_of((scale, zero_padding), (a_q, b_q, lengths), cached, rope)
-    plan = _PLANS.get(key)
-    if plan is None:
-        plan = _plan(a_q, b_q, cached, cos, scale, zero_padding)
-        _PLANS.add(key, plan)
+    plan = _PLANS.made(key, lambda: _plan(a_q, b_q, cached, cos, scale, zero_padding))
     with on_device(b_k.device):
         return _start(plan, a_q, b_q, cached, rope, lengths)
 
