@@ -111,7 +111,7 @@ def bench_decode(
     memory = None if memory_gib is None else int(memory_gib * 2**30)
     deadline = None if seconds is None else time.monotonic() + seconds
     with torch.cuda.device(device) if points[0].on_gpu else nullcontext():
-        _run(results, points, chosen, path, seed, memory, deadline, graph)
+        _run(results, points, chosen, path, seed, memory, deadline)
     if results.wrong:
         first = results.wrong[0]
         raise ValueError(
@@ -129,7 +129,6 @@ def _run(
     seed: int,
     memory: int | None,
     deadline: float | None,
-    graph: bool,
 ) -> None:
     try:
         with Messages(len(points)) as messages:
@@ -143,7 +142,8 @@ def _run(
             for point in points:
                 messages.point(str(point))
                 for group in _groups(results, point, peers):
-                    for entry in _until(deadline, measure(point, group, seed, memory, preparing, graph), results):
+                    found = measure(point, group, seed, memory, preparing, graph=not results.without_graphs)
+                    for entry in _until(deadline, found, results):
                         results.entries.append(entry)
                         messages.entry(entry)
                 results.write(path)

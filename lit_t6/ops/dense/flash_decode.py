@@ -12,8 +12,7 @@ from triton import next_power_of_2
 
 from lit_t6.ops.decode_plan import DecodePlan, Plans, key_of
 from lit_t6.ops.dense.kernels.decode import _dense_decode_fwd_kernel
-from lit_t6.ops.device import is_current, on_device, shared_memory
-from lit_t6.ops.launch import is_watched
+from lit_t6.ops.device import on_device, shared_memory
 from lit_t6.ops.splits import MAX_LENGTH, MAX_QUERIES, blocks, layout, positions, refusal, splits_of
 
 MAX_SIZE = 256
@@ -42,20 +41,14 @@ def why_not(q: Tensor, k: Tensor, v: Tensor | int) -> str | None:
 
 
 def decode_again(q: Tensor, k: Tensor, v: Tensor | int, lengths: Tensor | None, scale: float | None) -> Tensor | None:
-    """`lit_t6.ops.cached_attention` of arguments like those of a call before, which are not looked at any further.
-
-    None if there was no such call, or if a call is more than its result now, see `is_watched`.
-    """
-    if k.dim() != 4 or is_watched():
+    """`lit_t6.ops.cached_attention` of arguments like those of a call before; None if not to be had, see `Plans`."""
+    if k.dim() != 4:
         return None
-    batch, num_keys = k.shape[:2]
     if lengths is None:
-        lengths = torch.full((batch,), num_keys, device=k.device)
+        lengths = torch.full(k.shape[:1], k.shape[1], device=k.device)
     values, size = (None, v) if isinstance(v, int) else (v, None)
-    plan = _PLANS.get(key_of((scale, size), (q, lengths), (k, values)))
-    if plan is None or num_keys > MAX_LENGTH or not is_current(k.device):
-        return None
-    return plan((q, k, k if values is None else values), lengths)
+    plan = _PLANS.of_known((scale, size), (q, lengths), (k, values))
+    return None if plan is None else plan((q, k, k if values is None else values), lengths)
 
 
 @torch.library.custom_op("lit_t6::dense_decode", mutates_args=())

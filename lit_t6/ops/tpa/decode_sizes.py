@@ -69,16 +69,11 @@ class Sizes:
         if rows_first:
             self.splits = min(self.splits, _most_splits(num_rows, num_cached, device))
         short, whole = _short_block(rows_first, num_rows, num_cached, device), False
-        if short is not None and short * rows > most_logits(itemsize):
-            short = None
-        if short is not None:
+        if short is not None and short * rows <= most_logits(itemsize):
             whole = not rows_first and short * bytes_per_token <= _HELD * sizes["num_warps"]
-            if rows_first and _SHORT_STAGES * short * bytes_per_token <= shared_memory(device):
-                sizes["NUM_STAGES"] = _SHORT_STAGES
-            elif not whole:
-                short = None
-        if short is not None:
-            sizes["BLOCK_M"], self.splits = short, -(-num_cached // short)
+            if whole or (rows_first and _SHORT_STAGES * short * bytes_per_token <= shared_memory(device)):
+                sizes |= {"BLOCK_M": short, "NUM_STAGES": _SHORT_STAGES}
+                self.splits = -(-num_cached // short)
         self.block = sizes["BLOCK_M"]
         """Tokens of a block."""
         self.constants = {**sizes, "ROWS_FIRST": rows_first, "ONE_BLOCK": whole}

@@ -12,8 +12,7 @@ from torch import Tensor
 from triton import next_power_of_2
 
 from lit_t6.ops.decode_plan import DecodePlan, Plans, key_of
-from lit_t6.ops.device import is_current, on_device
-from lit_t6.ops.launch import is_watched
+from lit_t6.ops.device import on_device
 from lit_t6.ops.splits import MAX_LENGTH, MAX_QUERIES, layout, positions, refusal
 from lit_t6.ops.tpa.decode_sizes import Sizes
 from lit_t6.ops.tpa.factors import materialise
@@ -61,20 +60,14 @@ def decode_again(
     scale: float | None,
     zero_padding: bool,
 ) -> Tensor | None:
-    """`lit_t6.ops.tpa_decode` of arguments like those of a call before, which are not looked at any further.
-
-    None if there was no such call, or if a call is more than its result now, see `is_watched`.
-    """
+    """`lit_t6.ops.tpa_decode` of arguments like those of a call before; None if it is not to be had, see `Plans`."""
     a_k = cached[0]
-    if a_k.dim() != 4 or is_watched():
+    if a_k.dim() != 4:
         return None
-    batch, num_keys = a_k.shape[:2]
     if lengths is None:
-        lengths = torch.full((batch,), num_keys, device=a_k.device)
-    plan = _PLANS.get(key_of((scale, zero_padding), (a_q, b_q, lengths), cached, rope))
-    if plan is None or num_keys > MAX_LENGTH or not is_current(a_k.device):
-        return None
-    return _start(plan, a_q, b_q, cached, rope, lengths)
+        lengths = torch.full(a_k.shape[:1], a_k.shape[1], device=a_k.device)
+    plan = _PLANS.of_known((scale, zero_padding), (a_q, b_q, lengths), cached, rope)
+    return None if plan is None else _start(plan, a_q, b_q, cached, rope, lengths)
 
 
 @torch.library.custom_op("lit_t6::tpa_decode", mutates_args=())
